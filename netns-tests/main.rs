@@ -10,6 +10,7 @@
 //! | `three_legged` | one box with several uplinks: replies, conflicting clients, added bandwidth |
 //! | `failover` | an uplink fails, drains, recovers or changes its address: only its sessions notice |
 //! | `exposed_host` | an exposed host or a forward of all ports: the rest of the box works beside it |
+//! | `line_quality` | loss, latency, unsteady uplinks and captive portals: uplinks fail and return without flapping |
 //! | `tiers` | backup uplinks carry nothing until they are needed, and are left afterwards |
 //! | `host_route` | the host's own packets follow the healthy uplinks (`host.default_route: follow`) |
 //! | `events` | events arrive in order, for followers and for later readers |
@@ -29,6 +30,7 @@
 //! | `outbound` | the servers' own connections use the uplink of their source address |
 //! | `web_session` | a session bound to the client's address survives a change of the uplink |
 //! | `host_assigned_address` | the published address is assigned to the host: the host keeps other traffic |
+//! | `host_firewall` | rules of other programs that drop packets show in the status while they are there |
 //! | `host` | routes, rules, sysctls, proxy ARP: set, kept and restored; no traffic avoids NAT |
 //! | `other_programs` | others remove rules, routes and settings, or add rules first: natbox repairs |
 //! | `kernel_errors` | ICMP errors written by kernels: of servers, of routers, of the box's host |
@@ -61,6 +63,7 @@ mod failover;
 mod fragments;
 mod host;
 mod host_assigned_address;
+mod host_firewall;
 mod host_route;
 mod inside_legs;
 mod integrity;
@@ -68,6 +71,7 @@ mod interface_changes;
 mod kernel_errors;
 mod lab;
 mod lifecycle;
+mod line_quality;
 mod malformed;
 mod no_nat;
 mod other_programs;

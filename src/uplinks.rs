@@ -33,10 +33,14 @@ pub(crate) struct UplinkState {
     pub since: Instant,
     /// Whether the interface is up, has an address and has a next hop.
     pub link_ready: bool,
-    /// Smoothed round-trip time of the health check; None: no answer yet.
+    /// Median round-trip time of the health check; None: no answer yet.
     pub latency: Option<Duration>,
-    /// Lost share of the last probes, 0 to 1; None: no probe has ended yet.
+    /// Lost share of the last rounds of the health check, 0 to 1; None: no round has ended yet.
     pub loss: Option<f64>,
+    /// Reason why the uplink is not up, for people; None: it is up.
+    pub reason: Option<String>,
+    /// Time until which the uplink must answer before it is up again; None: nothing holds it.
+    pub held_until: Option<Instant>,
 }
 
 impl UplinkState {
@@ -53,6 +57,8 @@ impl UplinkState {
             link_ready: true,
             latency: None,
             loss: None,
+            reason: None,
+            held_until: None,
         }
     }
 }

@@ -91,6 +91,9 @@ fn wrong_arguments_are_the_users_error_and_help_is_none() {
         &["config", "--json"],
         &["config", "--schema", "--config", GOOD],
         &["config", "--schema", "--reference"],
+        &["plan", "--config", GOOD, GOOD],
+        &["status", "--name", "../x"],
+        &["stand-by"],
     ] {
         let (code, stdout, stderr) = outcome(arguments);
         assert_eq!(
@@ -107,6 +110,23 @@ fn wrong_arguments_are_the_users_error_and_help_is_none() {
             "{arguments:?}"
         );
     }
+}
+
+#[test]
+fn without_a_subcommand_the_visible_ones_are_listed() {
+    let (_, _, stderr) = outcome(&[]);
+    assert!(stderr.contains("Usage: natbox <COMMAND>") && stderr.contains("doctor"), "{stderr}");
+    for hidden in ["run-hooks", "list-rules", "stand-by"] {
+        assert!(!stderr.contains(hidden), "{hidden} in {stderr}");
+    }
+}
+
+#[test]
+fn a_file_given_twice_and_a_name_of_no_instance_are_named() {
+    let (_, _, stderr) = outcome(&["plan", "--config", GOOD, GOOD]);
+    assert!(stderr.contains("the same file") && stderr.contains("leave one out"), "{stderr}");
+    let (_, _, stderr) = outcome(&["status", "--name", "../x"]);
+    assert!(stderr.contains("--name: found `../x`, wanted a name of 1 to 63"), "{stderr}");
 }
 
 #[test]

@@ -24,8 +24,8 @@ const TTL: u64 = 2;
 const RETRY: Duration = Duration::from_secs(6);
 
 /// Addresses of the root server and of the recursive resolver.
-const ROOT: Ipv4Addr = CLIENTS[3];
-const RECURSIVE: Ipv4Addr = CLIENTS[4];
+pub(super) const ROOT: Ipv4Addr = CLIENTS[3];
+pub(super) const RECURSIVE: Ipv4Addr = CLIENTS[4];
 
 /// Seconds that the client waits for a connection before it tries again.
 const CONNECT: &str = "1";
@@ -72,7 +72,7 @@ fn clients_of_a_failed_uplink_reach_the_other_and_its_clients_lose_nothing() -> 
 }
 
 /// Starts a root server that delegates the zone to both name servers, as a registrar does.
-fn delegate(site: &Site) -> Result<Server> {
+pub(super) fn delegate(site: &Site) -> Result<Server> {
     let delegation = ". 3600 IN NS root.\nroot. 3600 IN A 192.0.2.14\n\
          example.org. 3600 IN NS ns1.example.org.\nexample.org. 3600 IN NS ns2.example.org.\n\
          ns1.example.org. 3600 IN A 203.0.113.10\nns2.example.org. 3600 IN A 198.51.100.10\n";
@@ -80,7 +80,7 @@ fn delegate(site: &Site) -> Result<Server> {
     authority(&site.lab, site.client(), "root", ROOT, "", &[parent])
 }
 
-fn resolve(site: &Site, name: &str) -> Result<Vec<String>> {
+pub(super) fn resolve(site: &Site, name: &str) -> Result<Vec<String>> {
     short(site.client(), RECURSIVE, &["+recurse", name, "A"])
 }
 

@@ -6,6 +6,7 @@
 //! | `answers`   | what dig sees; the limit of answers; names in `natbox status`                                 |
 //! | `dead_uplink` | two boxes, one line dies: who is led where, and when                                           |
 //! | `healthy_uplinks` | one box with two lines: it leads clients to the healthy ones, at their addresses of the moment |
+//! | `letter_case` | a resolver that checks the letter case of the answers                                        |
 //! | `tiers`     | a backup line is named only while it is in use                                                 |
 //! | `updates`   | RFC 2136 against BIND; the hook                                                                |
 //! | `named_targets` | targets of health checks by name, when no name can be looked up                           |
@@ -15,6 +16,7 @@
 mod answers;
 mod dead_uplink;
 mod healthy_uplinks;
+mod letter_case;
 mod named_targets;
 pub(crate) mod programs;
 mod tiers;

@@ -53,6 +53,17 @@ pub(crate) fn resolver(
     address: Ipv4Addr,
     root: Ipv4Addr,
 ) -> Result<Server> {
+    resolver_with(lab, namespace, address, root, "")
+}
+
+/// Does the same with further lines of its `server` clause.
+pub(crate) fn resolver_with(
+    lab: &Lab,
+    namespace: &Namespace,
+    address: Ipv4Addr,
+    root: Ipv4Addr,
+    options: &str,
+) -> Result<Server> {
     require("unbound")?;
     let directory = directory(lab, "unbound")?;
     let hints = directory.join("root.hints");
@@ -61,7 +72,7 @@ pub(crate) fn resolver(
         "server:\n  directory: \"{dir}\"\n  chroot: \"\"\n  username: \"\"\n  pidfile: \"\"\n  use-syslog: no\n  \
          do-daemonize: no\n  num-threads: 1\n  interface: {address}\n  outgoing-interface: {address}\n  \
          access-control: 0.0.0.0/0 allow\n  do-ip6: no\n  module-config: \"iterator\"\n  root-hints: \"{hints}\"\n  \
-         so-rcvbuf: 0\n  so-sndbuf: 0\n\
+         so-rcvbuf: 0\n  so-sndbuf: 0\n{options}\
          remote-control:\n  control-enable: no\n",
         dir = directory.display(),
         hints = hints.display(),

@@ -208,24 +208,61 @@ fn hook_runs_for_every_change_and_ends_with_the_box() -> Result<()> {
     Ok(())
 }
 
+/// One process runs the hook, and another one stands by.
 #[test]
-fn killed_hook_helper_is_reported_at_once() -> Result<()> {
+fn killed_hook_helper_is_replaced() -> Result<()> {
     let scene = Scene::new()?;
     let hook = scene.directory().join("hook");
     let helper = scene.directory().join("helper");
-    fs::write(&hook, format!("#!/bin/sh\necho $PPID >{}\n", helper.display()))?;
+    let text =
+        format!("#!/bin/sh\necho $PPID $NATBOX_UPLINK $NATBOX_STATE >{}\n", helper.display());
+    fs::write(&hook, text)?;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o700))?;
     let natbox = scene.start(&format!("hook: \"{}\"", hook.display()))?;
-    let pid = wait_for("the helper's number", || {
-        let text = fs::read_to_string(&helper).unwrap_or_default();
-        Ok(text.trim().parse().ok().and_then(Pid::from_raw))
-    })?;
-    ensure!(dns(&natbox)?.hook_error.is_none());
-    kill_process(pid, Signal::KILL)?;
+    // Returns the process that has run the hook for the second uplink.
+    let runner = |state: &str| {
+        wait_for(&format!("the hook, {state}"), || {
+            let text = fs::read_to_string(&helper).unwrap_or_default();
+            let pid = text.trim().strip_suffix(&format!(" isp 2 {state}"));
+            Ok(pid.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw))
+        })
+    };
+    let first = runner("up")?;
+    child(first)?;
+    kill_process(first, Signal::KILL)?;
+    scene.set_uplink("down")?;
+    let second = runner("down")?;
+    ensure!(first != second && dns(&natbox)?.hook_error.is_none());
+    kill_process(second, Signal::KILL)?;
+    scene.set_uplink("up")?;
+    let third = runner("up")?;
+
+    // Both at once: nobody is left who could start another one.
+    kill_process(child(third)?, Signal::KILL)?;
+    kill_process(third, Signal::KILL)?;
     let error = wait_for("the loss in the status", || Ok(dns(&natbox)?.hook_error))?;
     ensure!(error.contains("restart natbox"), "{error}");
     ensure!(status_text(&scene, &natbox)?.contains(&format!("hook failed: {error}")));
     Ok(())
+}
+
+/// Waits until a process has a child, which stands by for it.
+fn child(parent: Pid) -> Result<Pid> {
+    let threads = format!("/proc/{}/task", parent.as_raw_nonzero());
+    wait_for("the process that stands by", || {
+        let children = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children"));
+        let texts = fs::read_dir(&threads)?.flatten().filter_map(|thread| children(thread).ok());
+        let pids: Vec<i32> = texts
+            .flat_map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>())
+            .filter_map(|pid| pid.parse().ok())
+            .collect();
+        // The other children are hooks.
+        let stands_by = |pid: &i32| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.starts_with("natbox\0")
+        };
+        Ok(pids.into_iter().find(stands_by).and_then(Pid::from_raw))
+    })
 }
 
 fn wait_for_text(path: &Path, wanted: &str) -> Result<()> {

@@ -142,7 +142,8 @@ fn active_data_connections_use_the_uplink_of_the_control_connection() -> Result<
     let server = site.server_address(0);
     let control = listen(site.server(), server, CONTROL)?;
     let config = site.three_legged_config().forward("tcp", CONTROL, server, CONTROL);
-    let natbox = site.start(0, &config)?;
+    // By default port 20 would keep using the dead uplink, where it has a mapping.
+    let natbox = site.start(0, &config.uplink(1, "on_failure: drain"))?;
     let mut ports = 50_000..;
     let mut peer_of_data = || -> Result<IpAddr> {
         let target = SocketAddrV4::new(CLIENTS[0], ports.next().context("a port")?);

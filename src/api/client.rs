@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::request::{Refusal, Request};
-use crate::config::Admin;
+use crate::config::{Admin, wanted_box_name};
 
 /// Reason why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,14 @@ pub enum ClientError {
     Several {
         /// Names of the instances.
         names: String,
+    },
+    /// No instance can have the name.
+    #[error("--name: found `{name}`, wanted {wanted}; natbox status names the running instance")]
+    NoName {
+        /// The name.
+        name: String,
+        /// Description of the names that instances can have.
+        wanted: String,
     },
     /// No instance answers on the socket.
     #[error(
@@ -56,13 +64,20 @@ pub enum ClientError {
 /// Finds the socket of an instance: by path, by name, or as the only instance that runs.
 ///
 /// # Errors
-/// [`ClientError::NoneRunning`] or [`ClientError::Several`] when neither path nor name is given.
+/// [`ClientError::NoneRunning`] or [`ClientError::Several`] when neither path nor name is given;
+/// [`ClientError::NoName`] when the name can be none.
 pub fn find(socket: Option<&Path>, name: Option<&str>) -> Result<PathBuf, ClientError> {
     if let Some(socket) = socket {
         return Ok(socket.to_owned());
     }
     if let Some(name) = name {
-        return Ok(Admin::default_socket(name));
+        // A name with a slash would lead to a socket of another directory.
+        return match wanted_box_name(name) {
+            Some(wanted) => {
+                Err(ClientError::NoName { name: name.escape_debug().to_string(), wanted })
+            }
+            None => Ok(Admin::default_socket(name)),
+        };
     }
     let any = Admin::default_socket("any");
     let directory = any.parent().unwrap_or(Path::new("/")).to_owned();

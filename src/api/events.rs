@@ -8,6 +8,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::counted;
+
 /// A state change of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -149,6 +151,18 @@ pub enum EventKind {
         /// Explanation of the drop reason.
         why: String,
     },
+    /// A condition of the host prevents packets from passing, for example a rule of a firewall.
+    HostWarning {
+        /// The condition.
+        found: String,
+        /// Why it matters.
+        why: String,
+    },
+    /// A condition of the host has ended.
+    HostWarningEnded {
+        /// The condition, as in [`EventKind::HostWarning`].
+        found: String,
+    },
     /// The reader of the events was slow, and events are missing at this place.
     EventsLost {
         /// Number of missing events.
@@ -170,15 +184,17 @@ impl fmt::Display for EventKind {
             }
             Self::SessionsEnded { uplink, sessions } => write!(
                 f,
-                "uplink {uplink}: {sessions} sessions ended; hosts open them again over a healthy \
-                 uplink"
+                "uplink {uplink}: {} ended; hosts open them again over a healthy uplink",
+                counted_sessions(*sessions)
             ),
             Self::AddressChanged { uplink, address: Some(address), sessions_ended } => write!(
                 f,
-                "uplink {uplink}: address is now {address}; {sessions_ended} sessions ended"
+                "uplink {uplink}: address is now {address}; {} ended",
+                counted_sessions(*sessions_ended)
             ),
             Self::AddressChanged { uplink, address: None, sessions_ended } => {
-                write!(f, "uplink {uplink}: no address; {sessions_ended} sessions ended")
+                let sessions = counted_sessions(*sessions_ended);
+                write!(f, "uplink {uplink}: no address; {sessions} ended")
             }
             Self::InterfaceRemoved { interface } => write!(f, "interface {interface} was removed"),
             Self::InterfaceDown { interface } => write!(f, "interface {interface} is down"),
@@ -200,11 +216,20 @@ impl fmt::Display for EventKind {
             }
             Self::ReloadFailed { error } => write!(f, "configuration not reloaded: {error}"),
             Self::ResourceExhausted { reason, packets, why } => {
-                write!(f, "{packets} packets dropped ({reason}): {why}")
+                let packets = counted(*packets, "packet", "packets");
+                write!(f, "{packets} dropped ({reason}): {why}")
             }
-            Self::EventsLost { events } => write!(f, "{events} events lost: slow reader"),
+            Self::HostWarning { found, why } => write!(f, "{found}: {why}"),
+            Self::HostWarningEnded { found } => write!(f, "no more: {found}"),
+            Self::EventsLost { events } => {
+                write!(f, "{} lost: slow reader", counted(*events, "event", "events"))
+            }
         }
     }
+}
+
+fn counted_sessions(sessions: usize) -> String {
+    counted(sessions, "session", "sessions")
 }
 
 fn rules_moved(priority: u32, before: &[String]) -> String {
@@ -221,8 +246,8 @@ fn reloaded(changed: &[String], sessions_ended: usize) -> String {
     match changed {
         [] => "configuration reloaded: nothing changed".to_owned(),
         changed => {
-            let changed = changed.join(", ");
-            format!("configuration reloaded: changed {changed}; {sessions_ended} sessions ended")
+            let (changed, sessions) = (changed.join(", "), counted_sessions(sessions_ended));
+            format!("configuration reloaded: changed {changed}; {sessions} ended")
         }
     }
 }

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::host::RoutingIds;
+use crate::host::doctor::Finding;
 
 /// An instance at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Lines of the log and of the mapping log that were dropped because the reader was slow.
     pub log_lines_dropped: u64,
+    /// Conditions of the host that a person should look at, as `natbox doctor` reports them.
+    #[serde(default)]
+    pub warnings: Vec<Finding>,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
     /// Settings of the host; None with `host.manage: false`.
@@ -110,9 +114,18 @@ pub struct UplinkStatus {
     pub link_ready: bool,
     /// True: the uplink has a health check.
     pub health_check: bool,
-    /// Smoothed round-trip time of the health check in milliseconds; None: no answer yet.
+    /// Reason why the uplink has failed; None: it is healthy.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Seconds that a failed uplink must still answer before it is healthy again; None: nothing
+    /// holds it.
+    #[serde(default)]
+    pub hold_seconds: Option<u64>,
+    /// Median round-trip time of the health check's window, in milliseconds with three decimals;
+    /// None: no answer yet.
     pub latency_milliseconds: Option<f64>,
-    /// Lost share of the last 100 probes in percent; None: no probe has ended yet.
+    /// Lost share of the health check's last rounds in percent, with one decimal; as many rounds as
+    /// its window has. None: no round has ended yet.
     pub loss_percent: Option<f64>,
 }
 
@@ -134,6 +147,13 @@ pub struct SessionStatus {
     pub expired: u64,
     /// Sessions ended early because the table was full.
     pub evicted: u64,
+    /// Sessions ended because their uplink failed, or so that they return to a recovered uplink
+    /// (`on_failure: reset`, `failback: reset`).
+    #[serde(default)]
+    pub ended_by_failover: u64,
+    /// Sessions ended because an address changed or a reload does not allow them.
+    #[serde(default)]
+    pub ended_by_changes: u64,
 }
 
 /// One worker.
@@ -226,14 +246,25 @@ mod tests {
                 "state_seconds": 59,
                 "link_ready": true,
                 "health_check": true,
+                "reason": null,
+                "hold_seconds": 7,
                 "latency_milliseconds": 1.5,
                 "loss_percent": null,
             }],
-            "sessions": { "now": 1, "capacity": 65536, "created": 3, "expired": 2, "evicted": 0 },
+            "sessions": { "now": 1, "capacity": 65536, "created": 9, "expired": 2, "evicted": 0,
+                "ended_by_failover": 4, "ended_by_changes": 2 },
             "mappings": 1,
             "totals": { "packets_in": 9 },
             "drops": { "table-full": 1 },
             "log_lines_dropped": 0,
+            "warnings": [{
+                "id": "firewall",
+                "severity": "error",
+                "found": "the chain `ip filter FORWARD` drops requests of web from wan0",
+                "why": "dropped packets never reach natbox, or never leave the box",
+                "advice": "",
+                "fix": ["nft 'insert rule ip filter FORWARD iifname \"wan0\" accept'"],
+            }],
             "workers": [worker],
             "host": {
                 "missing": ["ip rule add priority 1008 from all iif lan0 protocol 110 lookup 7100"],

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::config_file::ConfigFile;
 use super::exit::{self, Failure};
 use super::output::{self, print};
-use crate::config::{self as configuration, Config, Loaded, Problem, Problems};
+use crate::config::{self as configuration, Config, Loaded, Problem, Problems, counted};
 
 /// Arguments of `natbox check`.
 #[derive(Debug, Args)]
@@ -66,21 +66,12 @@ fn summary(config: &Config) -> String {
         "{}: inside {}, {} with {}, {}, {}, {}",
         config.name,
         interfaces.join(" and "),
-        number(config.uplinks.len(), "uplink"),
-        number(addresses, "external address"),
-        number(config.forwards.len(), "forward"),
-        number(config.outbound.len(), "outbound rule"),
-        number(config.limits.sessions as usize, "session"),
+        counted(config.uplinks.len(), "uplink", "uplinks"),
+        counted(addresses, "external address", "external addresses"),
+        counted(config.forwards.len(), "forward", "forwards"),
+        counted(config.outbound.len(), "outbound rule", "outbound rules"),
+        counted(config.limits.sessions, "session", "sessions"),
     )
-}
-
-fn number(number: usize, what: &str) -> String {
-    let plural = match number {
-        1 => "",
-        _ if what.ends_with('s') => "es",
-        _ => "s",
-    };
-    format!("{number} {what}{plural}")
 }
 
 #[cfg(test)]

@@ -32,8 +32,9 @@ impl ConfigFile {
 ///
 /// # Errors
 /// A user error with the problems of the last wrong file; the problems of earlier files are
-/// printed.
+/// printed. A user error if two of the paths lead to one file.
 pub(super) fn load_all(paths: &[PathBuf]) -> Result<Vec<config::Config>, Failure> {
+    check_distinct(paths)?;
     let mut configs = Vec::new();
     let mut failed = None;
     for path in paths {
@@ -48,6 +49,21 @@ pub(super) fn load_all(paths: &[PathBuf]) -> Result<Vec<config::Config>, Failure
         }
     }
     failed.map_or(Ok(configs), Err)
+}
+
+/// Checks that each path leads to a file of its own. A missing file is reported later.
+fn check_distinct(paths: &[PathBuf]) -> Result<(), Failure> {
+    let files: Vec<_> = paths.iter().map(|path| path.canonicalize().ok()).collect();
+    for (place, file) in files.iter().enumerate().filter(|(_, file)| file.is_some()) {
+        if let Some(first) = files[..place].iter().position(|earlier| earlier == file) {
+            let (path, first) = (paths[place].display(), paths[first].display());
+            return Err(Failure::user(anyhow::anyhow!(
+                "--config: found {path}, which is the same file as {first}, wanted each file once; \
+                 leave one out"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn show_warnings(warnings: &[Problem]) {

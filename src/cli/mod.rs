@@ -3,6 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `config_file` | the option `--config` |
+//! | `helper` | processes with the privileges of the start, for a running instance |
 //! | `exit` | exit codes, `Failure`, the panic hook |
 //! | `output`, `stderr` | standard output as text or JSON, and standard error |
 //! | `target` | the choice of a running instance, and requests to it |
@@ -16,23 +17,25 @@ pub mod demo;
 pub mod doctor;
 mod events;
 mod exit;
+mod helper;
 mod output;
 mod plan;
 #[cfg(test)]
 mod reference;
 mod reload;
 mod run;
-mod run_hooks;
 mod sessions;
 mod status;
 mod stderr;
 mod target;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use exit::Failure;
+use helper::{HelperName, HelperWork};
 
 /// Runs the program: parses the arguments and runs the subcommand.
 ///
@@ -53,7 +56,7 @@ pub fn main() -> ExitCode {
 
 /// NAT in user space: publishes one server on several unrelated uplinks
 #[derive(Debug, Parser)]
-#[command(name = "natbox", version, subcommand_required = true, arg_required_else_help = false)]
+#[command(name = "natbox", version, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -65,7 +68,16 @@ enum Command {
     Run(run::RunArguments),
     /// Run the DNS hook of an instance
     #[command(name = crate::dns::RUNNER_COMMAND, hide = true)]
-    RunHooks(run_hooks::RunHooksArguments),
+    RunHooks {
+        /// Program to run for each event on standard input
+        hook: PathBuf,
+    },
+    /// List the rules of nftables for an instance
+    #[command(name = crate::host::doctor::LISTER_COMMAND, hide = true)]
+    ListRules,
+    /// Take over from another process that helps an instance
+    #[command(name = helper::STAND_BY_COMMAND, hide = true)]
+    StandBy,
     /// Check a configuration file and report every problem in it
     Check(check::CheckArguments),
     /// Print the effective configuration, with all defaults
@@ -99,7 +111,9 @@ impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::Run(arguments) => run::run(&arguments),
-            Self::RunHooks(arguments) => run_hooks::run(&arguments),
+            Self::RunHooks { hook } => helper::run(&HelperWork::Hook(hook), HelperName::Worker),
+            Self::ListRules => helper::run(&HelperWork::Rules, HelperName::Worker),
+            Self::StandBy => helper::run(&HelperWork::from_environment()?, HelperName::StandBy),
             Self::Plan(arguments) => plan::run(&arguments),
             Self::Demo(arguments) => demo::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),

@@ -64,7 +64,9 @@ fn reference_shows_commands_options_values_and_defaults() {
     ] {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }
-    assert!(!text.contains("run-hooks"), "hidden");
+    for hidden in ["run-hooks", "list-rules", "stand-by"] {
+        assert!(!text.contains(hidden), "{hidden}");
+    }
 }
 
 fn reference() -> String {

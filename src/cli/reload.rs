@@ -9,6 +9,7 @@ use super::output;
 use super::stderr::warn;
 use super::target::InstanceQuery;
 use crate::api::{Reloaded, Request};
+use crate::config::counted;
 
 /// Arguments of `natbox reload`.
 #[derive(Debug, Args)]
@@ -35,5 +36,6 @@ fn text(reloaded: &Reloaded) -> String {
     if reloaded.changed.is_empty() {
         return "nothing has changed".to_owned();
     }
-    format!("changed: {}; {} sessions ended", reloaded.changed.join(", "), reloaded.sessions_ended)
+    let sessions = counted(reloaded.sessions_ended, "session", "sessions");
+    format!("changed: {}; {sessions} ended", reloaded.changed.join(", "))
 }

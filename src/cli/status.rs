@@ -7,6 +7,8 @@ use clap::Args;
 use super::exit::Failure;
 use super::target::InstanceQuery;
 use crate::api::{DnsStatus, HostStatus, InstanceState, LegStatus, Request, Status, UplinkStatus};
+use crate::config::counted;
+use crate::host::doctor::{Finding, Severity};
 use crate::nat::DropReason;
 
 /// Arguments of `natbox status`.
@@ -42,9 +44,10 @@ fn text(status: &Status) -> String {
     rows.extend(counter_rows(status));
     rows.extend(status.dns.iter().flat_map(dns_rows));
     if status.log_lines_dropped != 0 {
-        let dropped = format!("{} log lines dropped: slow reader", status.log_lines_dropped);
-        rows.push(Row::new("log", dropped));
+        let dropped = counted(status.log_lines_dropped, "log line", "log lines");
+        rows.push(Row::new("log", format!("{dropped} dropped: slow reader")));
     }
+    rows.extend(status.warnings.iter().flat_map(warning_rows));
     rows.extend(drop_rows(status));
     lines(&rows)
 }
@@ -78,13 +81,8 @@ fn instance_rows(status: &Status) -> Vec<Row> {
         Row::new(if index == 0 { "waits for" } else { "" }, missing.clone())
     }));
     if status.state == InstanceState::Running {
-        let device = format!(
-            "{} ({} workers, io {}, offload {})",
-            tun.name,
-            workers.len(),
-            tun.io,
-            tun.offload
-        );
+        let workers = counted(workers.len(), "worker", "workers");
+        let device = format!("{} ({workers}, io {}, offload {})", tun.name, tun.io, tun.offload);
         rows.push(Row::new("tun", device));
     }
     rows
@@ -93,8 +91,14 @@ fn instance_rows(status: &Status) -> Vec<Row> {
 fn table_rows(status: &Status) -> [Row; 2] {
     let sessions = &status.sessions;
     let text = format!(
-        "{} of {} ({} created, {} expired, {} evicted)",
-        sessions.now, sessions.capacity, sessions.created, sessions.expired, sessions.evicted
+        "{} of {} ({} created, {} expired, {} evicted, {} ended by failover, {} by changes)",
+        sessions.now,
+        sessions.capacity,
+        sessions.created,
+        sessions.expired,
+        sessions.evicted,
+        sessions.ended_by_failover,
+        sessions.ended_by_changes
     );
     [Row::new("sessions", text), Row::new("mappings", status.mappings.to_string())]
 }
@@ -115,9 +119,9 @@ fn counter_rows(status: &Status) -> [Row; 5] {
         total("forwarded_stateless")
     );
     let icmp = format!(
-        "{} errors translated, {} errors sent",
-        total("icmp_errors_translated"),
-        total("icmp_errors_sent")
+        "{} translated, {} sent",
+        counted(total("icmp_errors_translated"), "error", "errors"),
+        counted(total("icmp_errors_sent"), "error", "errors")
     );
     [
         Row::new("packets", packets),
@@ -152,13 +156,6 @@ fn leg_text(leg: &LegStatus) -> String {
 }
 
 fn uplink_text(uplink: &UplinkStatus, is_incomplete: bool) -> String {
-    let state = match (uplink.healthy, uplink.link_ready, uplink.address) {
-        (true, ..) => "healthy",
-        (false, true, Some(_)) if is_incomplete => "failed (settings of the host are missing)",
-        (false, true, _) => "failed",
-        (false, false, None) => "failed (no address)",
-        (false, false, Some(_)) => "failed (link not ready)",
-    };
     let address = uplink.address.map_or("no address".to_owned(), |address| address.to_string());
     let check = match (uplink.health_check, uplink.latency_milliseconds, uplink.loss_percent) {
         (false, ..) => "no health check".to_owned(),
@@ -168,7 +165,20 @@ fn uplink_text(uplink: &UplinkStatus, is_incomplete: bool) -> String {
         }
     };
     let UplinkStatus { name, interface, state_seconds, .. } = uplink;
-    format!("{name} on {interface}, {address}: {state} for {state_seconds} s, {check}")
+    let state = match (uplink.healthy, uplink.link_ready) {
+        (true, _) => "healthy",
+        (false, true) if is_incomplete => "failed (settings of the host are missing)",
+        (false, _) => "failed",
+    };
+    let mut text =
+        format!("{name} on {interface}, {address}: {state} for {state_seconds} s, {check}");
+    if let Some(reason) = &uplink.reason {
+        text.push_str(&format!("; {reason}"));
+    }
+    if let Some(seconds) = uplink.hold_seconds {
+        text.push_str(&format!("; must answer for {seconds} s more"));
+    }
+    text
 }
 
 fn tier_text(uplink: &UplinkStatus) -> String {
@@ -195,14 +205,23 @@ fn dns_text(dns: &DnsStatus) -> String {
     }
     let count = |name: &str| dns.counters.get(name).copied().unwrap_or(0);
     format!(
-        "{} queries, {} answers, {} truncated for size; over the rate limit: {} truncated, {} dropped; \
+        "{}, {}, {} truncated for size; over the rate limit: {} truncated, {} dropped; \
          uplinks up: {up}",
-        count("queries"),
-        count("answers"),
+        counted(count("queries"), "query", "queries"),
+        counted(count("answers"), "answer", "answers"),
         count("oversized"),
         count("limited_truncated"),
         count("limited_dropped")
     )
+}
+
+fn warning_rows(warning: &Finding) -> Vec<Row> {
+    let Finding { severity, found, why, advice, fix, .. } = warning;
+    let name = if *severity == Severity::Error { "error" } else { "warning" };
+    let mut rows = vec![Row::new(name, format!("{found}: {why}"))];
+    let rest = Some(advice).filter(|advice| !advice.is_empty()).into_iter().chain(fix);
+    rows.extend(rest.map(|line| Row::new("", line.clone())));
+    rows
 }
 
 fn drop_rows(status: &Status) -> Vec<Row> {

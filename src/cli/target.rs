@@ -96,9 +96,9 @@ pub(super) fn ask_at<Answer: DeserializeOwned>(
 
 fn failure(error: client::ClientError) -> Failure {
     match error {
-        client::ClientError::Several { .. } | client::ClientError::Refused(_) => {
-            Failure::user(error)
-        }
+        client::ClientError::Several { .. }
+        | client::ClientError::NoName { .. }
+        | client::ClientError::Refused(_) => Failure::user(error),
         client::ClientError::NoneRunning { .. }
         | client::ClientError::Silent { .. }
         | client::ClientError::Strange { .. } => Failure::environment(error),

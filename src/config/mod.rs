@@ -25,6 +25,7 @@
 
 mod changes;
 mod checks;
+mod counted;
 mod document;
 mod dynamic_address;
 mod emit;
@@ -39,6 +40,7 @@ mod sections;
 mod types;
 
 pub(crate) use changes::{changes, reloadable_keys};
+pub(crate) use counted::counted;
 pub(crate) use dynamic_address::DynamicAddress;
 pub(crate) use emit::{to_json, to_yaml};
 pub(crate) use generate::{json_schema, reference};
@@ -46,16 +48,17 @@ pub(crate) use load::{Loaded, load, parse};
 pub(crate) use model::Config;
 pub(crate) use problem::{Problem, Problems};
 pub(crate) use sections::{
-    AddressPooling, Admin, Dns, DnsUpdate, EndpointDependence, Failback, Forward, ForwardProtocol,
-    HashBy, Health, HostDefaultRoute, Inside, InsideLeg, IoBackend, Log, LogFormat, LogLevel,
-    MssClamp, OffloadLimit, OnFailure, OutboundRule, PortPreservation, RejectWith, UnsolicitedSyn,
-    Uplink, WebTarget, Workers,
+    AddressPooling, Admin, Dns, DnsUpdate, EndpointDependence, Expectation, Failback, Forward,
+    ForwardProtocol, HashBy, Health, HoldTimes, HostDefaultRoute, Inside, InsideLeg, IoBackend,
+    LatencyLimits, Log, LogFormat, LogLevel, LossLimits, MssClamp, OffloadLimit, OnFailure,
+    OutboundRule, PortPreservation, RejectWith, UnsolicitedSyn, Uplink, WebTarget, Workers,
 };
 #[cfg(test)]
 pub(crate) use sections::{
-    DnsName, DnsServer, Host, Limits, Nat, NoNatRule, Persistence, Timeouts, Tun,
+    DnsName, DnsServer, Host, Limits, Nat, NoNatRule, Persistence, StatusRange, Timeouts, Tun,
 };
 pub(crate) use types::ConfigEnum;
+pub(crate) use types::names::wanted_box_name;
 pub(crate) use types::network::PortRange;
 
 #[cfg(test)]

@@ -88,10 +88,12 @@ fn the_reference_file_holds_the_defaults() {
         ping: vec![[203, 0, 113, 254].into()],
         tcp: vec![SocketAddrV4::new([192, 0, 2, 53].into(), 53)],
         http: vec![WebTarget("https://example.org/".parse().expect("an address"))],
-        quorum: 1,
-        interval: Duration::from_secs(1),
-        fall: 3,
-        rise: 3,
+        expect: Expectation { body: Some("Example Domain".into()), ..Expectation::usual() },
+        latency: Some(LatencyLimits {
+            fail: Duration::from_millis(500),
+            back: Duration::from_millis(250),
+        }),
+        ..Health::of_pings(1)
     });
     assert_eq!(reference, short);
 }
@@ -422,6 +424,19 @@ fn bad_files_are_refused_with_exact_messages() {
         ]),
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { ping: 192.0.2.1, quorum: 2 }"), &[
             "f.yaml:2:92: uplinks[0].health.quorum: found `2`, wanted a number of answers from 1 to 1, the number of targets; lower it, or add targets",
+        ]),
+        (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { ping: 192.0.2.1, loss: { fail: 10%, return: 10% }, latency: { fail: 1s, return: 2s }, hold: { first: 10m } }"), &[
+            "f.yaml:2:111: uplinks[0].health.loss.return: found `10%`, wanted a smaller share than 10%, which is `loss.fail`; lower it",
+            "f.yaml:2:147: uplinks[0].health.latency.return: found `2s`, wanted a shorter latency than 1s, which is `latency.fail`; shorten it",
+            "f.yaml:2:168: uplinks[0].health.hold.first: found `10m`, wanted a duration of at most `hold.max`; shorten it, or raise `hold.max`",
+        ]),
+        (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { http: 'http://192.0.2.1/', loss: { fail: 40 }, latency: {}, window: 3, expect: { status: [2x, 299-200], body: '' } }"), &[
+            "f.yaml:2:108: uplinks[0].health.loss.fail: found `40`, wanted a share from 1% to 100%; add the sign: %",
+            "f.yaml:2:123: uplinks[0].health.latency.fail: found no such key, wanted the latency at which the uplink fails; add `fail: 500ms`",
+            "f.yaml:2:135: uplinks[0].health.window: found `3`, wanted a whole number from 4 to 1000; raise it",
+            "f.yaml:2:157: uplinks[0].health.expect.status[0]: found `2x`, wanted an HTTP status from 100 to 599, a class or a range, such as 200, 2xx or 200-299; write three digits",
+            "f.yaml:2:161: uplinks[0].health.expect.status[1]: found `299-200`, wanted an HTTP status from 100 to 599, a class or a range, such as 200, 2xx or 200-299; write the smaller status first",
+            "f.yaml:2:177: uplinks[0].health.expect.body: found ``, wanted a text of 1 to 1024 bytes in one line; write the text",
         ]),
         (with("forwards: [{ protocol: tcp, port: 80, address: 203.0.113.10, to: 10.0.0.5 }]").replace("[203.0.113.10]", "interface"), &[
             "f.yaml:3:48: forwards[0].address: found 203.0.113.10, wanted an address of an uplink; leave it out: the uplink has the address of its interface",

@@ -1,7 +1,7 @@
 //! The events of an instance: each is logged, kept for a while, and sent to every client of
 //! `natbox events --follow`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
@@ -14,7 +14,17 @@ use crate::api::{Event, EventKind};
 pub(super) struct Events {
     recent: RefCell<VecDeque<Event>>,
     followers: broadcast::Sender<Event>,
+    ended: Cell<EndedSessions>,
     service_manager: ServiceManager,
+}
+
+/// Sessions that have ended early, by what the events say about them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct EndedSessions {
+    /// By a failed or recovered uplink.
+    pub(super) by_failover: u64,
+    /// By a changed address or a reload.
+    pub(super) by_changes: u64,
 }
 
 impl Events {
@@ -22,13 +32,20 @@ impl Events {
         Self {
             recent: RefCell::default(),
             followers: broadcast::Sender::new(CAPACITY),
+            ended: Cell::default(),
             service_manager: ServiceManager::from_environment(),
         }
+    }
+
+    /// Returns the sessions that have ended early since the start.
+    pub(super) fn ended_sessions(&self) -> EndedSessions {
+        self.ended.get()
     }
 
     /// Logs an event, reports it to the service manager and sends it to the followers.
     pub(super) fn emit(&self, kind: EventKind) {
         log(&kind);
+        self.count_ended(&kind);
         self.service_manager.report(&kind);
         let event = Event { at: now(), kind };
         let mut recent = self.recent.borrow_mut();
@@ -38,6 +55,18 @@ impl Events {
         recent.push_back(event.clone());
         // Fails when there is no follower.
         let _ = self.followers.send(event);
+    }
+
+    fn count_ended(&self, kind: &EventKind) {
+        let mut ended = self.ended.get();
+        if let EventKind::SessionsEnded { sessions, .. } = kind {
+            ended.by_failover += *sessions as u64;
+        } else if let EventKind::AddressChanged { sessions_ended, .. }
+        | EventKind::Reloaded { sessions_ended, .. } = kind
+        {
+            ended.by_changes += *sessions_ended as u64;
+        }
+        self.ended.set(ended);
     }
 
     /// Returns the recent events, and a follower that receives every later event.
@@ -116,6 +145,8 @@ fn log(kind: &EventKind) {
         EventKind::ResourceExhausted { reason, packets, why } => {
             tracing::warn!(reason, packets, why, "packets are dropped");
         }
+        EventKind::HostWarning { found, why } => tracing::warn!("{found}: {why}"),
+        EventKind::HostWarningEnded { found } => tracing::info!("no more: {found}"),
         EventKind::EventsLost { events } => tracing::debug!(events, "events lost: slow reader"),
     }
 }
@@ -129,6 +160,20 @@ mod tests {
 
     fn failed(number: usize) -> EventKind {
         EventKind::UplinkFailed { uplink: number.to_string(), reason: "no answer".to_owned() }
+    }
+
+    #[test]
+    fn ended_sessions_are_counted_by_their_cause() {
+        let events = Events::new();
+        let uplink = || "isp1".to_owned();
+        events.emit(EventKind::SessionsEnded { uplink: uplink(), sessions: 3 });
+        events.emit(EventKind::SessionsEnded { uplink: uplink(), sessions: 4 });
+        events.emit(EventKind::Reloaded { changed: Vec::new(), sessions_ended: 5 });
+        let changed =
+            EventKind::AddressChanged { uplink: uplink(), address: None, sessions_ended: 6 };
+        events.emit(changed);
+        events.emit(failed(1));
+        assert_eq!(events.ended_sessions(), EndedSessions { by_failover: 7, by_changes: 11 });
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@
 //! | `announcer`                        | announcements of addresses by ARP                       |
 //! | `dns`                              | name server, updates, hook                              |
 //! | `exhaustion`                       | events about exhausted resources                        |
+//! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
@@ -31,6 +32,7 @@ mod error;
 mod events;
 mod exhaustion;
 mod failover;
+mod firewall;
 mod health;
 mod instance;
 pub(crate) mod logging;
@@ -48,6 +50,7 @@ mod status;
 mod subsystem;
 mod wait;
 mod waiting;
+mod warnings;
 mod workers;
 
 pub(crate) use error::{RunError, SocketError};

@@ -123,6 +123,11 @@ impl Reloader {
         self.file_config.borrow().resolve(&self.host.borrow().addresses)
     }
 
+    /// Returns the facts about the host in use.
+    pub(super) fn host_facts(&self) -> HostFacts {
+        self.host.borrow().facts.clone()
+    }
+
     /// Returns the inside legs, as of the last reading of the host.
     pub(super) fn legs(&self) -> Vec<LegStatus> {
         let host = self.host.borrow();

@@ -8,6 +8,7 @@ use super::admin::{AdminServer, AdminSocket};
 use super::dns;
 use super::error::RunError;
 use super::events::Events;
+use super::firewall::ListerProcess;
 use super::health::RawSockets;
 use super::instance::Instance;
 use super::sandbox;
@@ -46,10 +47,13 @@ async fn wait_and_run(path: &Path, config: &Config) -> Result<(), RunError> {
         return Ok(());
     };
     // Before privileges are dropped: raw sockets, port 53, the file of the secret, the process that
-    // runs the hook.
+    // runs the hook, the process that lists the rules of the firewall.
     let raw =
         RawSockets::open(&config).map_err(|(key, source)| RunError::RawSocket { key, source })?;
-    let privileged = Privileged { raw, arp: arp_socket(), dns: dns::prepare(&config)? };
+    let lister = ListerProcess::start()
+        .inspect_err(|error| tracing::warn!(%error, "the firewall is not watched"));
+    let (arp, dns) = (arp_socket(), dns::prepare(&config)?);
+    let privileged = Privileged { raw, arp, dns, lister: lister.ok() };
     // While the process has one thread: the wait starts none.
     sandbox::enter().map_err(RunError::Sandbox)?;
     let entrance = Entrance { signals, admin, instance, events };

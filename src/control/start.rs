@@ -21,7 +21,8 @@ use super::error::RunError;
 use super::events::Events;
 use super::exhaustion::ExhaustionWatch;
 use super::failover::Failover;
-use super::health::{HealthChecks, RawSockets, UplinkMonitor};
+use super::firewall::{FirewallWatch, ListerProcess};
+use super::health::{self, HealthChecks, RawSockets, UplinkMonitor};
 use super::instance::Instance;
 use super::reconcile::{HostReconciler, Parts};
 use super::reload::Reloader;
@@ -29,6 +30,7 @@ use super::settings;
 use super::signals::{SignalStreams, Signals};
 use super::status::{HostWatchState, InstanceHandle};
 use super::subsystem::Subsystems;
+use super::warnings::Warnings;
 use super::workers::{self, WorkerThreads};
 use crate::api::{EventKind, TunStatus};
 use crate::config::{Config, Uplink};
@@ -46,6 +48,8 @@ pub(super) struct Privileged {
     pub(super) arp: Option<ArpSocket>,
     /// DNS; None: the configuration has none.
     pub(super) dns: Option<Prepared>,
+    /// The process that lists the rules of nftables; None: it could not be started.
+    pub(super) lister: Option<ListerProcess>,
 }
 
 /// What an instance has before its start, and keeps: clients see an instance that waits for its
@@ -94,7 +98,7 @@ impl Start<'_> {
     /// Starts the subsystems one by one. If one fails, the caller stops those that run.
     async fn run(self, subsystems: &mut Subsystems) -> Result<(), RunError> {
         let Self { path, file_config, privileged, entrance, host, uplinks } = self;
-        let Privileged { raw, arp, mut dns } = privileged;
+        let Privileged { raw, arp, mut dns, lister } = privileged;
         let events = Rc::clone(&entrance.events);
         let (config, host_address) = (host.config().clone(), host.facts().host_address);
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
@@ -128,15 +132,13 @@ impl Start<'_> {
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
 
         start_checks(&config, monitor, &uplinks, raw, subsystems)?;
-        let states = uplinks.watch();
-        let sink = Rc::clone(&events);
+        let (states, sink) = (uplinks.watch(), Rc::clone(&events));
         subsystems.start(Failover::new(&config, engine.clone(), states, sink, host_address));
         let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks)).transpose()?;
         let dns = dns.map(Rc::new);
-        if let Some(dns) = &dns {
-            subsystems.start(DnsFollower::new(Rc::clone(dns)));
-        }
+        dns.iter().for_each(|dns| subsystems.start(DnsFollower::new(Rc::clone(dns))));
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
+        let warnings = watch_firewall(lister, &reloader, &events, subsystems)?;
 
         let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
         let handle = InstanceHandle {
@@ -149,6 +151,7 @@ impl Start<'_> {
             dns,
             events,
             host: host_state,
+            warnings,
         };
         entrance.open(Rc::new(handle), subsystems)
     }
@@ -165,6 +168,23 @@ impl Entrance {
         subsystems.start(Signals::new(signals, handle));
         Ok(())
     }
+}
+
+/// Watches whether the host's filters let natbox's packets pass, if there is a lister. Returns the
+/// warnings about the host.
+fn watch_firewall(
+    lister: Option<ListerProcess>,
+    reloader: &Rc<Reloader>,
+    events: &Rc<Events>,
+    subsystems: &mut Subsystems,
+) -> Result<Rc<Warnings>, RunError> {
+    let warnings = Rc::new(Warnings::new(Rc::clone(events)));
+    if let Some(lister) = lister {
+        let watch = FirewallWatch::new(lister, Rc::clone(reloader), Rc::clone(&warnings));
+        let doing = "watching the firewall";
+        subsystems.start(watch.map_err(|source| RunError::System { doing, source })?);
+    }
+    Ok(warnings)
 }
 
 /// Starts the health checks.
@@ -212,6 +232,7 @@ fn first_states(config: &Config, facts: &HostFacts) -> Vec<UplinkState> {
             tier: uplink.tier,
             up: ready,
             link_ready: ready,
+            reason: (!ready).then(health::link_not_ready),
             ..UplinkState::new(&uplink.name)
         }
     };

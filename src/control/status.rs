@@ -13,6 +13,7 @@ use super::events::Events;
 use super::logging;
 use super::reload::Reloader;
 use super::sessions;
+use super::warnings::Warnings;
 use crate::api::{
     EffectiveConfig, HostStatus, InstanceState, SessionCursor, SessionPage, SessionStatus, Status,
     TunStatus, UplinkStatus, WorkerStatus,
@@ -34,6 +35,7 @@ pub(super) struct InstanceHandle {
     /// None: the configuration has no `dns`.
     pub(super) dns: Option<Rc<NameService>>,
     pub(super) events: Rc<Events>,
+    pub(super) warnings: Rc<Warnings>,
     pub(super) host: Rc<HostWatchState>,
 }
 
@@ -85,7 +87,7 @@ impl InstanceHandle {
     /// Returns the present status.
     pub(super) fn status(&self) -> Status {
         let (workers, totals) = (self.engine.counters(), self.engine.totals());
-        let occupancy = self.engine.occupancy();
+        let (occupancy, ended) = (self.engine.occupancy(), self.events.ended_sessions());
         let config = self.reloader.config();
         let states = self.uplinks.borrow();
         let host = self.host.get();
@@ -113,11 +115,14 @@ impl InstanceHandle {
                 created: totals.sessions_created,
                 expired: totals.sessions_expired,
                 evicted: totals.sessions_evicted,
+                ended_by_failover: ended.by_failover,
+                ended_by_changes: ended.by_changes,
             },
             mappings: occupancy.mappings,
             totals: by_name(&totals),
             drops: drops(&totals),
             log_lines_dropped: occupancy.mapping_events_lost + logging::dropped_lines(),
+            warnings: self.warnings.all(),
             workers: workers
                 .iter()
                 .map(|counters| WorkerStatus {
@@ -158,9 +163,23 @@ fn uplink(settings: &Uplink, state: &UplinkState, tier: Option<u32>) -> UplinkSt
         state_seconds: state.since.elapsed().as_secs(),
         link_ready: state.link_ready,
         health_check: settings.health.is_some(),
-        latency_milliseconds: state.latency.map(|latency| latency.as_secs_f64() * 1000.0),
-        loss_percent: state.loss.map(|share| share * 100.0),
+        reason: state.reason.clone(),
+        hold_seconds: state.held_until.map(seconds_until).filter(|seconds| *seconds != 0),
+        latency_milliseconds: state.latency.map(|latency| rounded(latency.as_secs_f64() * 1e3, 3)),
+        loss_percent: state.loss.map(|share| rounded(share * 100.0, 1)),
     }
+}
+
+/// Rounds to a number of decimals, so that JSON shows no noise of binary fractions.
+fn rounded(value: f64, decimals: i32) -> f64 {
+    let scale = 10_f64.powi(decimals);
+    (value * scale).round() / scale
+}
+
+/// Returns the whole seconds until a time, rounded up.
+fn seconds_until(time: Instant) -> u64 {
+    let left = time.saturating_duration_since(Instant::now());
+    left.as_secs() + u64::from(left.subsec_nanos() != 0)
 }
 
 fn by_name(counters: &Counters) -> BTreeMap<String, u64> {
@@ -170,4 +189,16 @@ fn by_name(counters: &Counters) -> BTreeMap<String, u64> {
 fn drops(counters: &Counters) -> BTreeMap<String, u64> {
     let occurred = counters.drops.iter().filter(|(_, count)| *count != 0);
     occurred.map(|(reason, count)| (reason.name().to_owned(), count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measured_values_have_few_decimals() {
+        for (value, shown) in [(0.432_000_000_000_000_05, "0.432"), (99.999_96, "100.0")] {
+            assert_eq!(serde_json::to_string(&rounded(value, 3)).unwrap(), shown);
+        }
+    }
 }

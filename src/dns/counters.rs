@@ -54,3 +54,16 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_names_every_counter() {
+        let guide = include_str!("../../docs/guide/dns.md");
+        for name in Counters::default().values().keys() {
+            assert!(guide.contains(&format!("| `{name}` | ")), "{name}");
+        }
+    }
+}

@@ -6,12 +6,15 @@
 //!
 //! ```text
 //!   natbox (thread natbox-dns) ── event, a JSON line ──▶ runner ── environment ──▶ hook
-//!                              ◀── outcome, a JSON line ──       ◀── exit status ──
+//!                              ◀── answer, a JSON line ──        ◀── exit status ──
 //! ```
 //!
 //! One hook runs at a time. natbox sends the next event when the hook has ended. If an uplink
 //! changes and changes back meanwhile, no hook runs for it. The runner ends when the pipe closes,
 //! for whatever reason natbox ended, and kills a running hook.
+//!
+//! If the runner is killed, another process takes over and says so ([`RunnerAnswer::TakenOver`]).
+//! natbox then sends the event again to which it has no answer.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::Ipv4Addr;
@@ -26,7 +29,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
@@ -66,6 +69,8 @@ pub(crate) fn check_hook(hook: &Path) -> Result<(), HookError> {
 /// A change of an uplink, and the state of all uplinks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct HookEvent {
+    /// Number of the event, from 1.
+    number: u64,
     uplink: String,
     address: Option<Ipv4Addr>,
     up: bool,
@@ -73,6 +78,15 @@ struct HookEvent {
     tier: u32,
     /// Names and addresses of the uplinks that are up and of the lowest tier that has one.
     all_up: Vec<(String, Ipv4Addr)>,
+}
+
+/// A line of the runner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum RunnerAnswer {
+    /// The hook for this event has ended.
+    Ended { number: u64, outcome: HookOutcome },
+    /// This process has replaced one that ended, and knows no earlier event.
+    TakenOver,
 }
 
 /// How a hook ended.
@@ -105,22 +119,28 @@ impl HookRunner {
         Ok(Self { process, events, outcomes })
     }
 
-    /// Sends the state of each uplink, then every change, for ever. Ends when the runner has ended:
-    /// natbox cannot start another one, because it may start no programs by then.
+    /// Sends the state of each uplink, then every change, for ever. Ends when the runner and the
+    /// process that takes over have ended: natbox cannot start another one, because it may start no
+    /// programs by then.
     pub(super) async fn follow(
         self,
         mut uplinks: watch::Receiver<UplinkStates>,
         last_errors: Arc<LastErrors>,
     ) {
         let Self { mut process, events, outcomes } = self;
+        // A thread of its own waits for the end of the first runner, so that no zombie is left. The
+        // system waits for those that take over.
+        let waiting = std::thread::Builder::new()
+            .name("natbox-hook".to_owned())
+            .spawn(move || process.wait().map(drop));
         if let Err(error) = send_events(events, outcomes, &mut uplinks, &last_errors.hook).await {
             tracing::error!(
                 %error, "dns.hook: the process that runs the hook has ended; restart natbox"
             );
             last_errors.hook.set("the process that runs the hook has ended; restart natbox");
         }
-        // The runner ends because its pipes are closed. Waiting for its end leaves no zombie.
-        while matches!(process.try_wait(), Ok(None)) {
+        // The runner ends because its pipes are closed.
+        while waiting.as_ref().is_ok_and(|waiting| !waiting.is_finished()) {
             tokio::time::sleep(END_INTERVAL).await;
         }
     }
@@ -135,30 +155,58 @@ async fn send_events(
     let mut events = pipe::Sender::from_owned_fd(events)?;
     let mut outcomes = tokio::io::BufReader::new(pipe::Receiver::from_owned_fd(outcomes)?);
     let mut sent: Vec<Option<Sent>> = Vec::new();
-    loop {
-        let event = next_event(&sent, &uplinks.borrow_and_update());
+    for number in 1.. {
+        let event = next_event(&sent, &uplinks.borrow_and_update(), number);
         let Some((index, event)) = event else {
             tokio::select! {
                 changed = uplinks.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return Ok(()),
                 },
-                // The runner writes only answers, so this is its end.
-                read = outcomes.fill_buf() => {
-                    return Err(read.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
-                }
+                // No answer is due, so the line says that another process has taken over.
+                read = outcomes.fill_buf() => match read?.len() {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    length => {
+                        tracing::warn!("dns.hook: the process that runs the hook was replaced");
+                        outcomes.consume(length);
+                        continue;
+                    }
+                },
             }
         };
         let mut text = serde_json::to_string(&event)?;
         text.push('\n');
         events.write_all(text.as_bytes()).await?;
-        let mut answer = String::new();
-        if outcomes.read_line(&mut answer).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        report(&event, serde_json::from_str(&answer)?, last_error);
+        // None: the event is not sent yet, so it comes again with the next number.
+        let Some(outcome) = outcome_of(number, &mut outcomes).await? else { continue };
+        report(&event, outcome, last_error);
         sent.resize(sent.len().max(index + 1), None);
         sent[index] = Some(Sent { up: event.up, tier: event.tier, address: event.address });
+    }
+    unreachable!("the numbers do not end")
+}
+
+/// Waits for the answer to an event. None: another process has taken over, which may not know the
+/// event.
+async fn outcome_of(
+    event: u64,
+    answers: &mut (impl AsyncBufRead + Unpin),
+) -> io::Result<Option<HookOutcome>> {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if answers.read_line(&mut line).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match serde_json::from_str(&line)? {
+            RunnerAnswer::Ended { number, outcome } if number == event => return Ok(Some(outcome)),
+            // The answer to an event that was sent twice.
+            RunnerAnswer::Ended { .. } => {}
+            RunnerAnswer::TakenOver => {
+                tracing::warn!("dns.hook: the process that runs the hook was replaced");
+                return Ok(None);
+            }
+        }
     }
 }
 
@@ -196,12 +244,17 @@ impl Sent {
 
 /// Returns the event of the first uplink whose state differs from the last event about it, and the
 /// index of the uplink.
-fn next_event(sent: &[Option<Sent>], states: &UplinkStates) -> Option<(usize, HookEvent)> {
+fn next_event(
+    sent: &[Option<Sent>],
+    states: &UplinkStates,
+    number: u64,
+) -> Option<(usize, HookEvent)> {
     let sent = |index: usize| sent.get(index).copied().flatten();
     let is_news = |(index, uplink): &(usize, &UplinkState)| sent(*index) != Some(Sent::of(uplink));
     let (index, uplink) = states.uplinks.iter().enumerate().find(is_news)?;
     let all_up = states.in_use().filter_map(|uplink| Some((uplink.name.clone(), uplink.address?)));
     let event = HookEvent {
+        number,
         uplink: uplink.name.clone(),
         address: uplink.address,
         up: uplink.up,
@@ -216,7 +269,7 @@ fn state(up: bool) -> &'static str {
 }
 
 /// Does the runner's work: runs `hook` for each event that it reads from `events`, until the pipe
-/// closes.
+/// closes. `taken_over`: whether another process did this work before.
 ///
 /// # Errors
 /// An event cannot be read, or an outcome cannot be written.
@@ -224,7 +277,11 @@ pub(crate) fn run_events(
     hook: &Path,
     events: impl Read + AsFd,
     mut outcomes: impl Write,
+    taken_over: bool,
 ) -> io::Result<()> {
+    if taken_over {
+        write_line(&mut outcomes, &RunnerAnswer::TakenOver)?;
+    }
     let mut events = BufReader::new(events);
     let mut text = String::new();
     loop {
@@ -234,11 +291,15 @@ pub(crate) fn run_events(
         }
         let event: HookEvent = serde_json::from_str(&text)?;
         let Some(outcome) = run(hook, &event, events.get_ref())? else { return Ok(()) };
-        let mut answer = serde_json::to_string(&outcome)?;
-        answer.push('\n');
-        outcomes.write_all(answer.as_bytes())?;
-        outcomes.flush()?;
+        write_line(&mut outcomes, &RunnerAnswer::Ended { number: event.number, outcome })?;
     }
+}
+
+fn write_line(outcomes: &mut impl Write, answer: &RunnerAnswer) -> io::Result<()> {
+    let mut line = serde_json::to_string(answer)?;
+    line.push('\n');
+    outcomes.write_all(line.as_bytes())?;
+    outcomes.flush()
 }
 
 /// Runs the hook to its end. None: natbox has ended.

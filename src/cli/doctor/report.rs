@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::config::counted;
 use crate::host::doctor::{Finding, Severity};
 
 /// All findings.
@@ -32,8 +33,13 @@ impl DoctorReport {
             (of(Severity::Error).count(), of(Severity::Warning).count(), of(Severity::Ok).count());
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ =
-            writeln!(text, "{title}: {errors} errors, {warnings} warnings, {good} checks passed");
+        let _ = writeln!(
+            text,
+            "{title}: {}, {}, {} passed",
+            counted(errors, "error", "errors"),
+            counted(warnings, "warning", "warnings"),
+            counted(good, "check", "checks")
+        );
         for (word, severity) in [("ERROR", Severity::Error), ("WARNING", Severity::Warning)] {
             for finding in of(severity) {
                 let _ = writeln!(text, "\n{word} {}: {}", finding.id, finding.found);
@@ -71,7 +77,7 @@ mod tests {
         assert!(!report.healthy);
         assert_eq!(
             report.text("box a"),
-            "box a: 1 errors, 1 warnings, 1 checks passed\n\nERROR rules: one is missing\n  lost\n    ip rule add x\n\n\
+            "box a: 1 error, 1 warning, 1 check passed\n\nERROR rules: one is missing\n  lost\n    ip rule add x\n\n\
              WARNING mtu: wan0 has MTU 900\n  small\n  think\n\nok path: all paths are right\n"
         );
         let json: serde_json::Value =

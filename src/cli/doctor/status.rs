@@ -1,6 +1,7 @@
 //! Checks of what an instance reports about itself.
 
 use crate::api::{DnsStatus, HostStatus, InstanceState, Status, UplinkStatus};
+use crate::config::counted;
 use crate::host::doctor::{Finding, InterfaceState};
 use crate::nat::DropReason;
 
@@ -27,8 +28,9 @@ pub(super) fn evaluate(status: &Status, interfaces: &[(String, InterfaceState)])
     let mut findings: Vec<Finding> = status.host.iter().flat_map(disputed).collect();
     // A missing setting of the host explains every failed uplink.
     let is_complete = status.host.as_ref().is_none_or(|host| host.missing.is_empty());
-    let rows = status.uplinks.iter().filter(|row| is_complete || !row.link_ready);
-    findings.extend(rows.map(|row| uplink(row, state(&row.interface))));
+    let rows = status.uplinks.iter().enumerate();
+    let rows = rows.filter(|(_, row)| is_complete || !row.link_ready);
+    findings.extend(rows.map(|(place, row)| uplink((place, row), state(&row.interface))));
     findings.push(sessions(status));
     findings.extend(status.dns.as_ref().map(dns).unwrap_or_default());
     findings.extend(drops(status));
@@ -36,7 +38,7 @@ pub(super) fn evaluate(status: &Status, interfaces: &[(String, InterfaceState)])
         0 => Finding::ok("log", "no line of the log was dropped"),
         dropped => Finding::warning(
             "log",
-            format!("{dropped} lines of the log were dropped"),
+            counted(dropped, "line of the log was dropped", "lines of the log were dropped"),
             "the reader of standard error (the journal, a pipe) is too slow, so the mapping log has \
              gaps",
         )
@@ -55,20 +57,23 @@ fn disputed(host: &HostStatus) -> Option<Finding> {
     Some(Finding::error("disputed", problem.clone(), why).advice(advice))
 }
 
-fn uplink(row: &UplinkStatus, state: InterfaceState) -> Finding {
+fn uplink((place, row): (usize, &UplinkStatus), state: InterfaceState) -> Finding {
     let UplinkStatus { name, interface, state_seconds, .. } = row;
     let failed = format!("{name} failed {state_seconds} s ago");
+    let reason = row.reason.as_deref().unwrap_or("no answer");
     let why = "no packet passes this uplink";
     let down = |what: &str| Finding::error("uplink", format!("{failed}: {interface} {what}"), why);
     match (row.healthy, row.link_ready, state) {
         (true, ..) => Finding::ok("uplink", format!("{name} by {interface} is healthy")),
         (false, true, _) => Finding::error(
             "uplink",
-            format!("{failed}: the health check over {interface} gets no reply"),
-            "new outbound sessions use other uplinks, and clients of this uplink's addresses get no \
-             reply",
+            format!("{failed} by the health check over {interface}: {reason}"),
+            "new outbound sessions use other uplinks, and clients of this uplink's addresses may get \
+             no reply",
         )
-        .advice("check the uplink's router and the targets of uplinks.health"),
+        .advice(format!(
+            "check the uplink's router and the targets of uplinks[{place}].health"
+        )),
         // An uplink whose address follows its interface is down without an address.
         (false, false, InterfaceState::Up) => down("is up and has no address").advice(format!(
             "check the interface's DHCP client: ip address show dev {interface}; networkctl status \
@@ -110,7 +115,8 @@ fn dns(dns: &DnsStatus) -> Vec<Finding> {
 
 fn sessions(status: &Status) -> Finding {
     let sessions = &status.sessions;
-    let found = format!("{} of {} sessions are in use", sessions.now, sessions.capacity);
+    let capacity = counted(sessions.capacity, "session", "sessions");
+    let found = format!("{} of {capacity} in use", sessions.now);
     match u64::from(sessions.now) * 10 >= u64::from(sessions.capacity) * 9 {
         true => Finding::warning(
             "sessions",
@@ -128,7 +134,8 @@ fn sessions(status: &Status) -> Finding {
 fn drops(status: &Status) -> Vec<Finding> {
     let counts = status.drops.iter().filter_map(|(name, count)| {
         let reason = *DropReason::ALL.iter().find(|reason| reason.name() == name)?;
-        let found = format!("{count} packets were dropped since the start: {}", reason.name());
+        let dropped = counted(*count, "packet was dropped", "packets were dropped");
+        let found = format!("{dropped} since the start: {}", reason.name());
         let why = reason.explanation().trim();
         Some(Finding::warning("drops", found, why).advice(drop_advice(reason)?))
     });

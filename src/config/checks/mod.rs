@@ -6,6 +6,7 @@
 mod checker;
 mod dns;
 mod forwards;
+mod health;
 mod inside;
 mod outbound;
 mod uplinks;

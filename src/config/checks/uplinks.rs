@@ -5,12 +5,11 @@ use std::collections::hash_map::Entry;
 use std::net::Ipv4Addr;
 
 use crate::config::problem::Location;
-use crate::config::reader::cursor::Located;
 use crate::config::schema::Unresolved;
-use crate::config::sections::{FileHealth, FileUplink, Health, Uplink};
-use crate::config::types::Items;
+use crate::config::sections::{FileUplink, Uplink};
 
 use super::checker::Checker;
+use super::health;
 use super::inside::InsideLegs;
 
 /// Checks the uplinks; None if one is not complete.
@@ -29,7 +28,7 @@ fn whole(uplink: &FileUplink, checker: &Checker<'_>) -> Option<Uplink> {
     let health = match &uplink.health {
         Unresolved::Absent => Some(None),
         Unresolved::Unreadable => None,
-        Unresolved::Given(health) => whole_health(health, checker).map(Some),
+        Unresolved::Given(file) => health::whole(file, checker).map(Some),
     };
     Some(Uplink {
         name: uplink.name()?.value.clone(),
@@ -43,45 +42,6 @@ fn whole(uplink: &FileUplink, checker: &Checker<'_>) -> Option<Uplink> {
         on_failure: uplink.on_failure,
         failback: uplink.failback,
     })
-}
-
-fn whole_health(file: &Located<FileHealth>, checker: &Checker<'_>) -> Option<Health> {
-    fn targets<T: Clone>(targets: &Unresolved<Items<T>>) -> Option<Vec<T>> {
-        match targets {
-            Unresolved::Absent => Some(Vec::new()),
-            Unresolved::Unreadable => None,
-            Unresolved::Given(targets) => targets.value.values(),
-        }
-    }
-    let health = Health {
-        ping: targets(&file.ping)?,
-        tcp: targets(&file.tcp)?,
-        http: targets(&file.http)?,
-        quorum: file.quorum,
-        interval: file.interval,
-        fall: file.fall,
-        rise: file.rise,
-    };
-    match health.targets() as u32 {
-        0 => {
-            let wanted = "at least one target: `ping`, `tcp` or `http`";
-            let advice = "add `ping: [203.0.113.254]` with an address beyond the uplink";
-            checker.diagnostics.report(&file.location, "a mapping", wanted, advice);
-            None
-        }
-        number if number < health.quorum => {
-            let wanted = format!("a number of answers from 1 to {number}, the number of targets");
-            let location = checker.location_of(&format!("{}.quorum", file.location.key));
-            checker.diagnostics.report(
-                &location,
-                format!("`{}`", health.quorum),
-                wanted,
-                "lower it, or add targets",
-            );
-            None
-        }
-        _ => Some(health),
-    }
 }
 
 /// Reports two uplinks that follow the same interface.

@@ -11,4 +11,4 @@ mod section;
 
 pub(super) use info::{Absence, KeyInfo, SectionInfo, TypeInfo, TypeShape, Word};
 pub(super) use key::{Required, Unresolved, ValueType, ValueTypeExt};
-pub(super) use section::{Section, absent, doc_text, mapping, section};
+pub(super) use section::{Section, absent, doc_text, key_name, mapping, section};

@@ -60,25 +60,28 @@ macro_rules! section {
         }
 
         impl $crate::config::schema::Section for $section {
-            const KEYS: &'static [&'static str] = &[$(stringify!($field)),+];
+            const KEYS: &'static [&'static str] =
+                &[$($crate::config::schema::key_name(stringify!($field))),+];
 
             fn read(fields: &$crate::config::reader::cursor::Fields<'_>) -> Self {
-                Self { $($field: $key.read(fields, stringify!($field))),+ }
+                use $crate::config::schema::key_name;
+                Self { $($field: $key.read(fields, key_name(stringify!($field)))),+ }
             }
 
             fn emit(&self) -> $crate::config::document::Document {
-                let entries = [$((stringify!($field), $key.emit(&self.$field))),+];
+                use $crate::config::schema::key_name;
+                let entries = [$((key_name(stringify!($field)), $key.emit(&self.$field))),+];
                 $crate::config::document::Document::mapping(
                     entries.into_iter().filter_map(|(key, value)| Some((key, value?))),
                 )
             }
 
             fn describe() -> $crate::config::schema::SectionInfo {
-                use $crate::config::schema::doc_text;
+                use $crate::config::schema::{doc_text, key_name};
                 $crate::config::schema::SectionInfo {
                     doc: doc_text(&[$($section_doc),+]),
                     keys: vec![
-                        $($key.describe(stringify!($field), doc_text(&[$($doc),+]))),+
+                        $($key.describe(key_name(stringify!($field)), doc_text(&[$($doc),+]))),+
                     ],
                 }
             }
@@ -87,6 +90,14 @@ macro_rules! section {
 }
 
 pub(in crate::config) use section;
+
+/// Returns the key of a field. A key that is a word of Rust is a raw identifier in the declaration.
+pub(in crate::config) const fn key_name(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
+}
 
 /// Joins the lines of a doc comment.
 pub(in crate::config) fn doc_text(lines: &[&str]) -> String {

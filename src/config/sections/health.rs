@@ -6,8 +6,11 @@ use std::time::Duration;
 use crate::config::document::Document;
 use crate::config::problem::{Location, ValueError};
 use crate::config::reader::cursor::Located;
-use crate::config::schema::{Unresolved, ValueTypeExt as _, section};
+use crate::config::schema::{Unresolved, ValueTypeExt as _, mapping, section};
 use crate::config::types::{Format, Items, Scalar as _, duration, network, number, pattern, some};
+
+use super::expect::{Expectation, FileExpectation};
+use super::health_limits::{FileLatencyLimits, HoldTimes, LatencyLimits, LossLimits};
 
 /// Health check of an uplink. In every interval natbox probes all targets over this uplink alone.
 /// The round is good when enough of them answer.
@@ -17,8 +20,10 @@ pub(crate) struct Health {
     pub ping: Vec<Ipv4Addr>,
     /// Targets of TCP connections.
     pub tcp: Vec<SocketAddrV4>,
-    /// Pages to request with HEAD. A status of 200 to 399 counts as an answer.
+    /// Pages to request.
     pub http: Vec<WebTarget>,
+    /// The answers of pages that count.
+    pub expect: Expectation,
     /// Answers that make a round good, at most the number of targets.
     pub quorum: u32,
     /// Time between rounds.
@@ -27,6 +32,14 @@ pub(crate) struct Health {
     pub fall: u32,
     /// Good rounds in a row after which the uplink is healthy again.
     pub rise: u32,
+    /// Rounds over which loss and latency are measured.
+    pub window: u32,
+    /// Limits of the loss.
+    pub loss: LossLimits,
+    /// Limits of the latency, if any.
+    pub latency: Option<LatencyLimits>,
+    /// Time that a failed uplink must answer before it is healthy again.
+    pub hold: HoldTimes,
 }
 
 section! {
@@ -43,11 +56,14 @@ section! {
         pub tcp: Unresolved<Items<SocketAddrV4>> = targets(network::endpoint(), "addresses with ports")
             .optional("none")
             .example("[\"192.0.2.53:53\"]"),
-        /// Pages to request with HEAD. A status of 200 to 399 counts as an answer. The host looks
-        /// up names. While it cannot, natbox probes the addresses that it found last.
+        /// Pages to request. `expect` says which answers count. The host looks up names. While it
+        /// cannot, natbox probes the addresses that it found last.
         pub http: Unresolved<Items<WebTarget>> = targets(web_target(), "addresses of pages")
             .optional("none")
             .example("[\"https://example.org/\"]"),
+        /// The answers to `http` probes that count.
+        pub expect: Unresolved<FileExpectation> = mapping::<FileExpectation>()
+            .optional("a status from 200 to 399, and no redirect to another host"),
         /// Answers that make a round good. At most the number of targets.
         pub quorum: u32 = number(1..=Health::MAX_TARGETS).default(1),
         /// Time between rounds.
@@ -57,6 +73,15 @@ section! {
         pub fall: u32 = number(1..=1000).default(3),
         /// Good rounds in a row after which the uplink is healthy again.
         pub rise: u32 = number(1..=1000).default(3),
+        /// Rounds over which loss and latency are measured.
+        pub window: u32 = number(4..=1000).default(30),
+        /// Loss at which an uplink fails and at which it may return.
+        pub loss: LossLimits = mapping::<LossLimits>().with_defaults(),
+        /// Latency at which an uplink fails and at which it may return.
+        pub latency: Unresolved<FileLatencyLimits> = mapping::<FileLatencyLimits>()
+            .optional("no latency fails the uplink"),
+        /// Time that a failed uplink must answer before it is healthy again.
+        pub hold: HoldTimes = mapping::<HoldTimes>().with_defaults(),
     }
 }
 
@@ -81,6 +106,26 @@ impl WebTarget {
 impl Health {
     /// Most targets of each kind.
     pub(crate) const MAX_TARGETS: u32 = 16;
+
+    /// Makes a check of so many targets of pings, with the default of every other key.
+    #[cfg(test)]
+    pub(crate) fn of_pings(targets: u32) -> Self {
+        let file: FileHealth = crate::config::schema::absent();
+        Self {
+            ping: (0..targets).map(|target| Ipv4Addr::from_bits(0xc000_0201 + target)).collect(),
+            tcp: Vec::new(),
+            http: Vec::new(),
+            expect: Expectation::usual(),
+            quorum: file.quorum,
+            interval: file.interval,
+            fall: file.fall,
+            rise: file.rise,
+            window: file.window,
+            loss: file.loss,
+            latency: None,
+            hold: file.hold,
+        }
+    }
 
     /// Returns the number of targets of a round.
     pub(crate) fn targets(&self) -> usize {
@@ -118,6 +163,14 @@ impl From<&Health> for FileHealth {
             interval: health.interval,
             fall: health.fall,
             rise: health.rise,
+            // Without pages it would be a key without an effect.
+            expect: Unresolved::from_option(
+                (!health.http.is_empty()).then(|| FileExpectation::from(&health.expect)),
+            ),
+            window: health.window,
+            loss: health.loss,
+            latency: Unresolved::from_option(health.latency.as_ref().map(FileLatencyLimits::from)),
+            hold: health.hold,
         }
     }
 }

@@ -6,8 +6,10 @@
 //! mapping whose keys stand for themselves is its own effective value.
 
 mod dns;
+mod expect;
 mod forwards;
 mod health;
+mod health_limits;
 mod inside;
 mod limits;
 mod nat;
@@ -18,8 +20,12 @@ mod tun;
 mod uplinks;
 
 pub(crate) use dns::{Dns, DnsName, DnsServer, DnsUpdate};
+pub(crate) use expect::Expectation;
+#[cfg(test)]
+pub(crate) use expect::StatusRange;
 pub(crate) use forwards::{Forward, ForwardProtocol};
 pub(crate) use health::{Health, WebTarget};
+pub(crate) use health_limits::{HoldTimes, LatencyLimits, LossLimits};
 pub(crate) use inside::{Inside, InsideLeg};
 pub(crate) use limits::Limits;
 pub(crate) use nat::{
@@ -34,6 +40,7 @@ pub(crate) use uplinks::{Failback, OnFailure, Uplink};
 pub(super) use dns::{FileDns, FileDnsName, FileDnsServer, FileDnsUpdate};
 pub(super) use forwards::FileForward;
 pub(super) use health::FileHealth;
+pub(super) use health_limits::FileLatencyLimits;
 pub(super) use inside::FileInsideLeg;
 pub(super) use outbound::{FileNoNatRule, FileOutboundRule};
 pub(super) use service::FileAdmin;

@@ -130,6 +130,18 @@ fn distinct(index: usize, name: &str) -> String {
     if index == 0 { name.to_owned() } else { format!("{name}{index}") }
 }
 
+/// Makes an expectation of two numbers.
+fn expectation(one: u32, other: u32) -> Expectation {
+    let range = |first: u32, last: u32| StatusRange { first: first as u16, last: last as u16 };
+    let status = match one % 3 {
+        0 => vec![range(200, 299)],
+        1 => vec![range(204, 204), range(300 + other % 100, 400 + one % 200)],
+        _ => vec![range(100, 599)],
+    };
+    let body = other.is_multiple_of(2).then(|| format!("{one} \"{other}\u{a0}: ~#"));
+    Expectation { status, body, foreign_redirect: other.is_multiple_of(3) }
+}
+
 /// Generates any configuration that a file can lead to, in the order of the file.
 pub(super) fn config() -> impl Strategy<Value = Config> {
     let label = || {
@@ -171,6 +183,22 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                     interval,
                     fall,
                     rise,
+                    expect: match rise % 3 {
+                        0 => Expectation::usual(),
+                        _ => expectation(fall, rise),
+                    },
+                    window: 4 + rise % 997,
+                    loss: LossLimits { fail: 1 + fall % 100, r#return: rise % (1 + fall % 100) },
+                    latency: fall.is_multiple_of(2).then(|| LatencyLimits {
+                        fail: Duration::from_millis(1 + u64::from(1 + fall)),
+                        back: Duration::from_micros(1000 + u64::from(fall)),
+                    }),
+                    hold: HoldTimes {
+                        first: Duration::from_secs(rise.into()),
+                        step: interval,
+                        max: Duration::from_secs(1000 + u64::from(fall)),
+                        half_life: Duration::from_secs(fall.into()),
+                    },
                 }),
             }
         };

@@ -12,9 +12,9 @@ mod words;
 
 pub(super) use constraint::{any_of, integer, pattern};
 pub(super) use lists::{Items, list, some};
-pub(super) use numbers::{count, duration, number, whole_seconds};
+pub(super) use numbers::{DurationText, count, duration, number, percent, whole_seconds};
 pub(super) use one_or_more::one_or_more;
-pub(super) use scalar::{Format, Scalar};
+pub(super) use scalar::{Format, Scalar, shown};
 pub(super) use words::{boolean, config_enum, config_words, word};
 
 pub(crate) use words::ConfigEnum;

@@ -29,6 +29,11 @@ pub(in crate::config) fn parse_box_name(text: &str) -> Result<String, ValueError
     Err(ValueError::new(wanted, "choose another name"))
 }
 
+/// Returns the names that a box can have, in words, if this is none; None if a box can have it.
+pub(crate) fn wanted_box_name(text: &str) -> Option<String> {
+    parse_box_name(text).err().map(|error| error.wanted)
+}
+
 /// Returns the type of the name of an uplink or a forward, for listings.
 pub(in crate::config) fn label() -> Format<String> {
     Format::text("name of 1 to 63 bytes", parse_label, shown).bounded(|| {

@@ -1,8 +1,9 @@
-//! Numbers, counts and durations.
+//! Numbers, counts, shares and durations.
 //!
 //! * A duration is made of whole numbers with units, the longest first and each at most once:
 //!   `2h4m`, `100ms`, `50us`. Zero needs no unit.
 //! * A count may end in `k` (1000) or `M` (1,000,000).
+//! * A share is a whole number of percent: `40%`.
 //! * All numbers are decimal.
 
 use std::fmt;
@@ -102,6 +103,39 @@ impl fmt::Display for Rounded {
             number if number % 1000 == 0 => write!(formatter, "{}k", number / 1000),
             number => write!(formatter, "{number}"),
         }
+    }
+}
+
+/// The type of shares of a whole, within a range of percent.
+pub(in crate::config) struct Percent(RangeInclusive<u32>);
+
+/// Returns the type of shares such as `40%`, within a range of percent.
+pub(in crate::config) fn percent(range: RangeInclusive<u32>) -> Percent {
+    Percent(range)
+}
+
+impl Scalar for Percent {
+    type Value = u32;
+
+    fn parse(&self, text: &str) -> Result<u32, ValueError> {
+        let wanted = || format!("a share from {}% to {}%", self.0.start(), self.0.end());
+        let number = text.strip_suffix('%').and_then(digits).ok_or_else(|| {
+            let advice = match digits(text) {
+                Some(_) => "add the sign: %",
+                None => "write a whole number and the sign %",
+            };
+            ValueError::new(wanted(), advice)
+        })?;
+        within(number, &self.0).map_err(|advice| ValueError::new(wanted(), advice))
+    }
+
+    fn emit(&self, value: &u32) -> Document {
+        Document::text(format!("{value}%"))
+    }
+
+    fn describe(&self) -> TypeInfo {
+        let name = format!("share from {}% to {}%", self.0.start(), self.0.end());
+        TypeInfo::scalar(name, pattern("^[0-9]{1,3}%$"))
     }
 }
 

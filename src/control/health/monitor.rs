@@ -46,7 +46,7 @@ impl UplinkMonitor {
 
     /// Reports whether packets can leave by an uplink.
     pub(in crate::control) fn set_link_ready(&self, uplink: usize, ready: bool) {
-        self.change(uplink, |state| state.health.set_link_ready(ready));
+        self.change(uplink, |state, now| state.health.set_link_ready(ready, now));
     }
 
     /// Begins a round of probes of an uplink. Returns the number of the round.
@@ -56,13 +56,12 @@ impl UplinkMonitor {
 
     /// Records the result of one probe: the time until the answer, or the reason why there is none.
     pub(super) fn record(&self, uplink: usize, round: u64, answer: Result<Duration, String>) {
-        self.change(uplink, |state| match answer {
-            Ok(latency) => state.health.answered(round, latency),
+        self.change(uplink, |state, now| match answer {
+            Ok(latency) => state.health.answered(round, latency, now),
             Err(error) => {
                 tracing::debug!(uplink = %state.name, error, "probe without an answer");
-                state.health.unanswered();
                 state.last_error = error;
-                None
+                state.health.unanswered(round, now)
             }
         });
     }
@@ -74,9 +73,9 @@ impl UplinkMonitor {
 
     /// Fails the uplinks whose deadline has passed.
     pub(super) fn expire_deadlines(&self) {
-        let (now, count) = (Instant::now(), self.monitored.borrow().len());
+        let count = self.monitored.borrow().len();
         for uplink in 0..count {
-            self.change(uplink, |state| state.health.tick(now));
+            self.change(uplink, |state, now| state.health.tick(now));
         }
     }
 
@@ -85,36 +84,51 @@ impl UplinkMonitor {
     fn change(
         &self,
         uplink: usize,
-        change: impl FnOnce(&mut MonitoredUplink) -> Option<UplinkEvent>,
+        change: impl FnOnce(&mut MonitoredUplink, Instant) -> Option<UplinkEvent>,
     ) {
+        let now = Instant::now();
         let mut monitored = self.monitored.borrow_mut();
         let state = &mut monitored[uplink];
-        let transition = change(state);
+        let transition = change(state, now);
         // The event first: followers of the states emit events that are its consequences.
         if let Some(transition) = transition {
-            self.events.emit(event(&state.name, transition, &state.last_error));
+            self.events.emit(state.event(transition));
         }
+        let reason = state.health.down().map(|reason| state.reason(reason));
         let health = &state.health;
         self.uplinks.update(uplink, |published| {
             published.up = health.is_healthy();
             published.link_ready = health.link_ready();
             published.latency = health.latency();
             published.loss = health.loss();
+            published.reason = reason;
+            published.held_until = health.held_until(now);
         });
     }
 }
 
-/// Returns the event of a transition. `error`: error of the last probe without an answer; empty if
-/// every probe got one.
-fn event(name: &str, transition: UplinkEvent, error: &str) -> EventKind {
-    let uplink = name.to_owned();
-    let reason = match transition {
-        UplinkEvent::Up => return EventKind::UplinkHealthy { uplink },
-        UplinkEvent::Down(DownReason::LinkNotReady) => {
-            "no carrier, no address or no next hop".to_owned()
+impl MonitoredUplink {
+    fn event(&self, transition: UplinkEvent) -> EventKind {
+        let uplink = self.name.clone();
+        match transition {
+            UplinkEvent::Up => EventKind::UplinkHealthy { uplink },
+            UplinkEvent::Down(reason) => {
+                EventKind::UplinkFailed { uplink, reason: self.reason(reason) }
+            }
         }
-        UplinkEvent::Down(DownReason::NoAnswer) if error.is_empty() => "no answer".to_owned(),
-        UplinkEvent::Down(DownReason::NoAnswer) => format!("no answer ({error})"),
-    };
-    EventKind::UplinkFailed { uplink, reason }
+    }
+
+    /// Returns why the uplink has failed, with the error of the last probe where that explains
+    /// more.
+    fn reason(&self, reason: DownReason) -> String {
+        match reason {
+            DownReason::NoAnswer if !self.last_error.is_empty() => {
+                format!("{reason} ({})", self.last_error)
+            }
+            DownReason::NoAnswer
+            | DownReason::LinkNotReady
+            | DownReason::Loss { .. }
+            | DownReason::Latency(_) => reason.to_string(),
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Probes of one uplink: ICMP echo, TCP connect, HTTP(S) HEAD.
+//! Probes of one uplink: ICMP echo, TCP connect, HTTP(S).
 //!
 //! natbox sends probes from the probe address of the uplink. They go through the TUN and are
 //! translated like the packets of an inside host. So probes leave by the uplink's interface with
@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::sync::oneshot;
 
-use super::names::Names;
+use super::web::WebClient;
 use crate::config::{Config, Health, WebTarget};
 
 /// Raw sockets, which only a privileged process can open: one for each uplink that is checked by
@@ -89,7 +89,7 @@ pub(super) struct Prober {
     /// Probe address of the uplink.
     source: Ipv4Addr,
     echoes: Option<Rc<Echoes>>,
-    web: Option<reqwest::Client>,
+    web: Option<WebClient>,
 }
 
 impl Prober {
@@ -105,7 +105,7 @@ impl Prober {
         let echoes = raw.map(|socket| Echoes::start(source, socket)).transpose()?;
         let web = match health.http.is_empty() {
             true => None,
-            false => Some(web_client(source, health)?),
+            false => Some(WebClient::new(source, health)?),
         };
         Ok(Rc::new(Self { source, echoes, web }))
     }
@@ -124,7 +124,10 @@ impl Prober {
             match target {
                 ProbeTarget::Ping(address) => self.ping(*address).await,
                 ProbeTarget::Tcp(address) => self.connect(*address).await,
-                ProbeTarget::Http(page) => self.head(page).await,
+                ProbeTarget::Http(page) => match &self.web {
+                    Some(web) => web.request(page).await,
+                    None => Err("there is no HTTP client".to_owned()),
+                },
             }
         };
         match tokio::time::timeout(timeout, asked).await {
@@ -147,48 +150,6 @@ impl Prober {
         };
         connect.await.map_err(|error: io::Error| error.to_string())
     }
-
-    async fn head(&self, WebTarget(page): &WebTarget) -> Result<(), String> {
-        let web = self.web.as_ref().ok_or("there is no HTTP client")?;
-        let answer = web.head(page.clone()).send().await.map_err(|error| innermost(&error))?;
-        match answer.status() {
-            status if status.is_success() || status.is_redirection() => Ok(()),
-            status => Err(format!("status {status}")),
-        }
-    }
-}
-
-/// Returns the innermost cause. The outer errors only name the page.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(cause) = error.source() {
-        error = cause;
-    }
-    error.to_string()
-}
-
-fn web_client(source: Ipv4Addr, health: &Health) -> io::Result<reqwest::Client> {
-    // Fails if another part of the process has installed a provider.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let has_certificates = health.http.iter().any(|WebTarget(page)| page.scheme() == "https");
-    let builder = match has_certificates {
-        true => reqwest::Client::builder(),
-        // Plain HTTP needs no certificates on the system.
-        false => reqwest::Client::builder().tls_certs_only([]),
-    };
-    builder
-        .local_address(IpAddr::V4(source))
-        .dns_resolver(Names::new())
-        .user_agent(concat!("natbox/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        // Each answer must prove the path again, so connections are not reused.
-        .pool_max_idle_per_host(0)
-        .build()
-        .map_err(|error| {
-            let remedy = "install the certificates of the authorities (Debian: ca-certificates)";
-            io::Error::other(format!("health.http: no HTTP client ({error:?}); {remedy}"))
-        })
 }
 
 /// The echo requests of one uplink that wait for their replies.

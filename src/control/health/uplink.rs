@@ -2,54 +2,63 @@
 //! and the state of the link.
 //!
 //! ```text
-//!            `fall` intervals without a good round, or link not ready
-//!   healthy ──────────────────────────────────────────────────────▶ failed
-//!      ▲                                                               │
-//!      └───────────────── `rise` good rounds in a row ◀─────────────────┘
+//!            link not ready, or `fall` intervals without a good round,
+//!            or loss or latency of the window from `fail` on
+//!   healthy ──────────────────────────────────────────────────────────▶ failed
+//!      ▲                                                                   │
+//!      └── `rise` good rounds in a row, loss and latency up to `return`, ──┘
+//!          and `hold` since the uplink answers
 //! ```
 //!
-//! An uplink whose link is ready starts healthy. A *good* round has at least `quorum` answers.
+//! An uplink whose link is ready starts healthy. A *good* round has at least `quorum` answers; a
+//! *lost* round has not. An *outage* is a time of `fall` intervals without a good round.
+//!
+//! Invariants:
+//!
+//! * The rounds of the outage by which the uplink failed leave the window, so that an uplink that
+//!   was dead returns as fast as `rise` allows. All other lost rounds stay in it, so that an uplink
+//!   that loses packets all the time does not return.
+//! * The hold begins with the first good round after an outage.
 
-use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::config::Health;
+use super::hold::Damping;
+use super::rounds::{GoodRound, Rounds};
+use crate::config::{Health, LatencyLimits, LossLimits};
 
 /// The health of one uplink.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct UplinkHealth {
     check: Option<CheckState>,
     link_ready: bool,
-    healthy: bool,
+    /// None: healthy.
+    down: Option<DownReason>,
+    /// Time of the last change between healthy and failed.
+    since: Instant,
 }
 
 /// The health check of an uplink.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct CheckState {
     interval: Duration,
     fall: u32,
     rise: u32,
-    quorum: u32,
-    /// Last rounds, oldest first.
-    rounds: VecDeque<Round>,
-    next_round: u64,
+    window: u32,
+    loss: LossLimits,
+    latency: Option<LatencyLimits>,
+    rounds: Rounds,
+    damping: Damping,
     /// Start of the last good round; at first, start of the check.
     last_good: Instant,
-    /// Good rounds in a row.
-    good_rounds: u32,
     /// Number of the last good round.
     last_good_round: Option<u64>,
-    /// Smoothed round-trip time.
-    latency: Option<Duration>,
-    /// For each of the last probes: true if it got an answer.
-    answers: VecDeque<bool>,
-}
-
-#[derive(Debug)]
-struct Round {
-    number: u64,
-    began: Instant,
-    answers: u32,
+    /// Good rounds in a row.
+    good_rounds: u32,
+    /// First good round since the failure and since the last outage; None: there was none.
+    answers_since: Option<Instant>,
+    /// True after an outage whose rounds must leave the window.
+    forgets_outage: bool,
 }
 
 /// A change of an uplink's health.
@@ -68,6 +77,30 @@ pub(super) enum DownReason {
     LinkNotReady,
     /// For `fall` intervals, fewer targets than `quorum` have answered.
     NoAnswer,
+    /// Too many rounds of the window are lost.
+    Loss {
+        /// Lost rounds.
+        lost: u32,
+        /// Rounds that have ended.
+        of: u32,
+    },
+    /// The median latency of the window is too long.
+    Latency(Duration),
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LinkNotReady => {
+                formatter.write_str("link not ready: no carrier, no address or no next hop")
+            }
+            Self::NoAnswer => formatter.write_str("no answer"),
+            Self::Loss { lost, of } => write!(formatter, "loss: {lost} of {of} rounds"),
+            Self::Latency(latency) => {
+                write!(formatter, "latency: {:.1} ms", latency.as_secs_f64() * 1000.0)
+            }
+        }
+    }
 }
 
 impl UplinkHealth {
@@ -77,21 +110,29 @@ impl UplinkHealth {
             interval: health.interval,
             fall: health.fall,
             rise: health.rise,
-            quorum: health.quorum,
-            rounds: VecDeque::new(),
-            next_round: 0,
+            window: health.window,
+            loss: health.loss,
+            latency: health.latency,
+            rounds: Rounds::new(health),
+            damping: Damping::new(health.hold),
             last_good: now,
-            good_rounds: 0,
             last_good_round: None,
-            latency: None,
-            answers: VecDeque::new(),
+            good_rounds: 0,
+            answers_since: None,
+            forgets_outage: !link_ready,
         });
-        Self { check, link_ready, healthy: link_ready }
+        let down = (!link_ready).then_some(DownReason::LinkNotReady);
+        Self { check, link_ready, down, since: now }
     }
 
     /// Returns whether new sessions may use the uplink.
     pub(super) fn is_healthy(&self) -> bool {
-        self.healthy
+        self.down.is_none()
+    }
+
+    /// Returns why the uplink has failed; None: it is healthy.
+    pub(super) fn down(&self) -> Option<DownReason> {
+        self.down
     }
 
     /// Returns whether packets can leave by the uplink.
@@ -99,278 +140,181 @@ impl UplinkHealth {
         self.link_ready
     }
 
-    /// Returns the smoothed round-trip time; None: no answer yet.
+    /// Returns the median latency of the window; None: no answer yet.
     pub(super) fn latency(&self) -> Option<Duration> {
-        self.check.as_ref()?.latency
+        self.check.as_ref()?.rounds.latency()
     }
 
-    /// Returns the lost share of the last 100 probes, 0 to 1; None: no probe has ended yet.
+    /// Returns the lost share of the last rounds, as many as the window has, 0 to 1. Outages count
+    /// here. None: no round has ended yet.
     pub(super) fn loss(&self) -> Option<f64> {
-        let answers = &self.check.as_ref()?.answers;
-        let lost = answers.iter().filter(|answered| !**answered).count();
-        (!answers.is_empty()).then(|| lost as f64 / answers.len() as f64)
+        self.check.as_ref()?.rounds.recent_loss()
+    }
+
+    /// Returns the time at which the hold of a failed uplink ends if the uplink answers until then;
+    /// None: nothing holds the uplink.
+    pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
+        let check = self.check.as_ref().filter(|_| self.down.is_some())?;
+        let until = check.answers_since.unwrap_or(now) + check.damping.hold();
+        (until > now).then_some(until)
     }
 
     /// Returns the time at which the uplink fails unless a good round comes before.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let check = self.check.as_ref().filter(|_| self.healthy)?;
-        Some(check.last_good + check.interval * check.fall + GRACE)
+        let check = self.check.as_ref().filter(|_| self.is_healthy())?;
+        Some(check.last_good + check.outage() + GRACE)
     }
 
     /// Begins a round. Returns its number.
     pub(super) fn begin_round(&mut self, now: Instant) -> u64 {
         let Some(check) = &mut self.check else { return 0 };
-        if let Some(before) = check.rounds.back() {
+        if let Some(before) = check.rounds.last_began() {
             // After a pause of the whole machine: no probe was sent, so the uplink is not at fault.
-            let pause = now.saturating_duration_since(before.began + check.interval);
+            let pause = now.saturating_duration_since(before + check.interval);
             if pause > check.interval {
                 check.last_good += pause;
             }
         }
-        let number = check.next_round;
-        check.next_round += 1;
-        check.rounds.push_back(Round { number, began: now, answers: 0 });
-        if check.rounds.len() > MAX_ROUNDS {
-            check.rounds.pop_front();
-        }
-        number
+        check.rounds.begin(now)
     }
 
     /// Records that a target has answered in a round.
-    pub(super) fn answered(&mut self, round: u64, latency: Duration) -> Option<UplinkEvent> {
+    pub(super) fn answered(
+        &mut self,
+        round: u64,
+        latency: Duration,
+        now: Instant,
+    ) -> Option<UplinkEvent> {
         let check = self.check.as_mut()?;
-        check.record(true);
-        check.latency = Some(check.latency.map_or(latency, |known| (known * 7 + latency) / 8));
-        let round = check.rounds.iter_mut().find(|known| known.number == round)?;
-        let number = round.number;
-        round.answers += 1;
-        if round.answers != check.quorum {
-            return None;
+        let good = check.rounds.answered(round, latency)?;
+        check.count_good_round(good, self.link_ready, now);
+        if self.is_healthy() {
+            return self.fail_by_limits(now);
         }
-        check.last_good = check.last_good.max(round.began);
-        check.count_good_round(number);
-        let recovers = self.link_ready && !self.healthy && check.good_rounds >= check.rise;
-        recovers.then(|| self.turn(UplinkEvent::Up))
+        let returns = self.link_ready && self.check.as_ref()?.may_return(now);
+        returns.then(|| self.turn(UplinkEvent::Up, now))
     }
 
-    /// Records that a target has not answered.
-    pub(super) fn unanswered(&mut self) {
-        if let Some(check) = &mut self.check {
-            check.record(false);
-        }
+    /// Records that a target has not answered in a round.
+    pub(super) fn unanswered(&mut self, round: u64, now: Instant) -> Option<UplinkEvent> {
+        let is_lost = self.check.as_mut()?.rounds.unanswered(round);
+        if is_lost && self.is_healthy() { self.fail_by_limits(now) } else { None }
     }
 
     /// Fails the uplink if its deadline has passed.
     pub(super) fn tick(&mut self, now: Instant) -> Option<UplinkEvent> {
         self.deadline()
             .is_some_and(|deadline| now >= deadline)
-            .then(|| self.turn(UplinkEvent::Down(DownReason::NoAnswer)))
+            .then(|| self.turn(UplinkEvent::Down(DownReason::NoAnswer), now))
     }
 
     /// Records whether packets can leave by the uplink. When the link is ready again, an uplink
     /// with a health check is healthy only after `rise` good rounds.
-    pub(super) fn set_link_ready(&mut self, ready: bool) -> Option<UplinkEvent> {
+    pub(super) fn set_link_ready(&mut self, ready: bool, now: Instant) -> Option<UplinkEvent> {
         if std::mem::replace(&mut self.link_ready, ready) == ready {
             return None;
         }
-        if let Some(check) = &mut self.check {
-            check.good_rounds = 0;
+        let down = DownReason::LinkNotReady;
+        if !ready && self.is_healthy() {
+            return Some(self.turn(UplinkEvent::Down(down), now));
         }
-        if !ready {
-            return self.healthy.then(|| self.turn(UplinkEvent::Down(DownReason::LinkNotReady)));
-        }
-        (self.check.is_none() && !self.healthy).then(|| self.turn(UplinkEvent::Up))
+        let Some(check) = &mut self.check else {
+            return (ready && !self.is_healthy()).then(|| self.turn(UplinkEvent::Up, now));
+        };
+        check.good_rounds = 0;
+        check.answers_since = None;
+        check.forgets_outage = true;
+        self.down = Some(if ready { DownReason::NoAnswer } else { down });
+        None
     }
 
-    fn turn(&mut self, event: UplinkEvent) -> UplinkEvent {
-        self.healthy = event == UplinkEvent::Up;
+    /// Fails the uplink if loss or latency have reached their limits.
+    fn fail_by_limits(&mut self, now: Instant) -> Option<UplinkEvent> {
+        let reason = self.check.as_ref()?.excess()?;
+        Some(self.turn(UplinkEvent::Down(reason), now))
+    }
+
+    fn turn(&mut self, event: UplinkEvent, now: Instant) -> UplinkEvent {
+        self.down = match event {
+            UplinkEvent::Up => None,
+            UplinkEvent::Down(reason) => Some(reason),
+        };
         if let Some(check) = &mut self.check {
             check.good_rounds = 0;
+            check.answers_since = None;
+            if let UplinkEvent::Down(reason) = event {
+                check.damping.failed(self.since, now);
+                check.forgets_outage =
+                    matches!(reason, DownReason::NoAnswer | DownReason::LinkNotReady);
+            }
         }
+        self.since = now;
         event
     }
 }
 
 impl CheckState {
+    /// Returns the time without a good round that makes an outage.
+    fn outage(&self) -> Duration {
+        self.interval * self.fall
+    }
+
     /// Counts a good round. An answer may take longer than the interval, so a round whose answers
     /// are still missing does not break the row. A round that a later good round has overtaken
     /// does.
-    fn count_good_round(&mut self, number: u64) {
-        let in_a_row = self.last_good_round.is_some_and(|last| last + 1 == number);
-        if self.last_good_round.is_none_or(|last| last < number) {
-            self.good_rounds = if in_a_row { self.good_rounds.saturating_add(1) } else { 1 };
-            self.last_good_round = Some(number);
+    fn count_good_round(&mut self, good: GoodRound, link_ready: bool, now: Instant) {
+        let GoodRound { number, began } = good;
+        let follows_outage = began.saturating_duration_since(self.last_good) > self.outage();
+        self.last_good = self.last_good.max(began);
+        let last = self.last_good_round;
+        if last.is_some_and(|last| last >= number) {
+            return;
         }
+        if self.forgets_outage && link_ready {
+            self.forgets_outage = false;
+            self.rounds.forget(last, number);
+        }
+        if follows_outage {
+            self.answers_since = None;
+        }
+        self.answers_since.get_or_insert(now);
+        let in_a_row = last.is_some_and(|last| last + 1 == number);
+        self.good_rounds = if in_a_row { self.good_rounds.saturating_add(1) } else { 1 };
+        self.last_good_round = Some(number);
     }
 
-    fn record(&mut self, answered: bool) {
-        self.answers.push_back(answered);
-        if self.answers.len() > MAX_ANSWERS {
-            self.answers.pop_front();
+    /// Returns which limit the window has reached. A window that is not full yet counts as if the
+    /// rounds to come were good.
+    fn excess(&self) -> Option<DownReason> {
+        let (lost, all) = self.rounds.lost();
+        let window = self.window;
+        // 100%: only `fall` decides.
+        if self.loss.fail < 100 && lost * 100 >= self.loss.fail * window {
+            return Some(DownReason::Loss { lost, of: all });
         }
+        let latency = self.rounds.latency().filter(|_| all * 2 >= window)?;
+        let is_long = self.latency.is_some_and(|limits| latency >= limits.fail);
+        is_long.then_some(DownReason::Latency(latency))
+    }
+
+    /// Returns whether a failed uplink whose link is ready may return.
+    fn may_return(&self, now: Instant) -> bool {
+        let (lost, all) = self.rounds.lost();
+        let hold = self.damping.hold();
+        self.good_rounds >= self.rise
+            && lost * 100 <= self.loss.r#return * all
+            && self
+                .latency
+                .zip(self.rounds.latency())
+                .is_none_or(|(limits, now)| now <= limits.back)
+            && self.answers_since.is_some_and(|since| now >= since + hold)
     }
 }
 
 /// Time that the answers of the last round may take.
 const GRACE: Duration = Duration::from_millis(90);
-/// Rounds that wait for answers.
-const MAX_ROUNDS: usize = 64;
-/// Probes from which the loss is computed.
-const MAX_ANSWERS: usize = 100;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-    const QUICK: Duration = Duration::from_millis(20);
-
-    fn health(quorum: u32, fall: u32, rise: u32) -> Health {
-        Health { ping: vec![], tcp: vec![], http: vec![], quorum, interval: SECOND, fall, rise }
-    }
-
-    /// Plays rounds of a second each. `answers`: how many targets answer at once in each round.
-    /// Returns the events with their times in milliseconds.
-    fn play(
-        uplink: &mut UplinkHealth,
-        start: Instant,
-        answers: &[u32],
-    ) -> Vec<(u128, UplinkEvent)> {
-        let mut events = Vec::new();
-        for (second, count) in answers.iter().enumerate() {
-            let began = start + SECOND * second as u32;
-            let round = uplink.begin_round(began);
-            for _ in 0..*count {
-                events.extend(uplink.answered(round, QUICK).map(|event| (began + QUICK, event)));
-            }
-            // The caller looks at the clock at the deadline.
-            if let Some(deadline) = uplink.deadline().filter(|deadline| *deadline < began + SECOND)
-            {
-                events.extend(uplink.tick(deadline).map(|event| (deadline, event)));
-            }
-        }
-        events.into_iter().map(|(when, event)| ((when - start).as_millis(), event)).collect()
-    }
-
-    #[test]
-    fn an_uplink_fails_after_fall_intervals_and_recovers_after_rise_good_rounds() {
-        let start = Instant::now();
-        let mut uplink = UplinkHealth::new(Some(&health(1, 3, 3)), true, start);
-        let events = play(&mut uplink, start, &[1, 1, 0, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1]);
-        assert_eq!(
-            events,
-            [(4090, UplinkEvent::Down(DownReason::NoAnswer)), (11_020, UplinkEvent::Up)]
-        );
-    }
-
-    #[test]
-    fn single_lost_rounds_do_not_fail_an_uplink() {
-        let start = Instant::now();
-        let mut uplink = UplinkHealth::new(Some(&health(1, 2, 1)), true, start);
-        assert_eq!(play(&mut uplink, start, &[1, 0, 1, 0, 1, 0, 1]), []);
-        assert_eq!(uplink.latency(), Some(QUICK));
-    }
-
-    #[test]
-    fn a_round_is_good_with_quorum_answers() {
-        let start = Instant::now();
-        let mut uplink = UplinkHealth::new(Some(&health(2, 1, 2)), true, start);
-        let events = play(&mut uplink, start, &[2, 1, 1, 3, 2, 2]);
-        assert_eq!(
-            events,
-            [(1090, UplinkEvent::Down(DownReason::NoAnswer)), (4020, UplinkEvent::Up)]
-        );
-    }
-
-    #[test]
-    fn answers_slower_than_the_interval_keep_an_uplink_healthy() {
-        let start = Instant::now();
-        let mut uplink = UplinkHealth::new(Some(&health(1, 3, 3)), true, start);
-        for second in 0..20 {
-            let began = start + SECOND * second;
-            let round = uplink.begin_round(began);
-            if let Some(before) = round.checked_sub(1) {
-                assert_eq!(uplink.answered(before, SECOND + QUICK), None);
-            }
-            assert_eq!(uplink.tick(began + SECOND - QUICK), None, "second {second}");
-        }
-    }
-
-    #[test]
-    fn a_failed_uplink_with_answers_slower_than_the_interval_recovers() {
-        let start = Instant::now();
-        let mut uplink = UplinkHealth::new(Some(&health(1, 3, 2)), true, start);
-        assert_eq!(
-            play(&mut uplink, start, &[0, 0, 0, 0]),
-            [(3090, UplinkEvent::Down(DownReason::NoAnswer))]
-        );
-        let mut events = Vec::new();
-        for second in 4..10 {
-            let began = start + SECOND * second;
-            let round = uplink.begin_round(began);
-            // The answer to a round comes after the next round has begun. The answer to the round
-            // of second 5 is lost.
-            if second != 6 && second > 4 {
-                events.extend(
-                    uplink.answered(round - 1, SECOND + QUICK).map(|event| (second, event)),
-                );
-            }
-        }
-        assert_eq!(events, [(8, UplinkEvent::Up)], "good: 4, then 6 and 7 in a row");
-    }
-
-    #[test]
-    fn a_pause_of_the_whole_machine_does_not_fail_an_uplink() {
-        let start = Instant::now();
-        let mut uplink = UplinkHealth::new(Some(&health(1, 3, 2)), true, start);
-        assert_eq!(play(&mut uplink, start, &[1, 1]), []);
-        let later = start + SECOND * 60;
-        uplink.begin_round(later);
-        assert_eq!(uplink.tick(later + QUICK), None);
-        assert_eq!(
-            uplink.tick(later + SECOND * 3),
-            Some(UplinkEvent::Down(DownReason::NoAnswer)),
-            "after the pause, the deadline counts"
-        );
-    }
-
-    #[test]
-    fn an_uplink_whose_link_is_not_ready_fails_at_once_and_recovers_by_good_rounds() {
-        let start = Instant::now();
-        let mut uplink = UplinkHealth::new(Some(&health(1, 3, 2)), true, start);
-        assert_eq!(play(&mut uplink, start, &[1, 1]), []);
-        let later = start + SECOND * 2;
-        assert_eq!(uplink.set_link_ready(false), Some(UplinkEvent::Down(DownReason::LinkNotReady)));
-        assert_eq!(uplink.set_link_ready(false), None);
-        assert_eq!(
-            play(&mut uplink, later, &[1, 1, 1]),
-            [],
-            "an answer while the link is not ready is an old one"
-        );
-        assert_eq!(uplink.set_link_ready(true), None);
-        assert_eq!(play(&mut uplink, later + SECOND * 3, &[1, 1]), [(1020, UplinkEvent::Up)]);
-    }
-
-    #[test]
-    fn an_uplink_without_a_health_check_follows_its_link() {
-        let start = Instant::now();
-        let mut uplink = UplinkHealth::new(None, false, start);
-        assert!(!uplink.is_healthy());
-        assert_eq!(uplink.set_link_ready(true), Some(UplinkEvent::Up));
-        assert_eq!(uplink.set_link_ready(true), None);
-        assert_eq!(uplink.set_link_ready(false), Some(UplinkEvent::Down(DownReason::LinkNotReady)));
-        assert_eq!((uplink.deadline(), uplink.loss()), (None, None));
-    }
-
-    #[test]
-    fn the_loss_is_that_of_the_last_hundred_probes() {
-        let start = Instant::now();
-        let mut uplink = UplinkHealth::new(Some(&health(1, 3, 3)), true, start);
-        (0..100).for_each(|_| uplink.unanswered());
-        let round = uplink.begin_round(start);
-        for _ in 0..25 {
-            uplink.answered(round, QUICK);
-        }
-        assert_eq!(uplink.loss(), Some(0.75));
-    }
-}
+mod tests;
+#[cfg(test)]
+mod traces;

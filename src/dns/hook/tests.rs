@@ -30,7 +30,7 @@ impl Fixture {
         let (events, to_runner) = io::pipe().unwrap();
         let (from_runner, outcomes) = io::pipe().unwrap();
         let hook = self.hook.clone();
-        let runner = thread::spawn(move || run_events(&hook, events, outcomes));
+        let runner = thread::spawn(move || run_events(&hook, events, outcomes, false));
         (to_runner.into(), from_runner.into(), runner)
     }
 
@@ -53,12 +53,15 @@ impl Fixture {
 
 /// Sends one event and reads its outcome.
 fn send_one(events: &OwnedFd, outcomes: &OwnedFd) -> HookOutcome {
-    let (_, event) = next_event(&[], &states()).unwrap();
+    let (_, event) = next_event(&[], &states(), 1).unwrap();
     let mut events = fs::File::from(events.try_clone().unwrap());
     writeln!(events, "{}", serde_json::to_string(&event).unwrap()).unwrap();
     let mut answer = String::new();
     BufReader::new(fs::File::from(outcomes.try_clone().unwrap())).read_line(&mut answer).unwrap();
-    serde_json::from_str(&answer).unwrap()
+    let RunnerAnswer::Ended { number: 1, outcome } = serde_json::from_str(&answer).unwrap() else {
+        panic!("{answer}")
+    };
+    outcome
 }
 
 #[test]
@@ -124,7 +127,7 @@ fn a_hook_that_hangs_is_killed_with_all_processes_that_it_started() {
 fn a_running_hook_is_killed_when_natbox_ends() {
     let fixture = Fixture::new("sleep 600 &\necho $! >sleeper\nwait");
     let (events, _outcomes, runner) = fixture.run();
-    let (_, event) = next_event(&[], &states()).unwrap();
+    let (_, event) = next_event(&[], &states(), 1).unwrap();
     let mut pipe = fs::File::from(events);
     writeln!(pipe, "{}", serde_json::to_string(&event).unwrap()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -162,14 +165,14 @@ fn no_hook_runs_for_a_change_that_was_undone_before_the_hook_could_run() {
         let sent = uplinks.iter().zip(up);
         sent.map(|(uplink, up)| Some(Sent { up, ..Sent::of(uplink) })).collect()
     };
-    assert_eq!(next_event(&sent(true), &now), None);
+    assert_eq!(next_event(&sent(true), &now, 1), None);
     now.uplinks[2].up = false;
-    let (number, event) = next_event(&sent(true), &now).unwrap();
+    let (number, event) = next_event(&sent(true), &now, 1).unwrap();
     assert_eq!((number, event.uplink.as_str(), event.up), (2, "isp3", false));
     assert_eq!(event.all_up.len(), 2);
-    assert_eq!(next_event(&sent(false), &now), None);
+    assert_eq!(next_event(&sent(false), &now, 1), None);
     now.uplinks[0].address = None;
-    assert_eq!(next_event(&sent(false), &now).unwrap().0, 0, "another address is news");
+    assert_eq!(next_event(&sent(false), &now, 1).unwrap().0, 0, "another address is news");
 }
 
 #[test]
@@ -179,14 +182,14 @@ fn the_uplinks_that_are_up_are_those_of_the_lowest_tier() {
     now.uplinks[2].tier = 2;
     let sent: Vec<Option<Sent>> =
         states().uplinks.iter().map(|uplink| Some(Sent::of(uplink))).collect();
-    let (number, event) = next_event(&sent, &now).unwrap();
+    let (number, event) = next_event(&sent, &now, 1).unwrap();
     assert_eq!((number, event.tier), (1, 2), "another tier is news");
     let names = |event: &HookEvent| -> Vec<String> {
         event.all_up.iter().map(|(name, _)| name.clone()).collect()
     };
     assert_eq!(names(&event), ["isp1"]);
     now.uplinks[0].up = false;
-    let (number, event) = next_event(&sent, &now).unwrap();
+    let (number, event) = next_event(&sent, &now, 1).unwrap();
     assert_eq!((number, event.up), (0, false));
     assert_eq!(names(&event), ["isp2", "isp3"]);
 }
@@ -210,6 +213,37 @@ fn the_end_of_the_runner_is_noticed_at_once() {
     follower.join().unwrap();
     assert!(errors.hook.text().is_some_and(|text| text.contains("restart natbox")), "{errors:?}");
     assert!(rustix::process::test_kill_process(group).is_err(), "it is a zombie");
+}
+
+#[test]
+fn an_event_whose_runner_was_replaced_is_sent_again() {
+    let fixture = Fixture::new("echo $NATBOX_UPLINK $NATBOX_STATE >>log");
+    let (events, to_runner) = io::pipe().unwrap();
+    let (from_runner, mut outcomes) = io::pipe().unwrap();
+    let mut only = states().uplinks;
+    only.truncate(1);
+    let uplinks = Uplinks::new(only);
+    let mut follower = uplinks.watch();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let sender = thread::spawn(move || {
+        let pipes = (to_runner.into(), from_runner.into());
+        runtime.block_on(send_events(pipes.0, pipes.1, &mut follower, &LastError::default()))
+    });
+    // The first runner reads the event and ends.
+    let mut event = String::new();
+    BufReader::new(events.try_clone().unwrap()).read_line(&mut event).unwrap();
+    let hook = fixture.hook.clone();
+    let answers = outcomes.try_clone().unwrap();
+    let second = thread::spawn(move || run_events(&hook, events, answers, true));
+    fixture.wait_for("log", "isp1 up\n");
+    // A late answer of the first runner does not matter.
+    let late = RunnerAnswer::Ended { number: 1, outcome: HookOutcome::Done };
+    write_line(&mut outcomes, &late).unwrap();
+    set_up(&uplinks, 0, false);
+    fixture.wait_for("log", "isp1 up\nisp1 down\n");
+    drop(uplinks);
+    sender.join().unwrap().unwrap();
+    second.join().unwrap().unwrap();
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! Collecting and evaluating are apart. The folder [`facts`] asks the kernel and some programs,
 //! changes nothing, and returns plain data. The folder [`checks`] makes findings of these data and
-//! asks nothing. The folder [`nft`] evaluates the rules of nftables for both.
+//! asks nothing. The folder [`nft`] evaluates the rules of nftables for both. A running instance
+//! has them from [`lister`].
 //!
 //! ```text
 //!   Config  ──▶ box_facts    ──▶ BoxFacts    ──▶ box_checks    ──┐
@@ -14,17 +15,20 @@
 mod checks;
 mod facts;
 mod finding;
+mod lister;
 mod nft;
 
 pub(crate) use crate::host::model::presence::InterfaceState;
 pub use finding::{Finding, Severity};
+pub(crate) use lister::{LISTER_COMMAND, RuleListing, list_rules};
 
 use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::kernel::netlink::Kernel;
+use crate::host::model::facts::HostFacts;
 use crate::host::model::routing_ids::RoutingIds;
-use checks::{box_checks, server_checks};
-use facts::{box_facts, server_facts};
+use checks::{box_checks, box_firewall, filters, server_checks};
+use facts::{box_facts, firewall, server_facts};
 
 /// Checks the host of a box.
 ///
@@ -44,6 +48,21 @@ pub(crate) fn examine_box(
             Err(awaited) => awaited.iter().map(box_checks::missing_interface).collect(),
         })
     })
+}
+
+/// Checks that the host's filters let the packets of a running box pass. `listing` holds the rules
+/// of nftables, or the reason why they could not be read. Returns only what is not in order.
+pub(crate) fn examine_firewall(
+    config: &Config,
+    host: &HostFacts,
+    listing: Result<String, String>,
+) -> Vec<Finding> {
+    let filters = firewall::filters(listing);
+    let mut findings = filters::unreadable(&filters);
+    let filtered = box_facts::FilteredBox { config, host, filters: &filters };
+    findings.extend(box_firewall::evaluate(filtered));
+    findings.retain(|finding| finding.severity != Severity::Ok);
+    findings
 }
 
 /// Lists the interfaces with their states.

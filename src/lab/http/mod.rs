@@ -2,8 +2,8 @@
 //!
 //! The server answers `/` with the peer address that it sees, and `/bytes/N` with N bytes of a
 //! fixed pattern ([`Pattern`]). The client can thus detect lost, duplicated or displaced bytes. A
-//! [`HttpHandler`] can add answers. The server uses one thread per connection, keep-alive, and GET
-//! only: enough to measure an uplink.
+//! [`HttpHandler`] can add answers, for HEAD as well. The server uses one thread per connection,
+//! keep-alive, and otherwise GET only: enough to measure an uplink.
 
 mod client;
 mod pattern;

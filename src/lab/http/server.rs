@@ -169,11 +169,17 @@ fn converse(
         };
         let close =
             header(&head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-        if method != "GET" {
+        let is_head = method == "HEAD";
+        if method != "GET" && !is_head {
             return write_answer(stream, &HttpAnswer::text(405, "only GET is served here\n"), true);
         }
         let request = HttpRequest { peer, path: path.to_owned(), head };
         let answer = handler.and_then(|handler| handler(&request));
+        if is_head {
+            // Only handlers answer HEAD, without the body.
+            let answer = answer.unwrap_or_else(|| HttpAnswer::text(405, ""));
+            return write_answer(stream, &HttpAnswer { body: String::new(), ..answer }, true);
+        }
         let length = request.path.strip_prefix("/bytes/").and_then(|length| length.parse().ok());
         match (answer, request.path.as_str(), length) {
             (Some(answer), _, _) => write_answer(stream, &answer, close)?,

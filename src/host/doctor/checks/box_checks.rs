@@ -37,7 +37,7 @@ pub(crate) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
     findings.extend(offloads::evaluate(&facts.links, MachineRole::Forwards));
     findings.push(conntrack::of_box(facts));
     findings.extend(filters::unreadable(&facts.filters));
-    findings.extend(box_firewall::evaluate(facts));
+    findings.extend(box_firewall::evaluate(facts.filtered()));
     findings.extend(box_uplinks::gateways(facts));
     findings.extend(box_uplinks::duplicates(facts));
     findings

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use super::box_packets::{PassingPacket, packets};
 use super::filters::no_obstacle;
-use crate::host::doctor::facts::box_facts::BoxFacts;
+use crate::host::doctor::facts::box_facts::FilteredBox;
 use crate::host::doctor::finding::Finding;
 use crate::host::doctor::nft::filters::FilterOutcome;
 use crate::host::doctor::nft::packet::FilteredPacket;
 use crate::host::doctor::nft::ruleset::Chain;
 
 /// Reports rules of other programs that drop or rewrite natbox's packets.
-pub(super) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
+pub(crate) fn evaluate(facts: FilteredBox<'_>) -> Vec<Finding> {
     let mut report = Report::default();
     let mut doubts = BTreeSet::new();
     for PassingPacket { packet, hooks, name } in packets(facts) {
@@ -28,7 +28,7 @@ pub(super) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
     }
     let mut findings = report.findings;
     if findings.is_empty() {
-        findings.extend(no_obstacle(&facts.filters, &doubts));
+        findings.extend(no_obstacle(facts.filters, &doubts));
     }
     findings
 }
@@ -75,7 +75,7 @@ impl Report {
 }
 
 /// Returns the condition of a rule that accepts a packet and as few others as possible.
-fn selector(facts: &BoxFacts, hook: &str, packet: &FilteredPacket<'_>) -> String {
+fn selector(facts: FilteredBox<'_>, hook: &str, packet: &FilteredPacket<'_>) -> String {
     let tun = facts.config.tun.name.as_str();
     match (packet.iif, packet.oif) {
         (Some(iif), _) if iif == tun && hook != "egress" => format!("iifname \"{tun}\""),

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::transports::protocols;
 use crate::config::{Dns, Forward, OutboundRule, Uplink};
-use crate::host::doctor::facts::box_facts::BoxFacts;
+use crate::host::doctor::facts::box_facts::FilteredBox;
 use crate::host::doctor::nft::packet::FilteredPacket;
 
 /// Port of the name server.
@@ -39,8 +39,8 @@ impl<'a> PassingPacket<'a> {
 }
 
 /// Lists all packets that have to pass.
-pub(super) fn packets(facts: &BoxFacts) -> Vec<PassingPacket<'_>> {
-    let config = &facts.config;
+pub(super) fn packets(facts: FilteredBox<'_>) -> Vec<PassingPacket<'_>> {
+    let config = facts.config;
     let mut all: Vec<PassingPacket<'_>> =
         config.forwards.iter().flat_map(|forward| of_forward(facts, forward)).collect();
     all.extend(config.outbound.iter().flat_map(|rule| of_outbound(facts, rule)));
@@ -57,7 +57,7 @@ fn between<'a>(iif: &'a str, oif: &'a str) -> FilteredPacket<'a> {
 }
 
 /// Lists the requests and replies of a forward.
-fn of_forward<'a>(facts: &'a BoxFacts, forward: &'a Forward) -> Vec<PassingPacket<'a>> {
+fn of_forward<'a>(facts: FilteredBox<'a>, forward: &'a Forward) -> Vec<PassingPacket<'a>> {
     let Some(leg) = facts.config.inside.leg_of(forward.to_address) else { return Vec::new() };
     let (tun, inside) = (facts.config.tun.name.as_str(), leg.interface.as_str());
     let outside = facts.config.uplinks[forward.uplink].interface.as_str();
@@ -94,7 +94,7 @@ fn of_forward<'a>(facts: &'a BoxFacts, forward: &'a Forward) -> Vec<PassingPacke
 }
 
 /// Lists the packets of an outbound rule.
-fn of_outbound<'a>(facts: &'a BoxFacts, rule: &'a OutboundRule) -> Vec<PassingPacket<'a>> {
+fn of_outbound<'a>(facts: FilteredBox<'a>, rule: &'a OutboundRule) -> Vec<PassingPacket<'a>> {
     let Some(leg) = facts.config.inside.leg_of(rule.from.addr()) else { return Vec::new() };
     let (tun, inside) = (facts.config.tun.name.as_str(), leg.interface.as_str());
     let from_inside = FilteredPacket { from: Some(rule.from.addr()), ..between(inside, tun) };
@@ -121,7 +121,7 @@ fn into_tun(tun: &str, from: Ipv4Addr) -> FilteredPacket<'_> {
 
 /// Lists the packets of an uplink's health checks.
 fn of_health_checks<'a>(
-    facts: &'a BoxFacts,
+    facts: FilteredBox<'a>,
     place: usize,
     uplink: &'a Uplink,
 ) -> Vec<PassingPacket<'a>> {
@@ -140,7 +140,7 @@ fn of_health_checks<'a>(
 }
 
 /// Lists the host's own packets with `host.default_route: follow`.
-fn of_host(facts: &BoxFacts) -> Vec<PassingPacket<'_>> {
+fn of_host(facts: FilteredBox<'_>) -> Vec<PassingPacket<'_>> {
     let tun = facts.config.tun.name.as_str();
     let Some(address) = facts.host.host_address else { return Vec::new() };
     let reply = FilteredPacket { reply: true, ..from_tun(tun, address) };
@@ -161,7 +161,7 @@ fn health_protocols(uplink: &Uplink) -> impl Iterator<Item = &'static str> {
 /// Lists the packets of the name server at an uplink's address. Queries come out of the TUN for the
 /// host.
 fn of_name_server<'a>(
-    facts: &'a BoxFacts,
+    facts: FilteredBox<'a>,
     place: usize,
     uplink: &'a Uplink,
 ) -> Vec<PassingPacket<'a>> {
@@ -209,7 +209,7 @@ fn of_name_server<'a>(
 /// Where the address is assigned to the host for good, the socket has that address. Elsewhere the
 /// socket has the probe address and a port that the kernel chose; one port stands for all of them.
 fn name_server_socket(
-    facts: &BoxFacts,
+    facts: FilteredBox<'_>,
     place: usize,
     uplink: &Uplink,
     address: Ipv4Addr,

@@ -1,5 +1,6 @@
 //! Checks that the settings of the host are in place.
 
+use crate::config::counted;
 use crate::host::doctor::facts::box_facts::{BoxFacts, StepState};
 use crate::host::doctor::finding::Finding;
 use crate::host::model::step::Step;
@@ -45,11 +46,23 @@ impl StepKind {
 
     fn problem(self, total: usize) -> String {
         match self {
-            Self::Tun => format!("{total} settings of the TUN are missing or different"),
-            Self::Rule => format!("{total} rules are missing"),
-            Self::Route => format!("{total} routes are missing or different"),
-            Self::Sysctl => format!("{total} sysctls have another value"),
-            Self::ProxyArp => format!("{total} proxy neighbour entries are missing"),
+            Self::Tun => counted(
+                total,
+                "setting of the TUN is missing or different",
+                "settings of the TUN are missing or different",
+            ),
+            Self::Rule => counted(total, "rule is missing", "rules are missing"),
+            Self::Route => {
+                counted(total, "route is missing or different", "routes are missing or different")
+            }
+            Self::Sysctl => {
+                counted(total, "sysctl has another value", "sysctls have another value")
+            }
+            Self::ProxyArp => counted(
+                total,
+                "proxy neighbour entry is missing",
+                "proxy neighbour entries are missing",
+            ),
         }
     }
 

@@ -6,12 +6,13 @@ use crate::host::kernel::route_lookup::NeighbourState;
 
 /// Checks that each gateway on the segment answers ARP.
 pub(super) fn gateways(facts: &BoxFacts) -> Vec<Finding> {
-    let uplinks = facts.config.uplinks.iter().zip(&facts.gateways);
-    let checked = uplinks.filter_map(|(uplink, gateway)| {
+    let uplinks = facts.config.uplinks.iter().zip(&facts.gateways).enumerate();
+    let checked = uplinks.filter_map(|(place, (uplink, gateway))| {
         let Gateway { address, state } = (*gateway)?;
         let (name, interface) = (&uplink.name, &uplink.interface);
         let advice = format!(
-            "check the router, its cable, and uplinks.gateway: ip neighbour show dev {interface}"
+            "check the router, its cable, and uplinks[{place}].gateway: ip neighbour show dev \
+             {interface}"
         );
         Some(match state {
             Some(NeighbourState::Reachable) => {

@@ -17,7 +17,7 @@
 //! | `filters`         | the rules of nftables were readable                                |
 
 pub(super) mod box_checks;
-mod box_firewall;
+pub(super) mod box_firewall;
 mod box_packets;
 mod box_paths;
 mod box_steps;

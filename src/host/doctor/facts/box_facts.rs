@@ -50,6 +50,21 @@ pub(crate) struct BoxFacts {
     pub(crate) published: Vec<PublishedAddress>,
 }
 
+/// What the evaluation of the host's filters needs to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FilteredBox<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) host: &'a HostFacts,
+    pub(crate) filters: &'a Filters,
+}
+
+impl BoxFacts {
+    /// Returns the part that the evaluation of the filters needs.
+    pub(crate) fn filtered(&self) -> FilteredBox<'_> {
+        FilteredBox { config: &self.config, host: &self.host, filters: &self.filters }
+    }
+}
+
 /// State of a step on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StepState {

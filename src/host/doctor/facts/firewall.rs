@@ -8,10 +8,18 @@ use crate::host::doctor::nft::ruleset;
 
 /// Reads the filters of this network namespace. Most of them need root.
 pub(super) fn collect() -> Filters {
+    filters(list())
+}
+
+/// Reads the filters of this network namespace, with the rules of nftables as [`list`] returns them.
+pub(crate) fn filters(listing: Result<String, String>) -> Filters {
     let tables = fs::read_to_string("/proc/thread-self/net/ip_tables_names");
     let legacy = tables
         .is_ok_and(|names| names.split_whitespace().any(|name| ["filter", "nat"].contains(&name)));
-    let (chains, unreadable) = match chains() {
+    let chains = listing.and_then(|text| {
+        ruleset::parse(&text).ok_or_else(|| "nft prints an unknown format".into())
+    });
+    let (chains, unreadable) = match chains {
         Ok(chains) => (chains, None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
@@ -27,17 +35,16 @@ fn conntrack() -> Option<ConntrackUsage> {
     Some(ConntrackUsage { count, max })
 }
 
-/// Reads the chains of nftables.
+/// Lists the rules of nftables, as JSON.
 ///
 /// # Errors
-/// The reason, when nft is missing, fails, or prints something unknown.
-fn chains() -> Result<Vec<ruleset::Chain>, String> {
+/// The reason, when nft is missing or fails.
+pub(crate) fn list() -> Result<String, String> {
     let output = Command::new("nft").args(["-j", "list", "ruleset"]).output();
     let output = output.map_err(|error| format!("nft cannot be started ({error})"))?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
         return Err(format!("nft: {}", message.lines().next().unwrap_or("failed").trim()));
     }
-    ruleset::parse(&String::from_utf8_lossy(&output.stdout))
-        .ok_or_else(|| "nft prints an unknown format".into())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -11,7 +11,7 @@
 //! | `samples`       | addresses that stand for the Internet                           |
 
 pub(super) mod box_facts;
-mod firewall;
+pub(super) mod firewall;
 pub(super) mod first_hop;
 pub(super) mod link_settings;
 mod neighbours;
