@@ -9,6 +9,7 @@
 //! | `two_uplinks` | nginx on two uplinks, one private network or two: each reply uses its own uplink |
 //! | `three_legged` | one box with several uplinks: replies, conflicting clients, added bandwidth |
 //! | `failover` | an uplink fails, drains, recovers or changes its address: only its sessions notice |
+//! | `exposed_host` | an exposed host or a forward of all ports: the rest of the box works beside it |
 //! | `line_quality` | loss, latency, unsteady uplinks and captive portals: uplinks fail and return without flapping |
 //! | `tiers` | backup uplinks carry nothing until they are needed, and are left afterwards |
 //! | `host_route` | the host's own packets follow the healthy uplinks (`host.default_route: follow`) |
@@ -58,6 +59,7 @@ mod demo;
 mod dns;
 mod doctor;
 mod events;
+mod exposed_host;
 mod failover;
 mod fragments;
 mod host;

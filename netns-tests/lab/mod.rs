@@ -192,6 +192,12 @@ impl BoxConfig {
         self
     }
 
+    /// Adds a forward, as in the file.
+    pub(crate) fn forward_as(mut self, forward: &str) -> BoxConfig {
+        self.forwards.push(format!("{{ {forward} }}"));
+        self
+    }
+
     /// Adds keys to an uplink, as in the file.
     pub(crate) fn uplink(mut self, uplink: usize, keys: &str) -> BoxConfig {
         self.uplinks[uplink] = self.uplinks[uplink].replace(" }", &format!(", {keys} }}"));

@@ -31,7 +31,8 @@ section! {
             "at least one uplink: its interface and addresses",
             "add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values",
         ),
-        /// Published services. No two publish the same protocol, address and port.
+        /// Published services. No two publish the same protocol, address and port, unless one of
+        /// them is narrower: the narrower one has it.
         pub forwards: Unresolved<Items<FileForward>> = list(mapping::<FileForward>(), MAX_FORWARDS, "forwards")
             .optional("none")
             .reloadable(),

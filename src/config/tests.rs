@@ -190,6 +190,21 @@ fn forwards_fill_in_uplink_address_and_ports() {
 }
 
 #[test]
+fn narrower_forwards_may_stand_beside_wider_ones() {
+    for forwards in [
+        "[{ name: all, protocol: any, to: 10.0.0.5 }, { name: web, protocol: tcp, port: 80, to: 10.0.0.6 }]",
+        "[{ name: ping, protocol: icmp, to: 10.0.0.6 }, { name: all, protocol: any, to: 10.0.0.5 }]",
+        "[{ name: wide, protocol: tcp+udp, port: 1-65535, to: 10.0.0.5 }, { name: all, protocol: any, to: 10.0.0.6 }]",
+        "[{ name: wide, protocol: tcp+udp, port: 1-65535, to: 10.0.0.5 }, { name: game, protocol: udp, port: 3074, to: 10.0.0.6 }]",
+        "[{ name: one, protocol: udp, port: 8010, to: 10.0.0.5 }, { name: some, protocol: udp, port: 8000-8099, to: 10.0.0.6 }]",
+    ] {
+        let loaded = parse("f.yaml", &format!("{SHORT}forwards: {forwards}\n"));
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{forwards}: {problems}"));
+        assert!(loaded.warnings.is_empty(), "{forwards}: {:?}", loaded.warnings);
+    }
+}
+
+#[test]
 fn resolve_fills_in_the_address_of_a_followed_interface() {
     let text = "inside: { interface: lan0, prefixes: [10.0.0.0/24] }\n\
                 uplinks:\n\
@@ -369,10 +384,9 @@ fn bad_files_are_refused_with_exact_messages() {
         ]),
         (with_forwards("- { name: a, uplink: isp2, protocol: tcp, port: 80-90, to: 10.0.0.5 }\n- { name: b, uplink: isp2, protocol: tcp, port: 85-95, to: 10.0.0.6 }\n- { name: c, uplink: isp2, protocol: any, to: 10.0.0.7 }"), &[
             "f.yaml:7:3: forwards[1]: found tcp port 85-95 on 198.51.100.1, which `a` (forwards[0]) publishes already, wanted each protocol, address and port published once; change or remove one of the two",
-            "f.yaml:8:3: forwards[2]: found any on 198.51.100.1, which `a` (forwards[0]) publishes already, wanted each protocol, address and port published once; change or remove one of the two",
         ]),
-        (with_forwards("- { name: a, uplink: isp2, protocol: tcp+udp, port: 80-90, to: 10.0.0.5 }\n- { name: b, uplink: isp2, protocol: udp, port: 85, to: 10.0.0.6 }\n- { name: c, address: 203.0.113.1, protocol: tcp, port: 80, to: 10.0.0.5 }\n- { name: d, address: 203.0.113.1, protocol: any, to: 10.0.0.7 }\n- { name: d, address: 203.0.113.2, protocol: icmp, to: 10.0.0.8 }"), &[
-            "f.yaml:7:3: forwards[1]: found udp port 85 on 198.51.100.1, which `a` (forwards[0]) publishes already, wanted each protocol, address and port published once; change or remove one of the two",
+        (with_forwards("- { name: a, uplink: isp2, protocol: tcp+udp, port: 80-90, to: 10.0.0.5 }\n- { name: b, uplink: isp2, protocol: udp, port: 80-90, to: 10.0.0.6 }\n- { name: c, address: 203.0.113.1, protocol: any, to: 10.0.0.5 }\n- { name: d, address: 203.0.113.1, protocol: any, to: 10.0.0.7 }\n- { name: d, address: 203.0.113.2, protocol: icmp, to: 10.0.0.8 }"), &[
+            "f.yaml:7:3: forwards[1]: found udp port 80-90 on 198.51.100.1, which `a` (forwards[0]) publishes already, wanted each protocol, address and port published once; change or remove one of the two",
             "f.yaml:9:3: forwards[3]: found any on 203.0.113.1, which `c` (forwards[2]) publishes already, wanted each protocol, address and port published once; change or remove one of the two",
             "f.yaml:10:11: forwards[4].name: found a second forward `d` (the first is forwards[3]), wanted one of each name on an uplink; give this one another `name`",
         ]),

@@ -8,7 +8,7 @@ use crate::nat;
 use crate::time::Span;
 
 use crate::config::{
-    AddressPooling, Config, Dns, EndpointDependence, ForwardProtocol, HashBy, MssClamp,
+    AddressPooling, Config, Dns, EndpointDependence, Forward, ForwardProtocol, HashBy, MssClamp,
     PortPreservation, PortRange, RejectWith, UnsolicitedSyn,
 };
 
@@ -175,6 +175,9 @@ fn name_servers<'c>(
         })
     })
 }
+
+/// `natbox check` and the translator agree on the forwards that share their ports.
+const _: () = assert!(Forward::SHARED_PORTS == nat::Forward::SHARED_PORTS);
 
 /// Limits an MTU to the length of an IPv4 packet. An interface may have a longer one (`lo`: 65536).
 pub(super) fn mtu(bytes: u32) -> u16 {

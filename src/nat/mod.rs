@@ -110,7 +110,7 @@ pub use tracking::tcp_state::{SequenceCheck, TcpState};
 pub use tracking::tcp_window::{Segment, TcpSequences, TcpSnapshot};
 pub use translate::decide::{
     Content, Decision, ErrorRewrite, ExternalEndpoint, FragmentRewrite, Opening, Path, Query,
-    Rewrite,
+    Rewrite, Server,
 };
 pub use translate::policy_change::Transition;
 pub use translate::sessions::{EndedSlice, NoSuchSession};

@@ -1,6 +1,6 @@
 //! The translator: its parts, its construction, its expiry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use crate::nat::fragments::identification::Identifications;
 use crate::nat::fragments::store::Fragments;
 use crate::nat::mapping::events::MappingEvents;
 use crate::nat::mapping::host_limits::HostLimiter;
+use crate::nat::mapping::inbound_limits::InboundLimiter;
 use crate::nat::mapping::mappings::Mappings;
 use crate::nat::policy::forwards::Forwards;
 use crate::nat::policy::limits::Limits;
@@ -30,6 +31,7 @@ pub struct Translator {
     pub(super) table: Arc<Table>,
     pub(super) mappings: Arc<Mappings>,
     pub(super) hosts: Arc<HostLimiter>,
+    pub(super) inbound: Arc<InboundLimiter>,
     pub(super) fragments: Arc<Fragments>,
     pub(super) identifications: Arc<Identifications>,
     pub(super) uplink_states: Arc<UplinkStates>,
@@ -40,8 +42,8 @@ pub struct Translator {
     pub(super) policy: Policy,
     pub(super) forwards: Forwards,
     pub(super) externals: HashMap<Ipv4Addr, External>,
-    /// External addresses with ports for mappings, by uplink. An address that a forward publishes
-    /// whole has none.
+    /// External addresses for mappings, by uplink. An address that a forward publishes whole serves
+    /// only if its uplink has no other.
     pub(super) dynamic: Box<[Box<[Ipv4Addr]>]>,
     /// Key of the hash that spreads inside hosts over uplinks and external addresses.
     pub(super) hash_seed: u64,
@@ -93,6 +95,7 @@ impl Translator {
             table: Arc::new(table),
             mappings: Arc::new(Mappings::new(&limits, &policy, &forwards, maps)),
             hosts: Arc::new(hosts),
+            inbound: Arc::new(InboundLimiter::new(&limits, maps)),
             fragments: Arc::new(fragments),
             identifications: Arc::new(Identifications::new(secrets.identifications)),
             uplink_states: Arc::new(UplinkStates::new(&policy)),
@@ -215,13 +218,11 @@ impl Translator {
     }
 
     /// Returns the external address of an inside host on an uplink: one address for all mappings
-    /// (RFC 4787 REQ-2) and forwards of the host. None: forwards publish every address of the
-    /// uplink whole.
+    /// (RFC 4787 REQ-2) and forwards of the host. None: the uplink has no address.
     pub(super) fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Option<Ipv4Addr> {
         let addresses = &self.dynamic[usize::from(uplink)];
-        if let Some(published) =
-            self.forwards.address_of(host, uplink).filter(|own| addresses.contains(own))
-        {
+        let is_here = |own: &Ipv4Addr| self.external(*own).is_some_and(|it| it.uplink == uplink);
+        if let Some(published) = self.forwards.address_of(host, uplink).filter(is_here) {
             return Some(published);
         }
         let place = ((self.host_hash(host) >> 32) as usize).checked_rem(addresses.len())?;
@@ -267,26 +268,18 @@ pub(super) fn externals(policy: &Policy) -> HashMap<Ipv4Addr, External> {
     policy.uplinks.iter().enumerate().flat_map(of_uplink).collect()
 }
 
-/// Returns the addresses of each uplink that mappings may use: all but those that a forward
-/// publishes whole. If no uplink has such an address, returns all, so that packets are dropped with
-/// [`DropReason::PortsExhausted`].
+/// Returns the addresses of each uplink that mappings use: those that no forward publishes whole, or
+/// all if there is no such address.
 pub(super) fn dynamic_addresses(policy: &Policy) -> Box<[Box<[Ipv4Addr]>]> {
-    let whole = |address: &Ipv4Addr| {
-        let any = |forward: &&Forward| forward.protocol == ForwardProtocol::Any;
-        policy.forwards.iter().filter(any).any(|forward| forward.address == *address)
+    let exposes = |forward: &&Forward| forward.protocol == ForwardProtocol::Any;
+    let whole: HashSet<Ipv4Addr> =
+        policy.forwards.iter().filter(exposes).map(|forward| forward.address).collect();
+    let of_uplink = |uplink: &Uplink| -> Box<[Ipv4Addr]> {
+        let all = || uplink.addresses.iter().map(|external| external.address);
+        let others: Box<[_]> = all().filter(|address| !whole.contains(address)).collect();
+        if others.is_empty() { all().collect() } else { others }
     };
-    let of_uplinks = |may: &dyn Fn(&Ipv4Addr) -> bool| -> Box<[Box<[Ipv4Addr]>]> {
-        let of = |uplink: &Uplink| {
-            uplink.addresses.iter().map(|external| external.address).filter(may).collect()
-        };
-        policy.uplinks.iter().map(of).collect()
-    };
-    let dynamic = of_uplinks(&|address| !whole(address));
-    if dynamic.iter().all(|addresses| addresses.is_empty()) {
-        of_uplinks(&|_| true)
-    } else {
-        dynamic
-    }
+    policy.uplinks.iter().map(of_uplink).collect()
 }
 
 /// Steps of the wheel in one batch. A step that ends a session costs some hundred nanoseconds.

@@ -55,7 +55,11 @@ impl DropReason {
     pub const fn is_shortage(self) -> bool {
         matches!(
             self,
-            Self::TableFull | Self::PortsExhausted | Self::HostSessionLimit | Self::HostSessionRate
+            Self::TableFull
+                | Self::PortsExhausted
+                | Self::HostSessionLimit
+                | Self::HostSessionRate
+                | Self::InboundLimit
         )
     }
 }
@@ -125,6 +129,10 @@ drop_reasons! {
     HostSessionLimit => "host-session-limit",
     /// The inside host opens sessions faster than `limits.new_sessions_per_host` allows.
     HostSessionRate => "host-session-rate",
+    /// The sessions from outside over dynamic mappings have used up their share: for one inside host
+    /// half of `limits.sessions_per_host` and an eighth of `limits.sessions`, for all hosts half of
+    /// `limits.sessions`.
+    InboundLimit => "inbound-limit",
     /// The packet has DF set and exceeds the MTU of the outgoing interface. natbox answers with
     /// fragmentation needed (RFC 1191).
     MtuExceeded => "mtu-exceeded",

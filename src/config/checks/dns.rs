@@ -166,27 +166,7 @@ fn check_listening(
     }
     let first = |uplink: &Located<FileUplink>| uplink.addresses()?.first()?.value.first().copied();
     let own: Vec<Ipv4Addr> = checker.uplinks().iter().filter_map(first).collect();
-    for address in &own {
-        let shadows = |forward: &&Forward| {
-            forward.address == *address
-                && forward.protocol != ForwardProtocol::Icmp
-                && (forward.ports.first..=forward.ports.last).contains(&Dns::PORT)
-        };
-        if let Some(forward) = forwards.iter().find(shadows) {
-            let found = format!(
-                "a name server at port {} of {address}, which forward `{}` publishes",
-                Dns::PORT,
-                forward.name
-            );
-            let advice = "remove that port from the forward, or set `listen: false`";
-            checker.diagnostics.report(
-                &checker.location_of("dns.listen"),
-                found,
-                "a port of its own",
-                advice,
-            );
-        }
-    }
+    own.iter().for_each(|address| check_port(*address, forwards, checker));
     let is_own = |server: &Located<FileDnsServer>| {
         server.address.as_ref().is_none_or(|address| own.contains(&address.value))
     };
@@ -196,6 +176,33 @@ fn check_listening(
         let found = "no first address of an uplink";
         let advice = "clients find this box only through a name server of the zone; add this box";
         checker.diagnostics.warn(&location, found, "this box among the name servers", advice);
+    }
+}
+
+/// Reports a forward of the name server's port. A wider forward leaves the port to the name server,
+/// and a range that does so gets a warning.
+fn check_port(address: Ipv4Addr, forwards: &[Forward], checker: &Checker<'_>) {
+    let covers = |forward: &&Forward| {
+        forward.address == address
+            && matches!(
+                forward.protocol,
+                ForwardProtocol::Tcp | ForwardProtocol::Udp | ForwardProtocol::TcpUdp
+            )
+            && (forward.ports.first..=forward.ports.last).contains(&Dns::PORT)
+    };
+    let Some(forward) = forwards.iter().find(covers) else { return };
+    let found = format!(
+        "a name server at port {} of {address}, which forward `{}` publishes",
+        Dns::PORT,
+        forward.name
+    );
+    let location = checker.location_of("dns.listen");
+    if forward.ports.first == forward.ports.last {
+        let advice = "remove the forward, or set `listen: false`";
+        checker.diagnostics.report(&location, found, "a port of its own", advice);
+    } else {
+        let advice = "the name server gets the port; leave it out of the forward's range";
+        checker.diagnostics.warn(&location, found, "a port of its own", advice);
     }
 }
 

@@ -1,7 +1,11 @@
 //! `forwards`: the uplinks, addresses and ports that each item publishes, and that no two clash.
 
+mod dynamic_ports;
+mod overlaps;
+mod published;
+
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
 use crate::config::problem::Location;
@@ -13,11 +17,14 @@ use crate::config::types::network::{ForwardTarget, PortRange};
 
 use super::checker::Checker;
 use super::inside::InsideLegs;
+use published::Published;
 
 /// Returns the forwards of the configuration. They are incomplete if a problem was reported.
+/// `dynamic`: the ports for mappings.
 pub(super) fn check(
     items: &[Located<FileForward>],
     inside: &InsideLegs<'_>,
+    dynamic: PortRange,
     checker: &Checker<'_>,
 ) -> Vec<Forward> {
     let published: Vec<Published<'_>> = items
@@ -26,15 +33,10 @@ pub(super) fn check(
         .flat_map(|(index, item)| publish(index, item, inside, checker))
         .collect();
     check_names(&published, checker);
-    check_published_once(&published, checker);
-    warn_of_shared_targets(&published, checker);
-    published.into_iter().map(|published| published.forward).collect()
-}
-
-/// A forward of the configuration, and the item of the file that it comes from.
-struct Published<'d> {
-    forward: Forward,
-    item: &'d Located<FileForward>,
+    overlaps::check(&published, checker);
+    let forwards: Vec<_> = published.into_iter().map(|published| published.forward).collect();
+    dynamic_ports::check(&forwards, dynamic, checker);
+    forwards
 }
 
 /// Returns the forwards that one item of the list stands for: one for each uplink that the item
@@ -304,107 +306,6 @@ fn check_names(published: &[Published<'_>], checker: &Checker<'_>) {
                 );
                 reported = Some(&one.item.location);
             }
-        }
-    }
-}
-
-/// Returns the single protocols that a forward publishes.
-fn protocols(protocol: ForwardProtocol) -> &'static [usize] {
-    const TCP: usize = 0;
-    const UDP: usize = 1;
-    const ICMP: usize = 2;
-    match protocol {
-        ForwardProtocol::Tcp => &[TCP],
-        ForwardProtocol::Udp => &[UDP],
-        ForwardProtocol::TcpUdp => &[TCP, UDP],
-        ForwardProtocol::Icmp => &[ICMP],
-        ForwardProtocol::Any => &[TCP, UDP, ICMP],
-    }
-}
-
-/// Reports each forward that publishes a protocol, address and port of an earlier one, together
-/// with the first such forward.
-///
-/// The search sweeps over the ports of each address and remembers the forwards whose ports have not
-/// ended yet.
-fn check_published_once(published: &[Published<'_>], checker: &Checker<'_>) {
-    let mut order: Vec<usize> = (0..published.len()).collect();
-    order.sort_by_key(|index| {
-        let forward = &published[*index].forward;
-        (forward.uplink, forward.address, forward.ports.first)
-    });
-    let mut open: Vec<usize> = Vec::new();
-    let mut first_clashes: BTreeMap<usize, usize> = BTreeMap::new();
-    for index in order {
-        let one = &published[index].forward;
-        open.retain(|other| {
-            let other = &published[*other].forward;
-            (other.uplink, other.address) == (one.uplink, one.address)
-                && other.ports.last >= one.ports.first
-        });
-        for other in open.iter().copied() {
-            if share_protocol(published[other].forward.protocol, one.protocol) {
-                // The later of the two in the file gets the report.
-                let (first, second) = (other.min(index), other.max(index));
-                first_clashes
-                    .entry(second)
-                    .and_modify(|known| *known = first.min(*known))
-                    .or_insert(first);
-            }
-        }
-        open.push(index);
-    }
-    for (second, first) in first_clashes {
-        let (first, second) = (&published[first], &published[second]);
-        let found = format!(
-            "{}, which `{}` ({}) publishes already",
-            described(&second.forward),
-            first.forward.name,
-            first.item.location.key
-        );
-        checker.diagnostics.report(
-            &second.item.location,
-            found,
-            "each protocol, address and port published once",
-            "change or remove one of the two",
-        );
-    }
-}
-
-fn share_protocol(one: ForwardProtocol, other: ForwardProtocol) -> bool {
-    protocols(one).iter().any(|protocol| protocols(other).contains(protocol))
-}
-
-fn described(forward: &Forward) -> String {
-    match forward.protocol {
-        ForwardProtocol::Icmp | ForwardProtocol::Any => {
-            format!("{} on {}", forward.protocol, forward.address)
-        }
-        ForwardProtocol::Tcp | ForwardProtocol::Udp | ForwardProtocol::TcpUdp => {
-            format!("{} port {} on {}", forward.protocol, forward.ports, forward.address)
-        }
-    }
-}
-
-/// Warns of two forwards of one uplink that lead to the same port of the server. Without a session,
-/// a packet from that port may belong to either.
-fn warn_of_shared_targets(published: &[Published<'_>], checker: &Checker<'_>) {
-    let mut order: Vec<&Published<'_>> = published.iter().collect();
-    order.sort_by_key(|one| (one.forward.uplink, one.forward.to_address, one.forward.to_port));
-    let last_target =
-        |forward: &Forward| forward.to_port + (forward.ports.last - forward.ports.first);
-    for pair in order.windows(2) {
-        let [one, other] = pair else { continue };
-        let (a, b) = (&one.forward, &other.forward);
-        if a.uplink == b.uplink
-            && a.to_address == b.to_address
-            && last_target(a) >= b.to_port
-            && share_protocol(a.protocol, b.protocol)
-        {
-            let found = format!("the target of `{}` ({})", a.name, one.item.location.key);
-            let advice =
-                "give the server a second address or port if it opens sessions from this one";
-            checker.diagnostics.warn(&other.item.location, found, "a target of its own", advice);
         }
     }
 }

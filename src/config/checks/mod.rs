@@ -40,7 +40,7 @@ pub(super) fn check(
     check_nat(&file.nat, checker);
     warn_of_keys_without_effect(&file, checker);
     let uplinks = uplinks::check(inside, checker);
-    let forwards = forwards::check(readable(&file.forwards), inside, checker);
+    let forwards = forwards::check(readable(&file.forwards), inside, file.nat.ports, checker);
     let outbound = outbound::check(readable(&file.outbound), inside, checker);
     let no_nat = outbound::check_no_nat(readable(&file.no_nat), checker);
     let dns = match &file.dns {

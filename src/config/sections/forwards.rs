@@ -49,7 +49,8 @@ section! {
             .required("the protocols to publish", "add `protocol: tcp` (or udp, tcp+udp, icmp, any)")
             .example("tcp"),
         /// Port or range of ports to publish. `icmp` and `any` take none, the other protocols need
-        /// it.
+        /// it. Of two ranges one of which contains the other, the narrower one has its ports. A range
+        /// of 1,024 ports or more shares its ports with mappings, as `any` does.
         pub port: Unresolved<PortRange> = network::ports()
             .optional("none")
             .example("80"),
@@ -77,8 +78,19 @@ config_enum! {
         TcpUdp = "tcp+udp",
         /// ICMP echo requests.
         Icmp = "icmp",
-        /// Every protocol and port, ports unchanged.
+        /// Every protocol and port, ports unchanged. In `forwards` this is an exposed host: other
+        /// forwards of the address and live mappings come first.
         Any = "any",
+    }
+}
+
+impl Forward {
+    /// Number of ports from which on a forward shares them with mappings.
+    pub(crate) const SHARED_PORTS: u16 = 1024;
+
+    /// Returns whether mappings may get the forward's ports.
+    pub(in crate::config) fn is_shared(&self) -> bool {
+        self.ports.last - self.ports.first >= Self::SHARED_PORTS - 1
     }
 }
 

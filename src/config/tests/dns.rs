@@ -225,15 +225,9 @@ fn bad_sections_are_refused_with_exact_messages() {
             ],
         ),
         (
-            "forwards: [{ name: dns, uplink: isp2, protocol: tcp+udp, port: 50-60, to: 10.0.0.5 }]\ndns: { zone: example.org, names: [{ name: www }], name_servers: [{ name: ns1, address: 203.0.113.10 }] }",
+            "forwards: [{ name: dns, uplink: isp2, protocol: tcp+udp, port: 53, to: 10.0.0.5 }]\ndns: { zone: example.org, names: [{ name: www }], name_servers: [{ name: ns1, address: 203.0.113.10 }] }",
             &[
-                "f.yaml:6:6: dns.listen: found a name server at port 53 of 198.51.100.10, which forward `dns` publishes, wanted a port of its own; remove that port from the forward, or set `listen: false`",
-            ],
-        ),
-        (
-            "forwards: [{ name: all, address: 203.0.113.10, protocol: any, to: 10.0.0.5 }]\ndns: { zone: example.org, listen: true, names: [{ name: www }], name_servers: [{ name: ns1, address: 203.0.113.10 }] }",
-            &[
-                "f.yaml:6:35: dns.listen: found a name server at port 53 of 203.0.113.10, which forward `all` publishes, wanted a port of its own; remove that port from the forward, or set `listen: false`",
+                "f.yaml:6:6: dns.listen: found a name server at port 53 of 198.51.100.10, which forward `dns` publishes, wanted a port of its own; remove the forward, or set `listen: false`",
             ],
         ),
     ];
@@ -259,6 +253,7 @@ fn forwards_of_other_ports_and_addresses_than_the_name_server_are_accepted() {
         "{ uplink: isp2, protocol: tcp+udp, port: 54, to: 10.0.0.5 }",
         "{ uplink: isp2, protocol: icmp, to: 10.0.0.5 }",
         "{ address: 203.0.113.11, protocol: any, to: 10.0.0.5 }",
+        "{ address: 203.0.113.10, protocol: any, to: 10.0.0.5 }",
     ] {
         accepted(&with(&format!("forwards: [{forward}]\n{SHORT}")));
     }
@@ -266,4 +261,16 @@ fn forwards_of_other_ports_and_addresses_than_the_name_server_are_accepted() {
     accepted(&with(&format!(
         "forwards: [{{ uplink: isp2, protocol: udp, port: 53, to: 10.0.0.5 }}]\n{unheard}"
     )));
+}
+
+#[test]
+fn a_range_leaves_the_port_to_the_name_server_with_a_warning() {
+    let range = "forwards: [{ name: dns, uplink: isp2, protocol: udp, port: 50-60, to: 10.0.0.5 }]";
+    let loaded = parse("f.yaml", &with(&format!("{range}\n{SHORT}"))).unwrap();
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        warnings.iter().any(|warning| warning
+            .contains("a name server at port 53 of 198.51.100.10, which forward `dns` publishes")),
+        "{warnings:?}"
+    );
 }

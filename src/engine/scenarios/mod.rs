@@ -6,6 +6,7 @@
 //! ([`builder::verify`]).
 
 mod errors;
+mod exposed;
 mod fragments;
 mod inside_legs;
 mod malformed;

@@ -245,17 +245,15 @@ fn hosts_get_no_mapping_on_a_pool_address_that_a_forward_publishes_whole() {
 
 /// Regression: the worker divided by the number of addresses and panicked.
 #[test]
-fn a_hairpin_session_over_an_uplink_without_dynamic_ports_is_dropped() {
+fn a_hairpin_session_over_an_uplink_whose_only_address_is_published_whole_gets_a_port() {
     let mut setup = two_uplinks();
     setup.policy.forwards = vec![forward(ForwardProtocol::Any, 0..=65535, S2, 0)];
     let mut harness = Harness::new(setup);
+    let hairpin = harness.pass(&tcp(SYN, (S1, 6000), (G, 80), 1, 0));
+    assert_eq!((hairpin.source.address, hairpin.destination.address), (G, S2));
     assert_eq!(
-        harness.drop_reason(&tcp(SYN, (S1, 6000), (G, 80), 1, 0)),
-        DropReason::PortsExhausted
-    );
-    assert_eq!(
-        harness.drop_reason(&builder::other(Protocol(47), S1, G, b"gre")),
-        DropReason::PortsExhausted
+        harness.pass(&builder::other(Protocol(47), S1, G, b"gre")),
+        tuple(Protocol(47), (G, 0), (S2, 0))
     );
     assert_eq!(harness.pass(&tcp(SYN, (E1, 6000), (G, 80), 1, 0)).destination.address, S2);
 }

@@ -53,7 +53,7 @@ pub(super) fn recovered(uplink: u8) -> (Filter, EndReason) {
 
 impl Harness {
     /// Ends all sessions that match a filter, slice by slice. Returns the number of sessions ended.
-    fn end_all(&self, filter: &Filter, reason: EndReason) -> usize {
+    pub(super) fn end_all(&self, filter: &Filter, reason: EndReason) -> usize {
         let (mut ended, mut next) = (0, Some(TableCursor::default()));
         while let Some(from) = next {
             let slice = self.nat.end_matching(filter, reason, from, self.now);
@@ -88,16 +88,22 @@ fn connect_out(harness: &mut Harness, wanted: u8) -> u16 {
     port
 }
 
-/// Regression: the translator selected an uplink whose only address is published whole as often as
-/// the others. That uplink has no dynamic port.
 #[test]
-fn an_uplink_whose_only_address_is_published_whole_gets_no_mappings() {
+fn an_address_published_whole_gets_mappings_only_if_its_uplink_has_no_other() {
+    const G3: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
     let mut settings = two_outbound_uplinks();
     let whole = forward(ForwardProtocol::Any, 0..=65535, S1, 0);
     settings.policy.forwards = vec![Forward { address: G2, uplink: 1, ..whole }];
+    let mut harness = Harness::new(settings.clone());
+    let uplinks: Vec<u8> = (5000..5040).map(|port| uplink_of(&mut harness, port)).collect();
+    assert!(uplinks.contains(&0) && uplinks.contains(&1), "{uplinks:?}");
+    let mut another = settings.policy.uplinks[1].addresses[0].clone();
+    another.address = G3;
+    settings.policy.uplinks[1].addresses.push(another);
     let mut harness = Harness::new(settings);
-    for port in 5000..5020 {
-        assert_eq!(uplink_of(&mut harness, port), 0);
+    for port in 5000..5040 {
+        let source = harness.pass(&udp((S2, port), (E1, 53))).source.address;
+        assert!([G, G3].contains(&source), "{source}");
     }
 }
 

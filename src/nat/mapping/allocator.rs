@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 
+use crate::nat::mapping::held_ports::HeldPorts;
 use crate::nat::mapping::key::MappingKey;
 use crate::nat::mapping::ports::{PortPool, PortPreference};
 use crate::nat::mapping::reuse_delay::ReuseDelay;
@@ -21,6 +23,10 @@ pub(crate) type PortAllocators = HashMap<(Protocol, Ipv4Addr), Arc<PortAllocator
 /// Ports of one protocol on one external address.
 pub(crate) struct PortAllocator {
     pub(crate) ports: PortPool,
+    /// Ports that sessions hold without a mapping.
+    held: Mutex<HeldPorts>,
+    /// Number of free ports that only the box's own probes get.
+    kept_for_probes: u32,
     /// None: a freed port is free at once.
     delay: Option<ReuseDelay>,
 }
@@ -41,26 +47,28 @@ pub(crate) fn allocators(
 
 impl PortAllocator {
     /// Makes an allocator. `delayed_ports` is the number of freed UDP ports that wait for their
-    /// last holder; None: a freed port is free at once.
+    /// last holder; None: a freed port is free at once. `is_owned` names the ports of forwards that
+    /// do not share them.
     pub(crate) fn new(
         protocol: Protocol,
         external: &ExternalAddress,
         ports: PortRange,
         delayed_ports: Option<u32>,
         timeouts: Timeouts,
-        is_published: impl Fn(Protocol, Endpoint) -> bool,
+        is_owned: impl Fn(Protocol, Endpoint) -> bool,
     ) -> Arc<Self> {
         // No service listens at a query identifier: all identifiers are dynamic.
         let has_services = protocol != Protocol::ICMP;
         let ports = if has_services { ports } else { PortRange::ALL };
         let hosts = if has_services { &external.reserved[..] } else { &[] };
         let ports = PortPool::new(ports, hosts, |port| {
-            has_services && is_published(protocol, Endpoint::new(external.address, port))
+            has_services && is_owned(protocol, Endpoint::new(external.address, port))
         });
         let delayed_ports = delayed_ports.filter(|_| protocol == Protocol::UDP);
         let delay = delayed_ports.zip(timeouts.port_reuse_delay);
         let delay = delay.map(|(most, delay)| ReuseDelay::new(delay, most));
-        Arc::new(Self { ports, delay })
+        let kept_for_probes = (ports.free() / PORTS_PER_PROBE_PORT).min(MAX_PROBE_PORTS);
+        Arc::new(Self { ports, held: Mutex::default(), kept_for_probes, delay })
     }
 
     /// Takes a port for a new mapping: the one that waits for the mapping's holder, the inside port
@@ -81,8 +89,16 @@ impl PortAllocator {
             }
             delay.release_due(now, |port| self.ports.release(port));
         }
-        if keeps_port && self.ports.take_kept(key.inside.port) {
-            return Some(key.inside.port);
+        // Without a port, a health check would take a crowded uplink for a dead one.
+        let is_probe = key.inside.address.is_link_local();
+        let is_crowded = self.ports.free() <= self.kept_for_probes && !is_probe;
+        let inside = key.inside.port;
+        let may_keep = keeps_port && !(is_crowded && self.ports.is_dynamic(inside));
+        if may_keep && self.ports.take_kept(inside) {
+            return Some(inside);
+        }
+        if is_crowded {
+            return None;
         }
         self.ports.take(preference, random)
     }
@@ -103,8 +119,49 @@ impl PortAllocator {
         }
     }
 
+    /// Holds a port for one more session; false when the host or a mapping has the port.
+    pub(super) fn hold(&self, port: u16) -> bool {
+        !self.ports.is_hosts(port)
+            && (!self.ports.has(port) || self.held.lock().hold(port, &self.ports))
+    }
+
+    /// Reports whether [`Self::hold`] would succeed now.
+    pub(super) fn may_hold(&self, port: u16) -> bool {
+        !self.ports.is_hosts(port)
+            && (!self.ports.has(port) || self.ports.is_free(port) || self.is_held(port))
+    }
+
+    /// Reports whether a session holds a port.
+    pub(super) fn is_held(&self, port: u16) -> bool {
+        self.held.lock().has(port)
+    }
+
+    /// Holds a random free port for a session.
+    pub(super) fn hold_any(&self, preference: PortPreference, random: &mut StdRng) -> Option<u16> {
+        self.held.lock().hold_any(&self.ports, preference, random)
+    }
+
+    /// Releases a port that a session held.
+    pub(super) fn release_held(&self, port: u16) {
+        self.held.lock().release(port, &self.ports);
+    }
+
     /// Takes a port from the mappings, for a forward; false while a mapping has the port.
     pub(crate) fn claim_for_forward(&self, port: u16) -> bool {
-        self.ports.claim(port) || self.delay.as_ref().is_some_and(|delay| delay.take_over(port))
+        self.held.lock().claim(port)
+            || self.ports.claim(port)
+            || self.delay.as_ref().is_some_and(|delay| delay.take_over(port))
+    }
+
+    /// Gives a port that a forward had back to the mappings.
+    pub(crate) fn return_from_forward(&self, port: u16) {
+        if !self.held.lock().unclaim(port) {
+            self.ports.give_back(port);
+        }
     }
 }
+
+/// Number of dynamic ports for each one that is kept for probes.
+const PORTS_PER_PROBE_PORT: u32 = 1024;
+/// Most ports that are kept for probes on an external address.
+const MAX_PROBE_PORTS: u32 = 32;

@@ -51,7 +51,7 @@ pub(crate) struct PortsExhaustedOn;
 pub(crate) struct Mappings {
     by_inside: DashMap<MappingKey, Mapping, HashKey>,
     by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, HashKey>,
-    allocators: ArcSwap<PortAllocators>,
+    pub(super) allocators: ArcSwap<PortAllocators>,
     /// Dynamic external ports for new allocators.
     ports: PortRange,
     /// Freed UDP ports that wait for their last holder, per address; None: freed ports are free at
@@ -81,7 +81,7 @@ impl Mappings {
             && !limits.port_overlapping
             && limits.timeouts.port_reuse_delay.is_some();
         let delayed_ports = rests.then_some(limits.delayed_ports);
-        let is_published = |protocol, external| forwards.target(protocol, external).is_some();
+        let is_owned = |protocol, external| forwards.owns(protocol, external);
         let allocator = |protocol, external: &ExternalAddress| {
             PortAllocator::new(
                 protocol,
@@ -89,10 +89,11 @@ impl Mappings {
                 limits.ports,
                 delayed_ports,
                 limits.timeouts,
-                is_published,
+                is_owned,
             )
         };
         let allocators = allocators(policy, allocator);
+        share_ports(&allocators, forwards);
         let free = allocators.values().map(|allocator| allocator.ports.free() as usize);
         let room = free.sum::<usize>().min(limits.sessions as usize);
         Self {
@@ -116,9 +117,9 @@ impl Mappings {
 
     /// Changes the external addresses. An address that stays keeps its ports as they are. A new
     /// address gets all of its ports; [`Self::claim_for_forward`] takes those of forwards.
-    pub(crate) fn set_addresses(&self, policy: &Policy) {
+    pub(crate) fn set_addresses(&self, policy: &Policy, forwards: &Forwards) {
         let before = self.allocators.load();
-        self.allocators.store(Arc::new(allocators(policy, |protocol, external| {
+        let allocators = allocators(policy, |protocol, external| {
             match before.get(&(protocol, external.address)) {
                 Some(known) => Arc::clone(known),
                 None => {
@@ -128,7 +129,9 @@ impl Mappings {
                     })
                 }
             }
-        })));
+        });
+        share_ports(&allocators, forwards);
+        self.allocators.store(Arc::new(allocators));
     }
 
     /// Logs beginnings and ends from now on; at most `capacity` events wait for the reader.
@@ -230,12 +233,7 @@ impl Mappings {
     ) -> Option<Endpoint> {
         let allocators = self.allocators.load();
         let allocator = allocators.get(&(key.protocol, address))?;
-        // RFC 4787 REQ-4 wants parity kept for UDP; RFC 6056 wants the rest random.
-        let preference = match key.protocol {
-            Protocol::UDP if self.keeps_parity => PortPreference::ClassAndParity(key.inside.port),
-            Protocol::TCP | Protocol::UDP => PortPreference::Class(key.inside.port),
-            _ => PortPreference::None,
-        };
+        let preference = self.preference(key.protocol, key.inside.port);
         let Some(port) = allocator.take(&key, keeps_port, preference, random, now) else {
             self.overlap_counts.as_ref()?;
             return allocator
@@ -247,6 +245,16 @@ impl Mappings {
         let external = Endpoint::new(address, port);
         self.enter_external(external, key);
         Some(external)
+    }
+
+    /// Returns what the external port of an inside port should share with it. RFC 4787 REQ-4 wants
+    /// parity kept for UDP; RFC 6056 wants the rest random.
+    pub(super) fn preference(&self, protocol: Protocol, inside_port: u16) -> PortPreference {
+        match protocol {
+            Protocol::UDP if self.keeps_parity => PortPreference::ClassAndParity(inside_port),
+            Protocol::TCP | Protocol::UDP => PortPreference::Class(inside_port),
+            _ => PortPreference::None,
+        }
     }
 
     /// Enters the first mapping on a port whose bit this mapping has taken.
@@ -428,7 +436,7 @@ impl Mappings {
     /// Gives a port that a forward had back to the mappings.
     pub(crate) fn return_from_forward(&self, protocol: Protocol, external: Endpoint) {
         if let Some(allocator) = self.allocators.load().get(&(protocol, external.address)) {
-            allocator.ports.give_back(external.port);
+            allocator.return_from_forward(external.port);
         }
     }
 
@@ -443,6 +451,13 @@ impl Mappings {
     /// Number of dynamic mappings.
     pub(crate) fn len(&self) -> usize {
         self.by_inside.len()
+    }
+}
+
+/// Tells the pools which ports forwards share with mappings.
+fn share_ports(allocators: &PortAllocators, forwards: &Forwards) {
+    for ((protocol, address), allocator) in allocators {
+        allocator.ports.share(forwards.shared_ranges(*protocol, *address));
     }
 }
 

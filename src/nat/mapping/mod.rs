@@ -6,12 +6,16 @@
 //!   allocator ports of one external address             ports        the bitmap of free ports
 //!   reuse_delay  freed ports that wait                  host_limits  sessions of each inside host
 //!   events    beginnings and ends, for a log            key          keys of mappings
+//!   held_ports   ports held without a mapping        inbound_limits  sessions from outside
 //! ```
 
 pub(crate) mod allocator;
 pub(crate) mod events;
 pub(crate) mod filter;
+pub(crate) mod held_ports;
+pub(crate) mod holding;
 pub(crate) mod host_limits;
+pub(crate) mod inbound_limits;
 pub(crate) mod key;
 pub(crate) mod mappings;
 pub(crate) mod ports;

@@ -9,10 +9,17 @@
 //! range the pool then walks the words from a random one on and takes a random free bit of the
 //! first word that has any. So the work is bounded at any fill.
 //!
+//! Forwards of whole addresses and of very wide ranges share their ports with mappings: see
+//! [`PortPool::share`]. A mapping gets a shared port only when no other is free, and never one that
+//! a session of such a forward holds. The pool keeps the last quarter of its range back for mappings
+//! (by default from 49408, about the dynamic ports of RFC 6335): clients outside cannot hold these
+//! ports, so no flood of theirs takes them all.
+//!
 //! Ports below 1024 are a class of their own (RFC 4787 REQ-3a). An inside port of that class gets
 //! an external port of that class while one is free. An inside port from 1024 up never gets one,
 //! unless the range has no others.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rand::RngExt;
@@ -33,8 +40,14 @@ pub(crate) struct PortPool {
     hosts: Box<[PortRange]>,
     /// Ports at which programs of the host listen at the moment; None if the address is not
     /// assigned to the host.
-    excluded: Option<Box<[AtomicU64; WORDS]>>,
+    excluded: Option<PortSet>,
+    /// Ports that a forward shares with mappings, without those kept back. Unset: none was ever
+    /// shared.
+    shared: OnceLock<PortSet>,
 }
+
+/// One bit for each port.
+type PortSet = Box<[AtomicU64; WORDS]>;
 
 /// Property of the inside port that the external port should share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +58,15 @@ pub(crate) enum PortPreference {
     Class(u16),
     /// Its class and, while one is free, its lowest bit (RFC 4787 REQ-4).
     ClassAndParity(u16),
+}
+
+/// Ports that a search may take.
+#[derive(Clone, Copy)]
+enum Search<'p> {
+    /// All.
+    All,
+    /// All without these.
+    Without(&'p PortSet),
 }
 
 /// Ports to choose from: a range, and which bits of a word of the bitmap.
@@ -73,9 +95,37 @@ impl PortPool {
             word.store(word.load(Relaxed) & !(1 << (port % 64)), Relaxed);
             free += u32::from(range.contains(port));
         }
-        let excluded = (!hosts.is_empty()).then(|| Box::new([const { AtomicU64::new(0) }; WORDS]));
+        let excluded = (!hosts.is_empty()).then(no_ports);
         let PortRange { first, last } = range;
-        Self { taken, free: AtomicU32::new(free), first, last, hosts: hosts.into(), excluded }
+        let free = AtomicU32::new(free);
+        let shared = OnceLock::new();
+        Self { taken, free, first, last, hosts: hosts.into(), excluded, shared }
+    }
+
+    /// Sets the ports that forwards share with mappings.
+    pub(crate) fn share(&self, ranges: impl Iterator<Item = PortRange>) {
+        let mut words = [0; WORDS];
+        for port in ranges.flat_map(PortRange::iter).filter(|port| !self.is_kept_back(*port)) {
+            words[usize::from(port / 64)] |= 1 << (port % 64);
+        }
+        if self.shared.get().is_none() && words.iter().all(|word| *word == 0) {
+            return;
+        }
+        for (shared, word) in self.shared.get_or_init(no_ports).iter().zip(words) {
+            shared.store(word, Relaxed);
+        }
+    }
+
+    /// Reports whether the pool keeps a port back for mappings.
+    pub(crate) fn is_kept_back(&self, port: u16) -> bool {
+        let kept = (u32::from(self.last - self.first) + 1) / KEPT_BACK;
+        (self.first..=self.last).contains(&port) && u32::from(self.last - port) < kept
+    }
+
+    /// Reports whether the host uses a port: a program listens there, or the port is one of the
+    /// host's own range.
+    pub(crate) fn is_hosts(&self, port: u16) -> bool {
+        self.is_excluded(port) || is_within(&self.hosts, port)
     }
 
     /// Hands out none of these ports from now on, and again those that were excluded before. A
@@ -114,10 +164,14 @@ impl PortPool {
         if self.free() == 0 {
             return None;
         }
-        self.choices(preference)
-            .into_iter()
-            .flatten()
-            .find_map(|choice| self.take_from(choice, random))
+        let choices = self.choices(preference);
+        let mut search = |among| {
+            choices.iter().flatten().find_map(|choice| self.take_from(*choice, among, random))
+        };
+        match self.shared.get() {
+            None => search(Search::All),
+            Some(shared) => search(Search::Without(shared)).or_else(|| search(Search::All)),
+        }
     }
 
     /// Ports in use of the right class, from a random one on, which mappings towards different
@@ -164,9 +218,10 @@ impl PortPool {
     fn take_from(
         &self,
         Candidates { first, last, mask }: Candidates,
+        among: Search<'_>,
         random: &mut StdRng,
     ) -> Option<u16> {
-        for _ in 0..RANDOM_PROBES {
+        for _ in 0..among.random_probes() {
             let any = random.random_range(first..=last);
             let port = match mask {
                 u64::MAX => any,
@@ -174,7 +229,7 @@ impl PortPool {
                 _ => any | 1,
             };
             // Parity may lead out of the range by one.
-            let is_candidate = (first..=last).contains(&port);
+            let is_candidate = (first..=last).contains(&port) && among.has(port);
             if is_candidate && !self.is_excluded(port) && self.reserve(port) {
                 return Some(port);
             }
@@ -184,8 +239,8 @@ impl PortPool {
         for number in (start..=to).chain(from..start) {
             loop {
                 let candidates = mask & word_mask(number, first, last);
-                let open =
-                    !self.taken[number].load(Relaxed) & !self.excluded_in(number) & candidates;
+                let closed = self.excluded_in(number) | among.skipped_in(number);
+                let open = !self.taken[number].load(Relaxed) & !closed & candidates;
                 if open == 0 {
                     break;
                 }
@@ -222,8 +277,13 @@ impl PortPool {
         }
     }
 
+    /// Whether a port is free.
+    pub(crate) fn is_free(&self, port: u16) -> bool {
+        self.taken[usize::from(port / 64)].load(Relaxed) & 1 << (port % 64) == 0
+    }
+
     /// Whether a mapping may get a port, now or later.
-    fn has(&self, port: u16) -> bool {
+    pub(crate) fn has(&self, port: u16) -> bool {
         (port != 0 || self.first == 0) && !is_within(&self.hosts, port)
     }
 
@@ -241,6 +301,33 @@ impl PortPool {
             self.free.fetch_add(1, Relaxed);
         }
     }
+}
+
+impl Search<'_> {
+    fn has(self, port: u16) -> bool {
+        self.skipped_in(usize::from(port / 64)) & 1 << (port % 64) == 0
+    }
+
+    /// The ports of a word that the search skips, as bits.
+    fn skipped_in(self, word: usize) -> u64 {
+        match self {
+            Self::All => 0,
+            Self::Without(ports) => ports[word].load(Relaxed),
+        }
+    }
+
+    /// Number of random ports to try. Where only the ports kept back remain, one in four is one of
+    /// them; the walk from a random port on would prefer the first of these.
+    fn random_probes(self) -> u32 {
+        match self {
+            Self::All => RANDOM_PROBES,
+            Self::Without(_) => KEPT_BACK * RANDOM_PROBES,
+        }
+    }
+}
+
+fn no_ports() -> PortSet {
+    Box::new([const { AtomicU64::new(0) }; WORDS])
 }
 
 fn is_within(ranges: &[PortRange], port: u16) -> bool {
@@ -265,7 +352,9 @@ fn random_bit(bits: u64, random: &mut StdRng) -> u16 {
 }
 
 const WORDS: usize = 65536 / 64;
-const RANDOM_PROBES: usize = 8;
+const RANDOM_PROBES: u32 = 8;
+/// One port in this many is kept back for mappings.
+const KEPT_BACK: u32 = 4;
 /// Ports examined for one that can be shared.
 const SHARED_TRIES: u32 = 64;
 /// First port that needs no privilege.

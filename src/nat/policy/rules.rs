@@ -165,6 +165,36 @@ pub struct Forward {
     pub to_port: u16,
 }
 
+impl Forward {
+    /// Number of ports from which on a forward shares them with mappings. A narrower range cannot
+    /// take all ports of an address.
+    pub(crate) const SHARED_PORTS: u16 = 1024;
+
+    /// Reports whether dynamic mappings may get the forward's ports: those of a whole address, of a
+    /// very wide range, and the identifiers of ICMP queries.
+    ///
+    /// Such a forward yields to a live mapping, and a mapping does not take a port on which a
+    /// session of the forward lives.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.ports.last - self.ports.first >= Self::SHARED_PORTS - 1
+    }
+
+    /// Reports whether both forwards publish some endpoint if they are on the same address.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let share = |protocol: &Protocol| {
+            self.protocol.covers(*protocol) && other.protocol.covers(*protocol)
+        };
+        [Protocol::TCP, Protocol::UDP, Protocol::ICMP].iter().any(share)
+            && self.ports.first <= other.ports.last
+            && other.ports.first <= self.ports.last
+    }
+
+    /// Orders the forwards of an address: the first one that publishes an endpoint has the packet.
+    pub(crate) fn breadth(&self) -> (bool, u16) {
+        (self.protocol == ForwardProtocol::Any, self.ports.last - self.ports.first)
+    }
+}
+
 /// Protocols of a forward or of a rule without translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardProtocol {
@@ -176,7 +206,7 @@ pub enum ForwardProtocol {
     TcpUdp,
     /// ICMP echo.
     Icmp,
-    /// Every protocol, ports unchanged.
+    /// Every protocol, ports unchanged: an exposed host, which gets what nothing else claims.
     Any,
 }
 

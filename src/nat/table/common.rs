@@ -186,7 +186,7 @@ mod tests {
         for number in 0..State::COUNT as u8 {
             assert_eq!(State::from_number(number).number(), number);
         }
-        for number in 0..16 {
+        for number in (0..5).flat_map(|initiator| (0..5).map(move |other| initiator << 3 | other)) {
             assert_eq!(SessionKind::from_number(number).number(), number);
         }
     }

@@ -4,7 +4,7 @@ use crate::nat::table::common::RecordCommon;
 use crate::nat::table::family::Family;
 use crate::nat::table::pool::Pool;
 use crate::nat::table::record::SessionRecord;
-use crate::nat::table::session::{EndReason, EndedSession, SessionId, SessionKind};
+use crate::nat::table::session::{EndReason, EndedSession, SessionId};
 use crate::nat::table::session_table::Table;
 use crate::nat::table::wheel::Due;
 use crate::nat::tracking::direction::Direction;
@@ -117,7 +117,7 @@ impl<F: Family> Table<F> {
 /// established TCP connection: packets of such a session pass without a session.
 fn yields_first(record: &RecordCommon, idle_timeouts: &IdleTimeouts, now: Tick) -> bool {
     now.reached(record.deadline(idle_timeouts))
-        || record.origin() == SessionKind::FORWARD
+        || record.origin().is_from_client()
             && matches!(
                 record.state(),
                 State::Udp

@@ -7,7 +7,7 @@
 use std::sync::atomic::AtomicU32;
 
 use crate::nat::table::key::Key;
-use crate::nat::table::session::{NewSession, SessionKind};
+use crate::nat::table::session::NewSession;
 use crate::nat::table::{EndReason, EndedSession, InsertError, Match};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
@@ -91,8 +91,7 @@ impl Session {
             TcpState::Reset,
         ];
         now.reached(self.deadline(idle_timeouts))
-            || self.new.origin == SessionKind::FORWARD
-                && !connected.map(State::Tcp).contains(&self.state)
+            || self.new.origin.is_from_client() && !connected.map(State::Tcp).contains(&self.state)
     }
 
     fn is_closing(&self) -> bool {

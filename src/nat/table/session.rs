@@ -22,10 +22,23 @@ pub enum EndpointKind {
     Forward = 2,
     /// Inside, by an external address alone: the protocol has no ports.
     Address = 3,
+    /// Inside, by an external port that the session holds without a mapping: the endpoint of an
+    /// exposed host, or a second port of a host whose first one is in use towards the same server.
+    Port = 4,
 }
 
 impl EndpointKind {
-    const ALL: [Self; 4] = [Self::Outside, Self::Mapping, Self::Forward, Self::Address];
+    /// Returns the kind with this number, at most 7.
+    #[inline]
+    fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Outside,
+            1 => Self::Mapping,
+            2 => Self::Forward,
+            3 => Self::Address,
+            _ => Self::Port,
+        }
+    }
 
     /// Reports whether the endpoint is inside.
     #[inline]
@@ -55,15 +68,16 @@ impl SessionKind {
     pub const OUTBOUND: Self =
         Self { initiator: EndpointKind::Mapping, responder: EndpointKind::Outside };
 
+    #[inline]
     pub(crate) fn from_number(number: u8) -> Self {
         Self {
-            initiator: EndpointKind::ALL[usize::from(number >> 2 & 3)],
-            responder: EndpointKind::ALL[usize::from(number & 3)],
+            initiator: EndpointKind::from_number(number >> 3 & 7),
+            responder: EndpointKind::from_number(number & 7),
         }
     }
 
     pub(crate) fn number(self) -> u8 {
-        (self.initiator as u8) << 2 | self.responder as u8
+        (self.initiator as u8) << 3 | self.responder as u8
     }
 
     /// Word for listings.
@@ -72,10 +86,18 @@ impl SessionKind {
             (EndpointKind::Outside, EndpointKind::Mapping) => "inbound",
             (EndpointKind::Outside, _) => "forward",
             (EndpointKind::Mapping | EndpointKind::Address, EndpointKind::Outside) => "outbound",
-            (EndpointKind::Forward, EndpointKind::Outside) => "forward-outbound",
-            (EndpointKind::Mapping | EndpointKind::Address, _) => "hairpin",
+            (EndpointKind::Forward | EndpointKind::Port, EndpointKind::Outside) => {
+                "forward-outbound"
+            }
+            (EndpointKind::Mapping | EndpointKind::Address | EndpointKind::Port, _) => "hairpin",
             (EndpointKind::Forward, _) => "hairpin-forward",
         }
+    }
+
+    /// Reports whether a client outside opened the session through a forward.
+    pub(crate) fn is_from_client(self) -> bool {
+        self.initiator == EndpointKind::Outside
+            && matches!(self.responder, EndpointKind::Forward | EndpointKind::Port)
     }
 
     /// Reports whether packets of this direction leave towards the inside.

@@ -1,27 +1,65 @@
-//! The binding of a session: its external endpoint, its mapping and its share of the host's limit
-//! (RFC 6146). The commit reserves the binding before it inserts the session, and the end of the
+//! The binding of a session: its external endpoint, its mapping or port, and its share of the host's
+//! limit (RFC 6146). The commit reserves the binding before it inserts the session, and the end of the
 //! session releases it.
 
 use std::net::Ipv4Addr;
 
 use crate::nat::context::WorkerContext;
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
-use crate::nat::table::session::EndpointKind;
+use crate::nat::table::session::{EndpointKind, SessionKind};
 use crate::nat::table::{EndedSession, SessionId};
-use crate::nat::translate::decide::ExternalEndpoint;
+use crate::nat::translate::decide::{ExternalEndpoint, Server};
 use crate::nat::translator::Translator;
 use crate::nat::verdict::DropReason;
 use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
 
-/// The external endpoint of a session from inside, and the mappings that the session holds.
+/// The external endpoint of a session from inside, and what the session holds at both ends.
 pub(crate) struct Binding {
     /// The external endpoint.
     pub(crate) external: Endpoint,
-    /// The sender's mapping. None: the endpoint is a forward's, or an address alone.
-    mapping: Option<MappingKey>,
-    /// The mapping of the other inside host, if a hairpin session goes to one.
-    pub(crate) target: Option<MappingKey>,
+    /// What the sender holds.
+    initiator: Holding,
+    /// What the session holds at its destination, if a hairpin session goes to an inside host.
+    pub(crate) responder: Holding,
+}
+
+/// What a session holds at one end.
+#[derive(Clone, Copy)]
+pub(crate) enum Holding {
+    /// Nothing: the endpoint is of this kind.
+    Nothing(EndpointKind),
+    /// A mapping.
+    Mapping(MappingKey),
+    /// An external port without a mapping.
+    Port,
+}
+
+impl Holding {
+    /// Reports whether the session holds a port.
+    pub(crate) fn is_port(self) -> bool {
+        matches!(self, Self::Port)
+    }
+
+    /// Returns the kind of the endpoint.
+    pub(crate) fn kind(self) -> EndpointKind {
+        match self {
+            Self::Nothing(kind) => kind,
+            Self::Mapping(_) => EndpointKind::Mapping,
+            Self::Port => EndpointKind::Port,
+        }
+    }
+}
+
+impl Binding {
+    fn new(external: Endpoint, initiator: Holding) -> Self {
+        Self { external, initiator, responder: Holding::Nothing(EndpointKind::Outside) }
+    }
+
+    /// Returns the kinds of the endpoints of a session with this binding.
+    pub(crate) fn kind(&self) -> SessionKind {
+        SessionKind { initiator: self.initiator.kind(), responder: self.responder.kind() }
+    }
 }
 
 impl Translator {
@@ -40,11 +78,16 @@ impl Translator {
             ExternalEndpoint::Published(endpoint) => endpoint,
             // The reply tuple's entry in the table is the whole reservation.
             ExternalEndpoint::Address(address) => Endpoint::new(address, 0),
-            ExternalEndpoint::Mapping(first) => {
+            ExternalEndpoint::Port(endpoint) if self.mappings.hold(tuple.protocol, endpoint) => {
+                return Ok(Binding::new(endpoint, Holding::Port));
+            }
+            // Another worker may have given the port of an exposed host to a mapping.
+            ExternalEndpoint::Port(Endpoint { address: first, .. })
+            | ExternalEndpoint::Mapping(first) => {
                 return self.bind_mapping(context, tuple, uplink, first, now);
             }
         };
-        Ok(Binding { external: endpoint, mapping: None, target: None })
+        Ok(Binding::new(endpoint, Holding::Nothing(external.kind())))
     }
 
     fn bind_mapping(
@@ -63,7 +106,7 @@ impl Translator {
                 // Added before the session is in the table, where another worker could end it at
                 // once.
                 self.mappings.add_peer(tuple.protocol, external, tuple.destination);
-                Ok(Binding { external, mapping: Some(key), target: None })
+                Ok(Binding::new(external, Holding::Mapping(key)))
             }
             Err(_) => {
                 self.hosts.release(tuple.source.address);
@@ -72,16 +115,60 @@ impl Translator {
         }
     }
 
+    /// Reserves another port of an external address for a session that `tuple` opens from inside.
+    /// The sender's own external port is in use towards the same server.
+    pub(crate) fn bind_another_port(
+        &self,
+        context: &mut WorkerContext,
+        tuple: Tuple,
+        address: Ipv4Addr,
+        now: Tick,
+    ) -> Result<Binding, DropReason> {
+        let Tuple { protocol, source, .. } = tuple;
+        self.hosts.try_acquire(source.address, now)?;
+        match self.mappings.hold_any(protocol, address, source.port, &mut context.random) {
+            Some(external) => Ok(Binding::new(external, Holding::Port)),
+            None => {
+                self.hosts.release(source.address);
+                Err(DropReason::PortsExhausted)
+            }
+        }
+    }
+
+    /// Reserves the published port of a server for a session to it, if the session holds the port.
+    #[inline]
+    pub(crate) fn hold_published(
+        &self,
+        protocol: Protocol,
+        published: Endpoint,
+        server: Server,
+    ) -> Holding {
+        if server.holds_port && self.mappings.hold(protocol, published) {
+            Holding::Port
+        } else {
+            Holding::Nothing(EndpointKind::Forward)
+        }
+    }
+
     /// Releases the binding of a session that `tuple` failed to open.
-    pub(crate) fn release_binding(&self, tuple: Tuple, lease: &Binding, now: Tick) {
-        if let Some(mapping) = lease.mapping {
-            self.mappings.remove_peer(tuple.protocol, lease.external, tuple.destination);
-            self.mappings.release(mapping, now);
+    pub(crate) fn release_binding(&self, tuple: Tuple, binding: &Binding, now: Tick) {
+        let Tuple { protocol, source, destination } = tuple;
+        match binding.initiator {
+            Holding::Nothing(_) => {}
+            Holding::Mapping(mapping) => {
+                self.mappings.remove_peer(protocol, binding.external, destination);
+                self.mappings.release(mapping, now);
+            }
+            Holding::Port => self.mappings.release_held(protocol, binding.external),
         }
-        if let Some(mapping) = lease.target {
-            self.release_borrowed(tuple, lease.external, mapping, now);
+        match binding.responder {
+            Holding::Nothing(_) => {}
+            Holding::Mapping(mapping) => {
+                self.release_borrowed(tuple, binding.external, mapping, now);
+            }
+            Holding::Port => self.mappings.release_held(protocol, destination),
         }
-        self.hosts.release(tuple.source.address);
+        self.hosts.release(source.address);
     }
 
     /// Holds the mapping at an external endpoint for a new session, if filtering admits `remote`.
@@ -176,14 +263,25 @@ impl Translator {
         if ended.origin.initiator.is_inside() {
             self.hosts.release(source.address);
         }
-        if ended.origin.initiator == EndpointKind::Mapping {
-            self.mappings.remove_peer(protocol, seen, destination);
-            self.mappings
-                .release(self.mappings.key(protocol, ended.uplink, source, destination), now);
+        match ended.origin.initiator {
+            EndpointKind::Outside | EndpointKind::Forward | EndpointKind::Address => {}
+            EndpointKind::Mapping => {
+                self.mappings.remove_peer(protocol, seen, destination);
+                self.mappings
+                    .release(self.mappings.key(protocol, ended.uplink, source, destination), now);
+            }
+            EndpointKind::Port => self.mappings.release_held(protocol, seen),
         }
-        if ended.origin.responder == EndpointKind::Mapping {
-            self.mappings.remove_peer(protocol, destination, seen);
-            self.mappings.release_external(protocol, destination, seen, now);
+        match ended.origin.responder {
+            EndpointKind::Outside | EndpointKind::Forward | EndpointKind::Address => {}
+            EndpointKind::Mapping => {
+                self.mappings.remove_peer(protocol, destination, seen);
+                self.mappings.release_external(protocol, destination, seen, now);
+                if ended.origin == SessionKind::INBOUND {
+                    self.inbound.release(reply.source.address);
+                }
+            }
+            EndpointKind::Port => self.mappings.release_held(protocol, destination),
         }
     }
 }

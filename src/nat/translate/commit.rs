@@ -152,7 +152,7 @@ impl Unmatched<'_> {
 }
 
 impl Opening {
-    /// The session between the packet's tuple and the tuple of its replies.
+    /// The session between the packet's tuple and the tuple of its replies, of the decided kind.
     #[inline(always)]
     pub(crate) fn session(&self, reply: Tuple) -> NewSession {
         NewSession {

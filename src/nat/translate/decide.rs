@@ -16,21 +16,23 @@
 
 mod decision;
 mod foresight;
+mod precedence;
 #[cfg(test)]
 mod tests;
 
 use std::net::Ipv4Addr;
 
+use crate::nat::policy::forwards::PublishedEndpoint;
 use crate::nat::table::key::Key;
-use crate::nat::tracking::state::State;
 use crate::nat::translator::{External, Translator};
 use crate::nat::verdict::DropReason;
 use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
 
+use decision::Receiver;
 pub use decision::{
     Content, Decision, ErrorRewrite, ExternalEndpoint, FragmentRewrite, Opening, Path, Query,
-    Rewrite,
+    Rewrite, Server,
 };
 
 impl Translator {
@@ -74,36 +76,37 @@ impl Translator {
         let tuple = query.tuple;
         let related = self.related_place(tuple, now);
         let chosen = self.select_uplink(&tuple, related);
-        let published = match related {
+        let of_related = match related {
             Some(place) => self.forwards.published_at(tuple.protocol, tuple.source, place.address),
             None => None,
         };
         let published =
-            published.or_else(|| self.forwards.published(tuple.protocol, tuple.source, chosen));
-        let uplink =
-            published.map(|(uplink, _)| uplink).or(chosen).ok_or(DropReason::NoOutboundRule)?;
-        if let Some((_, endpoint)) = published
+            of_related.or_else(|| self.forwards.published(tuple.protocol, tuple.source, chosen));
+        if let Some(PublishedEndpoint { uplink, external, .. }) = published
             && self.answers_without_session(tuple.protocol, tuple.source)
         {
-            let to = Tuple { source: endpoint, ..tuple };
+            let to = Tuple { source: external, ..tuple };
             return Ok(Decision::Stateless(Rewrite { to, inside: false, uplink }));
         }
-        let state = match (query.opening_state(), published) {
-            // The packet may open a session, or reply to a request whose session is lost.
-            (Ok(State::Udp), Some(_)) if self.is_published_more_than_once(tuple) => {
-                State::Tentative
+        let state = query.opening_state();
+        let (uplink, state, external) = match (published, state) {
+            (None, state) => {
+                let uplink = chosen.ok_or(DropReason::NoOutboundRule)?;
+                let address = related.map(|place| place.address);
+                (uplink, state?, self.dynamic_endpoint(tuple, uplink, address)?)
             }
-            (Ok(state), _) => state,
+            (Some(published), Ok(state)) if of_related.is_some() => {
+                self.source_at(tuple, state, &published)
+            }
+            (Some(published), Ok(state)) => {
+                self.source_of_server(tuple, state, published, chosen)?
+            }
             // After a restart, the server of a forward continues a connection midstream.
             (
+                Some(published),
                 Err(DropReason::TcpWithoutSession | DropReason::IcmpUnsolicitedReply),
-                Some((_, endpoint)),
-            ) => return self.decide_midstream(query, uplink, endpoint),
-            (Err(reason), _) => return Err(reason),
-        };
-        let external = match published {
-            Some((_, endpoint)) => ExternalEndpoint::Published(endpoint),
-            None => self.dynamic_endpoint(tuple, uplink, related.map(|place| place.address))?,
+            ) => return self.decide_midstream(query, &published),
+            (Some(_), Err(reason)) => return Err(reason),
         };
         let remote = related.map_or(tuple.destination, |place| place.remote);
         Ok(Decision::Open(Opening {
@@ -122,21 +125,24 @@ impl Translator {
     fn decide_midstream(
         &self,
         query: &Query,
-        uplink: u8,
-        published: Endpoint,
+        published: &PublishedEndpoint,
     ) -> Result<Decision, DropReason> {
+        let PublishedEndpoint { uplink, external, is_shared } = *published;
         if self.is_published_more_than_once(query.tuple) {
             return Err(DropReason::UplinkUnknown);
+        }
+        if is_shared && self.mappings.exists(query.tuple.protocol, external) {
+            return Err(DropReason::TcpWithoutSession);
         }
         Ok(match query.midstream_state() {
             Some(state) => Decision::Open(Opening {
                 tuple: query.tuple,
                 uplink,
                 state,
-                path: Path::Midstream { published },
+                path: Path::Midstream { published: external },
             }),
             None => Decision::Stateless(Rewrite {
-                to: Tuple { source: published, ..query.tuple },
+                to: Tuple { source: external, ..query.tuple },
                 inside: false,
                 uplink,
             }),
@@ -145,23 +151,22 @@ impl Translator {
 
     fn decide_hairpin(&self, query: &Query, external: External) -> Result<Decision, DropReason> {
         let tuple = query.tuple;
-        let server = self.forwards.target(tuple.protocol, tuple.destination);
-        // A packet from inside to an address of the host is for the host itself, even midstream:
-        // the host's replies do not pass the translator.
-        if external.owned
-            && server.is_none()
-            && !self.mappings.exists(tuple.protocol, tuple.destination)
-        {
-            return Ok(Decision::PassToHost);
-        }
+        let is_mapped = || self.mappings.exists(tuple.protocol, tuple.destination);
+        let server = match self.receiver(query, external) {
+            Receiver::Server(server) => Some(server),
+            Receiver::Mapping if !external.owned || is_mapped() => None,
+            // A packet from inside to an address of the host is for the host itself, even midstream:
+            // the host's replies do not pass the translator.
+            Receiver::Host | Receiver::Mapping => return Ok(Decision::PassToHost),
+        };
         if !self.policy.hairpin {
             return Err(DropReason::HairpinDisabled);
         }
         let state = query.opening_state()?;
         let uplink = external.uplink;
         let external = match self.forwards.published(tuple.protocol, tuple.source, Some(uplink)) {
-            Some((published, endpoint)) if published == uplink => {
-                ExternalEndpoint::Published(endpoint)
+            Some(published) if published.uplink == uplink => {
+                self.published_source(tuple, &published)
             }
             Some(_) | None => self.dynamic_endpoint(tuple, uplink, None)?,
         };
@@ -184,8 +189,12 @@ impl Translator {
         if self.external(source.address).is_some() {
             return Err(DropReason::Martian);
         }
-        if let Some(server) = self.forwards.target(protocol, destination) {
-            return self.decide_forward(query, external.uplink, server, now);
+        match self.receiver(query, external) {
+            Receiver::Server(server) => {
+                return self.decide_forward(query, external.uplink, server, now);
+            }
+            Receiver::Host => return Ok(Decision::PassToHost),
+            Receiver::Mapping => {}
         }
         let state = query.opening_state().map_err(|reason| {
             match self.mappings.exists(protocol, destination) {
@@ -208,11 +217,11 @@ impl Translator {
         &self,
         query: &Query,
         uplink: u8,
-        server: Endpoint,
+        server: Server,
         now: Tick,
     ) -> Result<Decision, DropReason> {
-        if self.answers_without_session(query.tuple.protocol, server) {
-            let to = Tuple { destination: server, ..query.tuple };
+        if self.answers_without_session(query.tuple.protocol, server.endpoint) {
+            let to = Tuple { destination: server.endpoint, ..query.tuple };
             return Ok(Decision::Stateless(Rewrite { to, inside: true, uplink }));
         }
         match (query.opening_state(), query.midstream_state()) {
@@ -227,7 +236,7 @@ impl Translator {
             // An RST or FIN of a connection whose session is lost. The server still has the
             // connection.
             (Err(reason @ DropReason::TcpWithoutSession), None) => {
-                let to = Tuple { destination: server, ..query.tuple };
+                let to = Tuple { destination: server.endpoint, ..query.tuple };
                 self.stateless_request(to, uplink, reason, now).map(Decision::Stateless)
             }
             (Err(reason), _) => Err(reason),

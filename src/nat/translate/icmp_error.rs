@@ -94,15 +94,19 @@ impl Translator {
             });
         }
         // A packet of a forward that was translated without a session.
-        if let Some(server) = self.forwards.target(quoted.protocol, quoted.source) {
-            return Some(Report { sent: Tuple { source: server, ..quoted }, to_inside: true });
+        if let Some(server) = self.forwards.at(quoted.protocol, quoted.source)
+            && !(server.is_shared && self.has_other_sender(quoted.protocol, quoted.source))
+        {
+            let sent = Tuple { source: server.inside, ..quoted };
+            return Some(Report { sent, to_inside: true });
         }
         if self.forwards.published_more_than_once(quoted.protocol, quoted.destination) {
             // The published endpoint that the packet used is unknown.
             return None;
         }
-        let (_, published) = self.forwards.published(quoted.protocol, quoted.destination, None)?;
-        Some(Report { sent: Tuple { destination: published, ..quoted }, to_inside: false })
+        let published = self.forwards.published(quoted.protocol, quoted.destination, None)?;
+        let sent = Tuple { destination: published.external, ..quoted };
+        Some(Report { sent, to_inside: false })
     }
 
     /// Reports whether `reporter` may send an error about the quoted packet.

@@ -22,9 +22,9 @@ use crate::time::Tick;
 #[derive(Debug)]
 #[must_use = "sessions that the new policy does not allow go on until it is enforced"]
 pub struct Transition {
-    /// Endpoints that a forward has now and none had before; those that are claimed are removed.
+    /// Endpoints that a forward owns now and none owned before; those that are claimed are removed.
     published: Vec<(Protocol, Endpoint)>,
-    /// Endpoints that a forward had before and none has now.
+    /// Endpoints that a forward owned before and none owns now.
     withdrawn: Vec<(Protocol, Endpoint)>,
     /// Start of the next slice; None: the work is complete.
     next: Option<TableCursor>,
@@ -54,8 +54,9 @@ impl Translator {
             (self.policy.uplinks.len(), self.policy.legs.len()),
             "the numbers of uplinks and legs are fixed"
         );
-        self.mappings.set_addresses(&policy);
-        let (had, has) = (published_ports(&self.policy), published_ports(&policy));
+        let forwards = Forwards::new(&policy.forwards);
+        self.mappings.set_addresses(&policy, &forwards);
+        let (had, has) = (owned_ports(&self.policy), owned_ports(&policy));
         let transition = Transition {
             published: has.difference(&had).copied().collect(),
             withdrawn: had.difference(&has).copied().collect(),
@@ -66,13 +67,14 @@ impl Translator {
             table: Arc::clone(&self.table),
             mappings: Arc::clone(&self.mappings),
             hosts: Arc::clone(&self.hosts),
+            inbound: Arc::clone(&self.inbound),
             fragments: Arc::clone(&self.fragments),
             identifications: Arc::clone(&self.identifications),
             uplink_states: Arc::clone(&self.uplink_states),
             icmp_errors: Arc::clone(&self.icmp_errors),
             delayed_rejects: Arc::clone(&self.delayed_rejects),
             notifications: Arc::clone(&self.notifications),
-            forwards: Forwards::new(&policy.forwards),
+            forwards,
             externals: externals(&policy),
             dynamic: dynamic_addresses(&policy),
             hash_seed: self.hash_seed,
@@ -122,7 +124,7 @@ impl Translator {
         }
         let Tuple { protocol, source, destination } = session.original;
         let (inside_end, external_end) = (session.reply.source, session.reply.destination);
-        let is_published = |external| self.forwards.target(protocol, external).is_some();
+        let is_owned = |external| self.forwards.owns(protocol, external);
         let may_go_out = |inside: Endpoint, remote: Endpoint| {
             let rule = self.outbound_rule(inside.address, remote.address);
             let tuple = Tuple { protocol, source: inside, destination: remote };
@@ -132,25 +134,29 @@ impl Translator {
                         || self.is_related_on(tuple, session.uplink, session.last_seen)
                 })
         };
+        let is_published_source =
+            || self.forwards.publishes(protocol, source, session.uplink, external_end);
         let SessionKind { initiator, responder } = session.origin;
         let is_hairpin = initiator.is_inside() && responder.is_inside();
         let from_is_allowed = match initiator {
             EndpointKind::Outside => true,
             // Inside hosts may reach each other without an outbound rule.
             EndpointKind::Mapping | EndpointKind::Address => {
-                (is_hairpin || may_go_out(source, destination)) && !is_published(external_end)
+                (is_hairpin || may_go_out(source, destination)) && !is_owned(external_end)
             }
-            EndpointKind::Forward => {
-                let published = self.forwards.published(protocol, source, Some(session.uplink));
-                published == Some((session.uplink, external_end))
+            EndpointKind::Forward => is_published_source(),
+            // The session keeps the port of an exposed host as its own.
+            EndpointKind::Port => {
+                is_published_source()
+                    || (is_hairpin || may_go_out(source, destination)) && !is_owned(external_end)
             }
         };
         let to_is_allowed = match responder {
             EndpointKind::Outside => true,
             EndpointKind::Mapping | EndpointKind::Address => {
-                may_go_out(inside_end, source) && !is_published(destination)
+                may_go_out(inside_end, source) && !is_owned(destination)
             }
-            EndpointKind::Forward => {
+            EndpointKind::Forward | EndpointKind::Port => {
                 self.forwards.target(protocol, destination) == Some(inside_end)
             }
         };
@@ -159,9 +165,9 @@ impl Translator {
 }
 
 /// The ports that forwards own, with the protocols that have ports for services.
-fn published_ports(policy: &Policy) -> HashSet<(Protocol, Endpoint)> {
+fn owned_ports(policy: &Policy) -> HashSet<(Protocol, Endpoint)> {
     let mut published = HashSet::new();
-    for forward in &policy.forwards {
+    for forward in policy.forwards.iter().filter(|forward| !forward.is_shared()) {
         for protocol in
             [Protocol::TCP, Protocol::UDP].into_iter().filter(|one| forward.protocol.covers(*one))
         {

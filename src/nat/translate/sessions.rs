@@ -3,11 +3,13 @@
 //! No call walks the whole table. A call handles one slice and returns where the next call
 //! continues, so a control thread can do other work between slices.
 
+use crate::nat::policy::forwards::PublishedEndpoint;
 use crate::nat::table::events::SessionEvents;
 use crate::nat::table::filter::{Filter, PolicyCondition};
 use crate::nat::table::listing::{Page, TableCursor};
 use crate::nat::table::session::{EndReason, EndpointKind, SessionId, SessionInfo};
 use crate::nat::translator::Translator;
+use crate::packet::Tuple;
 use crate::time::Tick;
 
 /// Outcome of one slice of [`Translator::end_matching`].
@@ -114,7 +116,8 @@ impl Translator {
         kinds.into_iter().zip(session.external_endpoints()).any(|(kind, external)| {
             let forward =
                 external.and_then(|end| self.forwards.forward_at(session.original.protocol, end));
-            kind == EndpointKind::Forward && forward.is_some_and(|forward| forward.name == name)
+            matches!(kind, EndpointKind::Forward | EndpointKind::Port)
+                && forward.is_some_and(|forward| forward.name == name)
         })
     }
 
@@ -143,11 +146,15 @@ impl Translator {
 
     /// Reports whether a session could begin again over another uplink.
     fn can_leave(&self, session: &SessionInfo) -> bool {
+        let Tuple { protocol, source, destination } = session.original;
         match session.origin.initiator {
-            EndpointKind::Mapping | EndpointKind::Address => {
-                let (inside, remote) = (session.original.source, session.original.destination);
-                self.outbound_rule(inside.address, remote.address)
+            EndpointKind::Mapping | EndpointKind::Address | EndpointKind::Port => {
+                let is_elsewhere = |published: PublishedEndpoint| {
+                    published.uplink != session.uplink && self.admits_new(published.uplink)
+                };
+                self.outbound_rule(source.address, destination.address)
                     .is_some_and(|rule| self.has_alternative(rule, session.uplink))
+                    || self.forwards.published_endpoints(protocol, source).any(is_elsewhere)
             }
             EndpointKind::Outside | EndpointKind::Forward => {
                 self.has_other_open_uplink(session.uplink)
@@ -156,17 +163,30 @@ impl Translator {
     }
 
     /// Reports whether a session from inside over another uplink would use `uplink` if it began
-    /// now. A published server does not choose: its replies use the uplink of the request, and so
-    /// do the sessions that are related to the request.
+    /// now. The server of a forward that owns its ports does not choose: its replies use the uplink
+    /// of the request, and so do the sessions that are related to the request.
     fn prefers(&self, session: &SessionInfo, uplink: u8) -> bool {
         let tuple = session.original;
-        let initiator = session.origin.initiator;
-        session.uplink != uplink
-            && matches!(initiator, EndpointKind::Mapping | EndpointKind::Address)
-            && self.outbound_rule(tuple.source.address, tuple.destination.address).is_some_and(
-                |rule| self.preferred_uplink(rule, &tuple, session.uplink) == Some(uplink),
-            )
-            && !self.is_related_on(tuple, session.uplink, session.last_seen)
+        let Tuple { protocol, source, destination } = tuple;
+        let chooses = matches!(
+            session.origin.initiator,
+            EndpointKind::Mapping | EndpointKind::Address | EndpointKind::Port
+        );
+        if session.uplink == uplink
+            || !chooses
+            || self.is_related_on(tuple, session.uplink, session.last_seen)
+        {
+            return false;
+        }
+        let rule = self.outbound_rule(source.address, destination.address);
+        let chosen = rule.and_then(|rule| self.preferred_uplink(rule, &tuple, session.uplink));
+        let may_begin = |published: &PublishedEndpoint| {
+            (published.uplink == session.uplink || self.admits_new(published.uplink))
+                && !self.is_backup(published, chosen)
+        };
+        // An exposed host begins at its published address, wherever that is.
+        let published = self.preferred_endpoint(protocol, source, chosen, may_begin);
+        published.map(|published| published.uplink).or(chosen) == Some(uplink)
     }
 
     /// Reports whether an external address of a session is no longer configured.

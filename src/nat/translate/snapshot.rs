@@ -176,10 +176,13 @@ impl Translator {
             return Err(ImportError::MappingBehaviour);
         }
         self.hold_mappings(snapshot, uplink, now)?;
+        self.hold_ports(snapshot, uplink, now)?;
         let SessionSnapshot { original, reply, kind, state, idle, .. } = *snapshot;
         let (original_key, reply_key) = (Key::of(original), Key::of(reply));
         if kind.initiator.is_inside() {
             self.hosts.restore(original.source.address, now);
+        } else if kind == SessionKind::INBOUND {
+            self.inbound.restore(reply.source.address);
         }
         let accounting = snapshot.accounting.map_or(
             Accounting::starting(now),
@@ -264,6 +267,38 @@ impl Translator {
         }
         Ok(())
     }
+
+    /// Holds the ports of a snapshot. If one cannot be held, holds none of them and releases the
+    /// mappings of the snapshot.
+    fn hold_ports(
+        &self,
+        snapshot: &SessionSnapshot,
+        uplink: u8,
+        now: Tick,
+    ) -> Result<(), ImportError> {
+        let protocol = snapshot.original.protocol;
+        let ports: Vec<Endpoint> = held_ports(snapshot).collect();
+        for (held, port) in ports.iter().enumerate() {
+            if !self.mappings.hold(protocol, *port) {
+                for other in &ports[..held] {
+                    self.mappings.release_held(protocol, *other);
+                }
+                for mapping in snapshot.mappings.iter().flatten() {
+                    self.mappings.release(mapping.key(protocol, uplink), now);
+                }
+                return Err(ImportError::PortTaken);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the external endpoints whose ports a session holds without a mapping.
+fn held_ports(snapshot: &SessionSnapshot) -> impl Iterator<Item = Endpoint> {
+    let SessionSnapshot { original, reply, kind, .. } = *snapshot;
+    let initiator = (kind.initiator == EndpointKind::Port).then_some(reply.destination);
+    let responder = (kind.responder == EndpointKind::Port).then_some(original.destination);
+    initiator.into_iter().chain(responder)
 }
 
 /// External endpoint of each mapping and the endpoint that its session exchanges packets with.

@@ -112,6 +112,11 @@ impl Translator {
             .any(|other| *other != uplink && self.uplink_states.admission(*other) == AdmitNew::All)
     }
 
+    /// Reports whether an uplink admits new sessions of any endpoint.
+    pub(crate) fn admits_new(&self, uplink: u8) -> bool {
+        self.has_address(uplink) && self.uplink_states.admission(uplink) == AdmitNew::All
+    }
+
     /// Reports whether any uplink other than `uplink` admits new sessions.
     pub(crate) fn has_other_open_uplink(&self, uplink: u8) -> bool {
         let uplinks = 0..self.uplink_states.len() as u8;
@@ -126,7 +131,8 @@ impl Translator {
         !self.dynamic[usize::from(uplink)].is_empty()
     }
 
-    fn tier(&self, uplink: u8) -> u8 {
+    /// Returns the tier of an uplink.
+    pub(crate) fn tier(&self, uplink: u8) -> u8 {
         self.policy.uplinks[usize::from(uplink)].tier
     }
 

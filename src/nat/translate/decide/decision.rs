@@ -125,7 +125,9 @@ pub enum Path {
         external: ExternalEndpoint,
         /// New destination: the server of a forward. None: the inside endpoint of the mapping at
         /// the destination.
-        server: Option<Endpoint>,
+        ///
+        /// If another session has the resulting tuple, the new source gets another port.
+        server: Option<Server>,
     },
     /// From outside through a forward: the destination becomes the server.
     ///
@@ -133,7 +135,7 @@ pub enum Path {
     /// one.
     Forward {
         /// New destination.
-        server: Endpoint,
+        server: Server,
     },
     /// From outside over a dynamic mapping: the destination becomes the mapping's inside endpoint.
     Mapping {
@@ -148,11 +150,35 @@ pub enum Path {
     },
 }
 
+/// The server of a forward as the destination of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The server's endpoint.
+    pub endpoint: Endpoint,
+    /// True: the session holds the published port, so that no mapping gets the port meanwhile. Other
+    /// forwards own their ports, or yield them to mappings.
+    pub holds_port: bool,
+}
+
+/// The receiver of a packet to an external endpoint without a session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Receiver {
+    /// The server of a forward.
+    Server(Server),
+    /// The inside endpoint of the mapping there, if there is one.
+    Mapping,
+    /// The host.
+    Host,
+}
+
 /// External endpoint of an inside endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExternalEndpoint {
     /// The published endpoint of a forward.
     Published(Endpoint),
+    /// The published endpoint of a forward that shares its ports with mappings. The session holds
+    /// the port.
+    Port(Endpoint),
     /// An external address; the protocol has no ports.
     Address(Ipv4Addr),
     /// The external endpoint of a dynamic mapping: of the present one, or of a new one that the
@@ -239,9 +265,18 @@ impl ExternalEndpoint {
     pub(crate) fn kind(self) -> EndpointKind {
         match self {
             Self::Published(_) => EndpointKind::Forward,
+            Self::Port(_) => EndpointKind::Port,
             Self::Address(_) => EndpointKind::Address,
             Self::Mapping(_) => EndpointKind::Mapping,
         }
+    }
+}
+
+impl Server {
+    /// Returns the kind of the server's endpoint.
+    #[inline(always)]
+    pub(crate) fn kind(self) -> EndpointKind {
+        if self.holds_port { EndpointKind::Port } else { EndpointKind::Forward }
     }
 }
 
@@ -253,11 +288,13 @@ impl Opening {
                 SessionKind { initiator: external.kind(), responder: EndpointKind::Outside }
             }
             Path::Hairpin { external, server } => {
-                let responder =
-                    if server.is_some() { EndpointKind::Forward } else { EndpointKind::Mapping };
+                let responder = server.map_or(EndpointKind::Mapping, Server::kind);
                 SessionKind { initiator: external.kind(), responder }
             }
-            Path::Forward { .. } | Path::Midstream { .. } => SessionKind::FORWARD,
+            Path::Forward { server } => {
+                SessionKind { initiator: EndpointKind::Outside, responder: server.kind() }
+            }
+            Path::Midstream { .. } => SessionKind::FORWARD,
             Path::Mapping { .. } => SessionKind::INBOUND,
         }
     }

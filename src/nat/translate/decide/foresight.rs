@@ -40,13 +40,17 @@ impl Translator {
             Path::Outbound { external, remote } => {
                 self.reply_is_free(opening, remote, external, now)
             }
+            // To avoid a conflict, the sender's port can change; other protocols have no ports.
+            Path::Hairpin { server: Some(_), .. } if has_ports(protocol) => Ok(()),
             Path::Hairpin { external, server: Some(server) } => {
-                self.reply_is_free(opening, server, external, now)
+                self.reply_is_free(opening, server.endpoint, external, now)
             }
             Path::Hairpin { external, server: None } => {
                 // A new mapping has a port for which no filter exists yet.
                 let unknown_port = match external {
-                    ExternalEndpoint::Published(endpoint) => endpoint,
+                    ExternalEndpoint::Published(endpoint) | ExternalEndpoint::Port(endpoint) => {
+                        endpoint
+                    }
                     ExternalEndpoint::Address(address) | ExternalEndpoint::Mapping(address) => {
                         Endpoint::new(address, 0)
                     }
@@ -66,7 +70,8 @@ impl Translator {
             }
             // A client's source port can change to avoid a conflict; other protocols have no ports.
             Path::Forward { server } if !has_ports(protocol) => {
-                let reply = Tuple { protocol, source: server, destination: tuple.source };
+                let (source, destination) = (server.endpoint, tuple.source);
+                let reply = Tuple { protocol, source, destination };
                 self.is_free(reply, now)
             }
             Path::Forward { .. } | Path::Mapping { .. } | Path::Midstream { .. } => Ok(()),
@@ -100,7 +105,9 @@ impl Translator {
     fn present_endpoint(&self, opening: &Opening, external: ExternalEndpoint) -> Option<Endpoint> {
         let Tuple { protocol, source, destination } = opening.tuple;
         match external {
-            ExternalEndpoint::Published(endpoint) => Some(endpoint),
+            ExternalEndpoint::Published(endpoint) | ExternalEndpoint::Port(endpoint) => {
+                Some(endpoint)
+            }
             ExternalEndpoint::Address(address) => Some(Endpoint::new(address, 0)),
             ExternalEndpoint::Mapping(_) => {
                 let key = self.mappings.key(protocol, opening.uplink, source, destination);

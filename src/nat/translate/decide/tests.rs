@@ -10,7 +10,7 @@ use crate::nat::policy::rules::{
     Forward, ForwardProtocol, HashBy, NoNatRule, OutboundRule, Policy, Uplink,
 };
 use crate::nat::seed::Seed;
-use crate::packet::{ChecksumMode, QueryKind, TcpFlags, VecFrames, builder, parse};
+use crate::packet::{ChecksumMode, Endpoint, QueryKind, TcpFlags, VecFrames, builder, parse};
 use crate::time::Span;
 
 const ADDRESSES: [[u8; 4]; 9] = [
@@ -63,11 +63,12 @@ fn dependence() -> impl Strategy<Value = EndpointDependence> {
 
 prop_compose! {
     /// Two uplinks, the second of which may be the host's own, and one to three forwards, if any.
+    /// Some of them expose a whole address.
     fn setup()(
         mapping in dependence(),
         filtering in dependence(),
         (hairpin, outbound, bypass, owned, refresh) in any::<(bool, bool, bool, bool, bool)>(),
-        forwards in 0..5usize,
+        forwards in 0..8usize,
     ) -> (Limits, Policy) {
         let inside = "10.0.0.0/24".parse().expect("a prefix");
         let one = Policy::one_uplink(inside, ADDRESSES[2].into());
@@ -94,6 +95,13 @@ prop_compose! {
                 1 => both[..1].to_vec(),
                 2 => both,
                 3 => vec![forward(0, ForwardProtocol::Any, 0..=65535, 0)],
+                4 => vec![
+                    forward(0, ForwardProtocol::Any, 0..=65535, 0),
+                    forward(1, ForwardProtocol::Any, 0..=65535, 0),
+                    forward(0, ForwardProtocol::Tcp, 8080..=8080, 80),
+                ],
+                5 => vec![forward(1, ForwardProtocol::TcpUdp, 1..=65535, 1)],
+                6 => [&both[..], &[forward(1, ForwardProtocol::Any, 0..=65535, 0)]].concat(),
                 _ => [&both[..], &[forward(0, ForwardProtocol::Icmp, 0..=65535, 0)]].concat(),
             },
             outbound: if outbound {
@@ -215,7 +223,9 @@ fn check(
 fn fits(opening: &Opening, out: Tuple) -> bool {
     let Tuple { source, destination, .. } = opening.tuple;
     let is_external = |external| match external {
-        ExternalEndpoint::Published(endpoint) => out.source == endpoint,
+        ExternalEndpoint::Published(endpoint) | ExternalEndpoint::Port(endpoint) => {
+            out.source == endpoint
+        }
         ExternalEndpoint::Address(address) => out.source.address == address,
         ExternalEndpoint::Mapping(_) => {
             out.source.address == Ipv4Addr::from(ADDRESSES[2 + usize::from(opening.uplink)])
@@ -223,11 +233,21 @@ fn fits(opening: &Opening, out: Tuple) -> bool {
     };
     match opening.path {
         Path::Outbound { external, remote } => is_external(external) && out.destination == remote,
-        Path::Hairpin { external, server } => {
-            is_external(external) && server.is_none_or(|server| out.destination == server)
+        // The port may have changed to avoid a conflict.
+        Path::Hairpin { external, server: Some(server) } => {
+            let address = match external {
+                ExternalEndpoint::Published(endpoint) | ExternalEndpoint::Port(endpoint) => {
+                    out.source.address == endpoint.address
+                }
+                ExternalEndpoint::Address(_) | ExternalEndpoint::Mapping(_) => {
+                    is_external(external)
+                }
+            };
+            address && out.destination == server.endpoint
         }
+        Path::Hairpin { external, server: None } => is_external(external),
         Path::Forward { server } => {
-            out.source.address == source.address && out.destination == server
+            out.source.address == source.address && out.destination == server.endpoint
         }
         Path::Mapping { inside } => out.source == source && out.destination == inside,
         Path::Midstream { published } => out.source == published && out.destination == destination,

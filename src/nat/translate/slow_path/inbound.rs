@@ -3,12 +3,12 @@
 use crate::nat::context::WorkerContext;
 use crate::nat::table::InsertError;
 use crate::nat::table::key::Key;
-use crate::nat::table::session::NewSession;
+use crate::nat::table::session::{EndpointKind, NewSession, SessionKind};
 use crate::nat::translate::commit::{Unmatched, initial_match};
-use crate::nat::translate::decide::{Opening, has_ports};
+use crate::nat::translate::decide::{Opening, Server, has_ports};
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{Endpoint, Tuple};
+use crate::packet::Tuple;
 use crate::time::Tick;
 
 impl Translator {
@@ -21,6 +21,10 @@ impl Translator {
     ) -> Result<Verdict, DropReason> {
         let Tuple { protocol, source, destination } = miss.tuple;
         let borrowed = self.borrow_mapping(protocol, destination, source, miss.now)?;
+        if let Err(reason) = self.inbound.try_acquire(borrowed.inside.address) {
+            self.release_borrowed(miss.tuple, source, borrowed.mapping, miss.now);
+            return Err(reason);
+        }
         let reply = Tuple { protocol, source: borrowed.inside, destination: source };
         let idle = miss.now.since(borrowed.refreshed);
         let new = NewSession { idle, ..opening.session(reply) };
@@ -28,6 +32,7 @@ impl Translator {
             let hit = initial_match(&new);
             return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
         };
+        self.inbound.release(borrowed.inside.address);
         self.release_borrowed(miss.tuple, source, borrowed.mapping, miss.now);
         match error {
             InsertError::AlreadyExists => Ok(self.retry(context, miss)),
@@ -40,37 +45,53 @@ impl Translator {
     ///
     /// If the same client endpoint already talks to the same server endpoint (through another
     /// uplink or another published port), the session gets another source port. A tentative session
-    /// of the server ends, because the client's packet shows the uplink.
+    /// of the server ends, because the client's packet shows the uplink. If a forward shares the
+    /// published port with mappings, the session holds the port.
     #[inline(always)]
     pub(crate) fn open_forward(
         &self,
         context: &mut WorkerContext,
         mut miss: Unmatched<'_>,
         opening: &Opening,
-        server: Endpoint,
+        server: Server,
     ) -> Result<Verdict, DropReason> {
         let tuple = miss.tuple;
+        let holding = self.hold_published(tuple.protocol, tuple.destination, server);
+        let origin = SessionKind { initiator: EndpointKind::Outside, responder: holding.kind() };
         let mut client = tuple.source;
-        for _ in 0..CONFLICT_TRIES {
-            let reply = Tuple { protocol: tuple.protocol, source: server, destination: client };
-            let new = opening.session(reply);
-            match self.insert(context, &new, miss.first(), miss.now) {
-                Ok(()) => {
-                    let hit = initial_match(&new);
-                    return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
+        let error = 'tries: {
+            for _ in 0..CONFLICT_TRIES {
+                let (source, destination) = (server.endpoint, client);
+                let reply = Tuple { protocol: tuple.protocol, source, destination };
+                let new = NewSession { origin, ..opening.session(reply) };
+                match self.insert(context, &new, miss.first(), miss.now) {
+                    Ok(()) => {
+                        let hit = initial_match(&new);
+                        return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
+                    }
+                    Err(InsertError::ReplyConflict)
+                        if self.replace_tentative(new.reply, miss.now) => {}
+                    Err(InsertError::ReplyConflict) if has_ports(tuple.protocol) => {
+                        client.port = context.random_unprivileged_port();
+                    }
+                    Err(error) => break 'tries error,
                 }
-                Err(InsertError::AlreadyExists) => return Ok(self.retry(context, miss)),
-                Err(InsertError::Full) => {
-                    return self.forward_request_stateless(context, miss, opening.uplink, server);
-                }
-                Err(InsertError::ReplyConflict) if self.replace_tentative(new.reply, miss.now) => {}
-                Err(InsertError::ReplyConflict) if has_ports(tuple.protocol) => {
-                    client.port = context.random_unprivileged_port();
-                }
-                Err(InsertError::ReplyConflict) => return Err(DropReason::AddressConflict),
             }
+            InsertError::ReplyConflict
+        };
+        if holding.is_port() {
+            self.mappings.release_held(tuple.protocol, tuple.destination);
         }
-        Err(DropReason::PortsExhausted)
+        match error {
+            InsertError::AlreadyExists => Ok(self.retry(context, miss)),
+            InsertError::Full => {
+                self.forward_request_stateless(context, miss, opening.uplink, server.endpoint)
+            }
+            InsertError::ReplyConflict if has_ports(tuple.protocol) => {
+                Err(DropReason::PortsExhausted)
+            }
+            InsertError::ReplyConflict => Err(DropReason::AddressConflict),
+        }
     }
 
     /// Ends the tentative session that a server has opened with this tuple. Returns false if there

@@ -30,7 +30,10 @@ impl Translator {
         let bound = self.bind(context, miss.tuple, opening.uplink, external, miss.now);
         let binding = match (bound, external) {
             (Ok(binding), _) => binding,
-            (Err(_), ExternalEndpoint::Published(published)) => {
+            (
+                Err(_),
+                ExternalEndpoint::Published(published) | ExternalEndpoint::Port(published),
+            ) => {
                 return self.forward_reply_stateless(context, miss, published, opening.uplink);
             }
             (Err(reason), ExternalEndpoint::Address(_) | ExternalEndpoint::Mapping(_)) => {
@@ -38,9 +41,10 @@ impl Translator {
             }
         };
         match (self.open_bound(context, miss, &binding, remote, opening), external) {
-            (Err((DropReason::TableFull, miss)), ExternalEndpoint::Published(published)) => {
-                self.forward_reply_stateless(context, miss, published, opening.uplink)
-            }
+            (
+                Err((DropReason::TableFull, miss)),
+                ExternalEndpoint::Published(published) | ExternalEndpoint::Port(published),
+            ) => self.forward_reply_stateless(context, miss, published, opening.uplink),
             (outcome, _) => outcome.map_err(|(reason, _)| reason),
         }
     }
@@ -56,8 +60,8 @@ impl Translator {
         opening: &Opening,
     ) -> Result<Verdict, (DropReason, Unmatched<'a>)> {
         let protocol = miss.tuple.protocol;
-        let new =
-            opening.session(Tuple { protocol, source: target, destination: binding.external });
+        let reply = Tuple { protocol, source: target, destination: binding.external };
+        let new = NewSession { origin: binding.kind(), ..opening.session(reply) };
         let Err(error) = self.insert(context, &new, miss.first(), miss.now) else {
             let hit = initial_match(&new);
             return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
