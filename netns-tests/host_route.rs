@@ -45,7 +45,7 @@ fn start(site: &Site, keys: [&str; 2]) -> Result<NatBox> {
 }
 
 fn start_with(site: &Site, config: &BoxConfig) -> Result<NatBox> {
-    let text = format!("{}host: {{ default_route: follow }}\n", config.text());
+    let text = config.text().replace("host: { ", "host: { default_route: follow, ");
     crate::dns::start_box(&site.lab, host(site), "natbox1", &text)
 }
 
@@ -252,10 +252,8 @@ fn a_vpn_that_started_before_keeps_all_traffic_of_the_host() -> Result<()> {
 #[test]
 fn the_commands_of_plan_make_the_same_route_and_doctor_finds_no_fault() -> Result<()> {
     let (site, _outside) = site()?;
-    let config = site.three_legged_config().uplink(1, "tier: 2");
-    let keys = "host: { manage: false, default_route: follow }\n";
-    let text = format!("{}{keys}", config.text());
-    let natbox = crate::dns::start_box(&site.lab, host(&site), "natbox1", &text)?;
+    let config = site.three_legged_config().uplink(1, "tier: 2").unmanaged();
+    let natbox = start_with(&site, &config)?;
     let file = site.lab.directory().join("natbox1.yaml");
     let program = |arguments: &[&str]| {
         let mut command = host(&site).command(NATBOX);

@@ -1,9 +1,13 @@
 //! One box with a backup uplink: clients are led to it only while the lower tier is down.
 
-use anyhow::{Result, ensure};
-use natbox::lab::topology::ThreeLeggedPlan;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::programs::short;
+use anyhow::{Context as _, Result, ensure};
+use natbox::lab::capture::{Capture, ICMP};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, TopologyUplink};
+
+use super::programs::{SECRET_256, key, served, short};
 use super::start_box;
 use crate::failover::{health, set_router};
 use crate::lab::{Site, wait_for};
@@ -50,4 +54,54 @@ fn dns_names_a_backup_uplink_only_while_the_lower_tier_is_down() -> Result<()> {
     ensure!(natbox.status()?.dns.is_some_and(|dns| dns.usable == ["isp3"]));
     set_router(site.uplink(1), true)?;
     wait_until_led_to(&[1])
+}
+
+/// The server is reached over every uplink. The backup uplink carries neither an update nor an
+/// address in one while the lower tier lives.
+#[test]
+fn an_update_leaves_by_the_tier_in_use_and_has_its_addresses() -> Result<()> {
+    let site = Site::three_legged(ThreeLeggedPlan { uplinks: 2, ..PLAN })?;
+    let secret = site.lab.directory().join("secret");
+    std::fs::write(&secret, format!("{SECRET_256}\n"))?;
+    let keys = key("k256", "hmac-sha256", SECRET_256);
+    let _named = served(&site.lab, site.client(), &keys, "key k256")?;
+    // The host's own default route uses the backup.
+    let (backup, first) = (site.uplink(0), site.uplink(1));
+    let config = site
+        .three_legged_config()
+        .uplink(0, &format!("tier: 2, {}", health(&format!("ping: {}", backup.gateway))))
+        .uplink(1, &health(&format!("ping: {}", first.gateway)));
+    let text = format!(
+        "{}dns: {{ zone: example.org, names: [{{ name: www }}], listen: false, \
+         update: {{ server: {}, key: k256, secret_file: \"{}\" }} }}\n",
+        config.text(),
+        CLIENTS[3],
+        secret.display()
+    );
+    let sessions = Arc::new(AtomicU64::new(0));
+    let (counter, sender) = (sessions.clone(), backup.sender);
+    let capture = Capture::start(&backup.provider, move |frame| {
+        let is_session = frame.ipv4().is_some_and(|packet| packet.protocol() != ICMP);
+        if frame.sender() == sender && is_session {
+            // Relaxed: the capture has ended when the count is read.
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    })?;
+    let mut natbox = start_box(&site.lab, &first.natbox, "natbox1", &text)?;
+    let mut wait_until_zone_has = |uplink: &TopologyUplink| {
+        let wanted = [uplink.published.to_string()];
+        wait_for("the zone to follow", || {
+            let found = short(site.client(), CLIENTS[3], &["www.example.org", "A"])?;
+            Ok((found == wanted).then_some(()))
+        })
+        .with_context(|| natbox.process().log())
+    };
+    wait_until_zone_has(first)?;
+    drop(capture);
+    let carried = sessions.load(Ordering::Relaxed);
+    ensure!(carried == 0, "{carried} packets over the backup uplink");
+    set_router(first, false)?;
+    wait_until_zone_has(backup)?;
+    set_router(first, true)?;
+    wait_until_zone_has(first)
 }
