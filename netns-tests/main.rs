@@ -31,6 +31,7 @@
 //! | `host_assigned_address` | the published address is assigned to the host: the host keeps other traffic |
 //! | `host_firewall` | rules of other programs that drop packets show in the status while they are there |
 //! | `host` | routes, rules, sysctls, proxy ARP: set, kept and restored; no traffic avoids NAT |
+//! | `host_services` | services of the host itself, published; nothing of the inside leaves a line untranslated |
 //! | `other_programs` | others remove rules, routes and settings, or add rules first: natbox repairs |
 //! | `kernel_errors` | ICMP errors written by kernels: of servers, of routers, of the box's host |
 //! | `malformed` | malformed packets are dropped and counted, and the box continues |
@@ -63,6 +64,7 @@ mod host;
 mod host_assigned_address;
 mod host_firewall;
 mod host_route;
+mod host_services;
 mod inside_legs;
 mod integrity;
 mod interface_changes;

@@ -1,7 +1,7 @@
 //! Reads a configuration file, or a text, into a checked configuration.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
 use super::checks;
@@ -37,10 +37,15 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Problems> {
     let read = fs::File::open(path)
         .and_then(|file| file.take(tree::MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
-        return Err(unreadable(
-            error.to_string(),
-            "check the path after --config and its permissions",
-        ));
+        let kinds = [
+            (ErrorKind::NotFound, "correct the path after --config"),
+            (ErrorKind::PermissionDenied, "run natbox as root, or let this user read the file"),
+            (ErrorKind::IsADirectory, "write the path of a file after --config"),
+        ];
+        let known = kinds.iter().find(|(kind, _)| *kind == error.kind());
+        let advice =
+            known.map_or("check the path after --config and its permissions", |(_, advice)| advice);
+        return Err(unreadable(error.to_string(), advice));
     }
     match String::from_utf8(bytes) {
         Ok(text) => parse(&file_name, &text),

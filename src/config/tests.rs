@@ -1,9 +1,11 @@
 //! Whole files: shipped files, bad files with their exact messages, mutated files, and files
 //! printed and read again.
 
+mod advice;
 mod dns;
 mod inside;
 mod json_schema;
+mod keywords;
 mod properties;
 
 use std::fmt::Write as _;
@@ -306,15 +308,15 @@ fn bad_files_are_refused_with_exact_messages() {
             "f.yaml:3:30: tun.workers: found `0`, wanted `auto` or a number of threads from 1 to 256; raise it",
             "f.yaml:3:37: tun.io: found `urng`, wanted one of `auto`, `uring`, `poll`; did you mean `uring`?",
             "f.yaml:3:52: tun.offload: found `tso+`, wanted one of `auto`, `tso+uso`, `tso`, `checksum`, `none`; did you mean `tso`?",
-            "f.yaml:3:69: tun.busy_poll: found `2ms`, wanted a duration from 0 to 1ms, such as 30s, 2h4m or 50us; shorten it",
+            "f.yaml:3:69: tun.busy_poll: found `2ms`, wanted a duration from 0 to 1ms, such as 50us; shorten it",
         ]),
         (with("timeouts: { udp: 5, icmp: 0, tcp_syn: 25d }\nlimits: { sessions: 0, sessions_per_host: 4m, fragments: 2M }\nnat: { ports: 0-100, mss_clamp: 50 }\nadmin: { socket: here.sock, http: localhost:80 }\nname: -x"), &[
-            "f.yaml:3:18: timeouts.udp: found `5`, wanted a duration from 1s to 24d, such as 30s, 2h4m or 50us; add a unit: s for seconds, ms for milliseconds",
-            "f.yaml:3:27: timeouts.icmp: found `0`, wanted a duration from 1s to 24d, such as 30s, 2h4m or 50us; lengthen it",
-            "f.yaml:3:39: timeouts.tcp_syn: found `25d`, wanted a duration from 1s to 24d, such as 30s, 2h4m or 50us; shorten it",
+            "f.yaml:3:18: timeouts.udp: found `5`, wanted a duration from 1s to 24d, such as 30s or 2h4m; add a unit: s for seconds, ms for milliseconds",
+            "f.yaml:3:27: timeouts.icmp: found `0`, wanted a duration from 1s to 24d, such as 30s or 2h4m; lengthen it",
+            "f.yaml:3:39: timeouts.tcp_syn: found `25d`, wanted a duration from 1s to 24d, such as 30s or 2h4m; shorten it",
             "f.yaml:4:21: limits.sessions: found `0`, wanted a count from 1 to 512000000, such as 4096, 64k or 4M; raise it",
             "f.yaml:4:43: limits.sessions_per_host: found `4m`, wanted a count from 0 to 512000000, such as 4096, 64k or 4M; `k` is thousand, `M` is million",
-            "f.yaml:4:58: limits.fragments: found `2M`, wanted a count from 1 to 1000000, such as 4096, 64k or 4M; lower it",
+            "f.yaml:4:58: limits.fragments: found `2M`, wanted a count from 1 to 1000000, such as 4096 or 64k; lower it",
             "f.yaml:5:15: nat.ports: found `0-100`, wanted a port or a range of ports such as 80 or 8000-8099, from 1 to 65535; port 0 cannot be used",
             "f.yaml:5:33: nat.mss_clamp: found `50`, wanted `auto`, `off` or a number of bytes from 88 to 65495; raise it",
             "f.yaml:6:18: admin.socket: found `here.sock`, wanted an absolute path of at most 107 bytes; write it from the root, such as /run/natbox/natbox1.sock",
@@ -384,7 +386,7 @@ fn bad_files_are_refused_with_exact_messages() {
         ]),
         // Health, and addresses that follow their interface.
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { interval: 10ms, tcp: ['192.0.2.1', 192.0.2.1:1-2], http: [ftp://a/, 'http://[::1]/', 'https://u:p@a/'] }, on_failure: die"), &[
-            "f.yaml:2:77: uplinks[0].health.interval: found `10ms`, wanted a duration from 100ms to 1h, such as 30s, 2h4m or 50us; lengthen it",
+            "f.yaml:2:77: uplinks[0].health.interval: found `10ms`, wanted a duration from 100ms to 1h, such as 100ms or 30s; lengthen it",
             "f.yaml:2:89: uplinks[0].health.tcp[0]: found `192.0.2.1`, wanted an IPv4 address with a port such as 192.0.2.53:53; add `:` and the port",
             "f.yaml:2:102: uplinks[0].health.tcp[1]: found `192.0.2.1:1-2`, wanted an IPv4 address with a port such as 192.0.2.53:53; choose one port",
             "f.yaml:2:125: uplinks[0].health.http[0]: found `ftp://a/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; begin it with http:// or https://",
@@ -395,7 +397,7 @@ fn bad_files_are_refused_with_exact_messages() {
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { http: ['http://127.0.0.1/', 'http://localhost:80/', 'http://0xe0000001/'] }"), &[
             "f.yaml:2:74: uplinks[0].health.http[0]: found `http://127.0.0.1/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; loopback addresses cannot be used here",
             "f.yaml:2:95: uplinks[0].health.http[1]: found `http://localhost:80/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; name a host beyond the uplink",
-            "f.yaml:2:119: uplinks[0].health.http[2]: found `http://0xe0000001/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; multicast addresses cannot be used here",
+            "f.yaml:2:119: uplinks[0].health.http[2]: found `http://0xe0000001/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; write the address as four numbers from 0 to 255, without leading zeros",
         ]),
         // Targets on the box or on its private network.
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { ping: [203.0.113.10, 203.0.113.9], tcp: ['10.0.0.5:80'], http: ['http://203.0.113.10:8080/x', 'https://10.0.0.7/', 'http://0xa000008/'] }"), &[
@@ -403,7 +405,7 @@ fn bad_files_are_refused_with_exact_messages() {
             "f.yaml:2:108: uplinks[0].health.tcp[0]: found 10.0.0.5, which lies in the inside prefix 10.0.0.0/24, wanted a target beyond the uplink; probe the provider's router, or a host beyond it",
             "f.yaml:2:131: uplinks[0].health.http[0]: found 203.0.113.10, which is an address of this box (uplinks[0].addresses[0]), wanted a target beyond the uplink; probe the provider's router, or a host beyond it",
             "f.yaml:2:161: uplinks[0].health.http[1]: found 10.0.0.7, which lies in the inside prefix 10.0.0.0/24, wanted a target beyond the uplink; probe the provider's router, or a host beyond it",
-            "f.yaml:2:182: uplinks[0].health.http[2]: found 10.0.0.8, which lies in the inside prefix 10.0.0.0/24, wanted a target beyond the uplink; probe the provider's router, or a host beyond it",
+            "f.yaml:2:182: uplinks[0].health.http[2]: found `http://0xa000008/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; write the address as four numbers from 0 to 255, without leading zeros",
         ]),
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: {}"), &[
             "f.yaml:2:65: uplinks[0].health: found a mapping, wanted at least one target: `ping`, `tcp` or `http`; add `ping: [203.0.113.254]` with an address beyond the uplink",
@@ -469,7 +471,7 @@ fn an_unreadable_file_is_one_problem() {
     let missing = message(&directory.path().join("missing.yaml"));
     assert_eq!(
         missing,
-        "D/missing.yaml: found No such file or directory (os error 2), wanted a readable YAML file; check the path after --config and its permissions"
+        "D/missing.yaml: found No such file or directory (os error 2), wanted a readable YAML file; correct the path after --config"
     );
     assert!(message(directory.path()).starts_with("D: found Is a directory"));
     assert_eq!(

@@ -1,6 +1,7 @@
 //! The subsystem that keeps the host, the translator and the uplinks' states in step.
 //!
 //! ```text
+//!   a reload                ─▶ host: settings of the new configuration
 //!   link or address changes ─▶ host: set again what the kernel dropped
 //!   rules or routes change,
 //!   or a second has passed   ─▶ host: set again what another program removed
@@ -53,6 +54,8 @@ pub(super) struct Parts {
 pub(super) enum HostEvent {
     /// The kernel reports a change.
     Change(HostChange),
+    /// A reload has changed the configuration.
+    Reloaded,
     /// Time to read the ports at which the host's programs listen.
     ReadListeningPorts,
     /// Time to look for changes that the kernel does not report.
@@ -217,6 +220,7 @@ impl Subsystem for HostReconciler {
     async fn next(&mut self) -> HostEvent {
         tokio::select! {
             change = self.links.next() => HostEvent::Change(change),
+            () = self.parts.reloader.reloaded() => HostEvent::Reloaded,
             _ = self.listening_ports.tick() => HostEvent::ReadListeningPorts,
             _ = self.looks.tick() => HostEvent::Look,
         }
@@ -227,6 +231,10 @@ impl Subsystem for HostReconciler {
             HostEvent::ReadListeningPorts => {
                 self.exclude_listening_ports();
                 None
+            }
+            HostEvent::Reloaded => {
+                self.host.set_config(self.parts.reloader.file_config());
+                Some(LookCause::Interfaces)
             }
             HostEvent::Look => self.has_drifted().await.then_some(LookCause::Time),
             HostEvent::Change(HostChange::Addresses) => Some(LookCause::Interfaces),

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::events::Events;
 use super::settings;
@@ -59,6 +59,8 @@ pub(super) struct Reloader {
     /// Configuration as the file has it.
     file_config: RefCell<Config>,
     host: RefCell<HostState>,
+    /// Wakes the reconciler after a reload.
+    reloaded: Notify,
     /// See [`settings::policy`].
     dns: Vec<Option<u16>>,
     routing_ids: Cell<RoutingIds>,
@@ -95,6 +97,7 @@ impl Reloader {
             path: path.to_owned(),
             file_config: RefCell::new(file_config.clone()),
             host: RefCell::new(HostState::new(host.config(), host.facts())),
+            reloaded: Notify::new(),
             dns,
             routing_ids: Cell::new(host.routing_ids()),
             engine,
@@ -111,6 +114,12 @@ impl Reloader {
         let now = self.policy();
         // Most changes of a host concern no packet, and a walk through all sessions takes time.
         if before == now { 0 } else { self.change_policy(now).await }
+    }
+
+    /// Waits for the next reload that has changed the configuration. The settings of the host
+    /// depend on it.
+    pub(super) async fn reloaded(&self) {
+        self.reloaded.notified().await;
     }
 
     /// Returns the configuration in use, as the file has it.
@@ -177,6 +186,7 @@ impl Reloader {
         let mut sessions_ended = 0;
         if !changed.is_empty() {
             self.file_config.replace(new);
+            self.reloaded.notify_one();
             sessions_ended = self.change_policy(self.policy()).await;
             self.update_uplinks();
         }

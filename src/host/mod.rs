@@ -19,6 +19,7 @@
 //!   C→S  out of TUN ─ main table: connected route ─▶ lan0
 //!   S→C  in by lan0 ─ rule iif lan0 ─ table inside: throw for inside prefixes, all else → TUN ─▶ natbox
 //!   G→C  out of TUN ─ rule iif TUN from G ─ table uplink: default via its gateway ─▶ wan0
+//!   S→C  from a service of the host ─ rule iif lo from the inside ─ table host: → TUN ─▶ natbox
 //!   the kernel's ICMP error about C→S or G→C, from the TUN's address ─ rule from it ─ TUN ─▶ natbox
 //! ```
 //!

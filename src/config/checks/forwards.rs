@@ -243,8 +243,20 @@ fn check_target_inside(
         None if inside.may_hold(address.into()) => {}
         None => {
             let wanted = format!("an address within {}", inside.known_prefixes());
-            let advice = format!("correct it, or add its prefix to `{}`", inside.prefixes_key());
-            checker.diagnostics.report(&to.location, address.to_string(), wanted, advice);
+            let mut external = checker.external_addresses();
+            let (found, advice) = match external.find(|known| known.contains(&address)) {
+                Some(known) => (
+                    format!("{address}, which is an address of this box ({})", known.location.key),
+                    "write the server's address, or for a service of the box itself the address \
+                     that the box has on the inside interface"
+                        .into(),
+                ),
+                None => (
+                    address.to_string(),
+                    format!("correct it, or add its prefix to `{}`", inside.prefixes_key()),
+                ),
+            };
+            checker.diagnostics.report(&to.location, found, wanted, advice);
         }
         Some(prefix)
             if prefix.prefix_len() < 31

@@ -179,6 +179,11 @@ fn check_targets(inside: &InsideLegs<'_>, checker: &Checker<'_>) {
     let advice = "probe the provider's router, or a host beyond it";
     let health = checker.uplinks().iter().filter_map(|uplink| uplink.health.given());
     for target in health.flat_map(|health| health.target_addresses()) {
+        if target.value.is_link_local() {
+            let found = format!("{}, which no router forwards (link-local)", target.value);
+            checker.diagnostics.report(&target.location, found, wanted, advice);
+            continue;
+        }
         let mut own = checker.external_addresses();
         if let Some(own) = own.find(|addresses| addresses.contains(&target.value)) {
             let found =

@@ -69,18 +69,34 @@ fn value(value: &TypeInfo) -> Vec<(String, Document)> {
             let either = [self::value(item), list(item, 1, *most)].map(Document::Mapping);
             vec![("anyOf".to_owned(), Document::List(either.into()))]
         }
-        TypeShape::List { item, least, most } => {
+        TypeShape::List { item, least, most, instead } => {
             let list = list(item, *least, *most);
             // A single value stands for a list of itself, where the list may not be empty.
             match (&item.shape, least) {
                 (TypeShape::Scalar(single), 1..) => {
-                    let either = vec![Document::Mapping(list), single.clone()];
+                    let mut either = vec![Document::Mapping(list), single.clone()];
+                    either.extend(words(instead));
                     vec![("anyOf".to_owned(), Document::List(either))]
                 }
                 _ => list,
             }
         }
     }
+}
+
+/// Returns the constraints of a word that stands for a whole list: alone, or as its only item.
+fn words(words: &[&'static str]) -> Vec<Document> {
+    if words.is_empty() {
+        return Vec::new();
+    }
+    let word = Document::mapping([("enum", Document::texts(words.iter().copied()))]);
+    let sole = Document::mapping([
+        ("type", "array".into()),
+        ("items", word.clone()),
+        ("minItems", Document::Number(1)),
+        ("maxItems", Document::Number(1)),
+    ]);
+    vec![word, sole]
 }
 
 fn list(item: &TypeInfo, least: usize, most: usize) -> Vec<(String, Document)> {

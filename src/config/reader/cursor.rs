@@ -234,14 +234,6 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Returns the text of a plain scalar.
-    pub(crate) fn word(&self) -> Option<&'t str> {
-        match &self.node.value {
-            Value::Plain(text) => Some(text),
-            Value::Quoted(_) | Value::Null | Value::List(_) | Value::Mapping(_) => None,
-        }
-    }
-
     /// Returns the text of a scalar, quoted or not.
     pub(crate) fn scalar(&self) -> Option<&'t str> {
         match &self.node.value {

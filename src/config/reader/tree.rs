@@ -137,8 +137,16 @@ impl Refusal {
         Self { position, found: found.into(), wanted: wanted.into(), advice: advice.into() }
     }
 
+    fn too_deep(position: Position) -> Self {
+        let found = format!("more than {MAX_DEPTH} levels of nesting");
+        Self::new(position, &found, "fewer", "compare with `natbox config --reference`")
+    }
+
     fn syntax(error: &ScanError, text: &str) -> Self {
         let position = Position::from(error.marker());
+        if error.info().contains("recursion limit") {
+            return Self::too_deep(position);
+        }
         let line = text.lines().nth(position.line.saturating_sub(1)).unwrap_or_default();
         let advice = if line
             .chars()
@@ -249,13 +257,7 @@ impl Builder {
             ));
         }
         if self.open.len() == MAX_DEPTH {
-            let found = format!("more than {MAX_DEPTH} levels of nesting");
-            return Err(Refusal::new(
-                position,
-                &found,
-                "fewer",
-                "compare with `natbox config --reference`",
-            ));
+            return Err(Refusal::too_deep(position));
         }
         self.open.push(collection);
         Ok(())

@@ -72,6 +72,8 @@ pub(in crate::config) enum TypeShape {
         least: usize,
         /// Maximum number of items.
         most: usize,
+        /// Words that stand for a whole list.
+        instead: &'static [&'static str],
     },
     /// A mapping, or a list of such mappings.
     OneOrMore {

@@ -59,7 +59,7 @@ section! {
             .example("203.0.113.10"),
         /// The server. With a range of ports, the port here is that of the first one, and the rest
         /// keep their offset. Without a port the server has the published ports. The address lies
-        /// in an inside prefix.
+        /// in an inside prefix. The own address of the box there publishes a service of the box.
         pub to: Required<ForwardTarget> = network::target()
             .required("the server", "add `to: ADDRESS:PORT`, such as `to: 10.0.0.101:80`")
             .example("10.0.0.101:80"),

@@ -181,7 +181,7 @@ fn web_target() -> Format<WebTarget> {
         parse: parse_web_target,
         emit: |WebTarget(page)| Document::text(page),
         name: "address of a page",
-        constraint: || pattern("^[hH][tT][tT][pP][sS]?:"),
+        constraint: || pattern("^[hH][tT][tT][pP][sS]?://[^\\s#]+$"),
         free_text: false,
     }
 }
@@ -190,6 +190,10 @@ fn parse_web_target(text: &str) -> Result<WebTarget, ValueError> {
     const WANTED: &str =
         "the address of a page such as https://example.org/ or http://192.0.2.80/alive";
     let error = |advice| ValueError::new(WANTED, advice);
+    // The URL parser leaves them out.
+    if text.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+        return Err(error("leave out the blanks"));
+    }
     let url: reqwest::Url = text.parse().map_err(|_| error("begin it with http:// or https://"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(error("begin it with http:// or https://"));
@@ -197,12 +201,21 @@ fn parse_web_target(text: &str) -> Result<WebTarget, ValueError> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(error("leave out the user and the password"));
     }
+    if url.fragment().is_some() {
+        return Err(error("leave out `#` and what follows: no server gets it"));
+    }
+    if url.port() == Some(0) {
+        return Err(error("choose a port from 1 to 65535"));
+    }
     match url.host_str() {
         Some(host) if host.starts_with('[') => {
             Err(error("natbox probes IPv4 only: write a name or an IPv4 address"))
         }
         Some("localhost") => Err(error("name a host beyond the uplink")),
-        // The URL parser writes every form of an address as four plain numbers.
+        // The URL parser writes every form of an address as four plain numbers, such as 1.2.3.
+        Some(host) if host.parse::<Ipv4Addr>().is_ok() && !text.contains(host) => {
+            Err(error("write the address as four numbers from 0 to 255, without leading zeros"))
+        }
         Some(host) if host.parse::<Ipv4Addr>().is_ok() => {
             network::address().parse(host).map_err(|error| error.wanting(WANTED))?;
             Ok(WebTarget(url))

@@ -6,8 +6,8 @@ use crate::config::reader::cursor::Cursor;
 use crate::config::schema::{TypeInfo, TypeShape, ValueType, ValueTypeExt as _, absent, section};
 use crate::config::types::network::PortRange;
 use crate::config::types::{
-    Format, Items, Scalar, any_of, boolean, config_enum, integer, network, number, pattern, some,
-    word,
+    Format, Items, Scalar, any_of, boolean, config_enum, integer, network, number, some, word,
+    words,
 };
 
 section! {
@@ -182,7 +182,7 @@ fn mss_clamp() -> Format<MssClamp> {
             MssClamp::To(bytes) => u32::from(*bytes).into(),
         },
         name: "`auto`, `off` or number of bytes from 88 to 65495",
-        constraint: || any_of([pattern("^(auto|off)$"), integer(&(88..=65495))]),
+        constraint: || any_of([words(&["auto", "off"]), integer(&(88..=65495))]),
         free_text: false,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::problem::ValueError;
 use crate::config::schema::{ValueTypeExt as _, absent, section};
 use crate::config::types::{
-    Format, Scalar as _, any_of, config_enum, duration, integer, network, number, pattern, word,
+    Format, Scalar as _, any_of, config_enum, duration, integer, network, number, word, words,
 };
 
 section! {
@@ -50,7 +50,7 @@ fn workers() -> Format<Workers> {
             Workers::Count(number) => u32::from(*number).into(),
         },
         name: "`auto` or number from 1 to 256",
-        constraint: || any_of([pattern("^auto$"), integer(&(1..=256))]),
+        constraint: || any_of([words(&["auto"]), integer(&(1..=256))]),
         free_text: false,
     }
 }

@@ -7,7 +7,7 @@ use crate::config::reader::cursor::{Cursor, Located};
 use crate::config::schema::{
     Required, TypeInfo, TypeShape, Unresolved, ValueType, ValueTypeExt as _, mapping, section,
 };
-use crate::config::types::{Items, any_of, config_enum, names, network, number, some, word};
+use crate::config::types::{Items, config_enum, names, network, number, some, word};
 
 use super::health::{FileHealth, Health};
 
@@ -182,7 +182,7 @@ impl ValueType for AddressesOrWord {
 
     fn read(&self, cursor: &Cursor<'_>) -> Option<ExternalAddresses> {
         let is_word =
-            |item: &Cursor<'_>| item.word().is_some_and(|word| Self::FOLLOWED.contains(&word));
+            |item: &Cursor<'_>| item.scalar().is_some_and(|word| Self::FOLLOWED.contains(&word));
         if let Some(item) = cursor.sole_item().filter(is_word) {
             let unspecified = item.locate(vec![Ipv4Addr::UNSPECIFIED]);
             let ranges = Items { readable: vec![unspecified], complete: true };
@@ -199,13 +199,10 @@ impl ValueType for AddressesOrWord {
     }
 
     fn describe(&self) -> TypeInfo {
-        let words = Document::mapping([("enum", Document::texts(Self::FOLLOWED))]);
         let mut info = Self::list().describe();
         info.name = format!("`interface`, `dhcp` or {}", info.name);
-        if let TypeShape::List { item, .. } = &mut info.shape
-            && let TypeShape::Scalar(address) = &mut item.shape
-        {
-            *address = any_of([words, address.clone()]);
+        if let TypeShape::List { instead, .. } = &mut info.shape {
+            *instead = &Self::FOLLOWED;
         }
         info
     }

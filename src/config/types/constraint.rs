@@ -9,14 +9,23 @@ pub(in crate::config) fn pattern(regex: &str) -> Document {
     Document::mapping([("type", "string".into()), ("pattern", regex.into())])
 }
 
-/// Returns the constraint of a whole number within a range.
+/// Returns the constraint of a choice of words.
+pub(in crate::config) fn words(words: &[&str]) -> Document {
+    Document::mapping([("enum", Document::texts(words.iter().copied()))])
+}
+
+/// Returns the constraint of a whole number within a range. In quotes it may have any size.
 pub(in crate::config) fn integer(range: &RangeInclusive<u32>) -> Document {
-    Document::mapping([
+    let number = Document::mapping([
         ("type", "integer".into()),
         ("minimum", (*range.start()).into()),
         ("maximum", (*range.end()).into()),
-    ])
+    ]);
+    any_of([number, pattern(DIGITS)])
 }
+
+/// A number without zeros in front.
+const DIGITS: &str = "^(0|[1-9][0-9]{0,17})$";
 
 /// Returns the constraint of a value that meets one of several.
 pub(in crate::config) fn any_of(constraints: impl IntoIterator<Item = Document>) -> Document {

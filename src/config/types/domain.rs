@@ -7,7 +7,14 @@ use crate::config::problem::ValueError;
 use crate::dns::Name;
 
 use super::constraint::pattern;
+use super::numbers::plain_digits;
 use super::scalar::Format;
+
+macro_rules! label {
+    () => {
+        "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+    };
+}
 
 /// Port of a name server.
 pub(in crate::config) const DNS_PORT: u16 = 53;
@@ -15,7 +22,7 @@ pub(in crate::config) const DNS_PORT: u16 = 53;
 /// Returns the type of a domain name. It is absolute, whether it ends in a dot or not.
 pub(in crate::config) fn domain() -> Format<Name> {
     Format::text("domain name", parse_domain, |name| Document::Text(without_dot(name)))
-        .bounded(|| pattern("^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*[.]?$"))
+        .bounded(|| pattern(concat!("^(?![0-9.]+$)", label!(), "([.]", label!(), ")*[.]?$")))
 }
 
 /// Returns the type of a name within a zone whose own name is left out, or `@` for the zone itself.
@@ -25,7 +32,7 @@ pub(in crate::config) fn relative() -> Format<Name> {
         _ => Document::Text(without_dot(name)),
     };
     Format::text("name without the zone's own, or `@`", parse_relative, emit)
-        .bounded(|| pattern("^(@|[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*)$"))
+        .bounded(|| pattern(concat!("^(@|", label!(), "([.]", label!(), ")*)$")))
 }
 
 /// Returns the type of a mail address as the SOA record has it: the part before the `@` is one
@@ -41,7 +48,7 @@ pub(in crate::config) fn mailbox() -> Format<Name> {
 /// Returns the type of the address of a name server, with a port or without.
 pub(in crate::config) fn name_server() -> Format<SocketAddr> {
     Format::new("`ADDRESS` or `ADDRESS:PORT`", parse_name_server, || {
-        pattern("^[0-9a-fA-F.:\\[\\]]+$")
+        pattern("^[0-9]{1,3}([.][0-9]{1,3}){3}(:[1-9][0-9]{0,4})?$")
     })
 }
 
@@ -122,14 +129,18 @@ fn parse_mailbox(text: &str) -> Result<Name, ValueError> {
 fn parse_name_server(text: &str) -> Result<SocketAddr, ValueError> {
     let address =
         text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, DNS_PORT)));
-    address.filter(|address| address.port() > 0 && !address.ip().is_unspecified()).ok_or_else(
-        || {
-            ValueError::new(
-                "ADDRESS or ADDRESS:PORT such as 192.0.2.53",
-                "write the address itself: names cannot be looked up before there is DNS",
-            )
-        },
-    )
+    let zero_in_front = text.rsplit_once(':').is_some_and(|(_, port)| plain_digits(port).is_none());
+    let advice = match address {
+        None => "write the address itself: names cannot be looked up before there is DNS",
+        Some(address) if address.is_ipv6() => {
+            "write an IPv4 address: natbox sends updates over an uplink, by IPv4"
+        }
+        Some(address) if address.ip().is_unspecified() => "write the address of the server",
+        Some(address) if address.port() == 0 => "choose a port from 1 to 65535",
+        Some(_) if zero_in_front => "leave out the zeros in front of the port",
+        Some(address) => return Ok(address),
+    };
+    Err(ValueError::new("ADDRESS or ADDRESS:PORT such as 192.0.2.53", advice))
 }
 
 const WANTED_DOMAIN: &str = "a domain name such as example.org";

@@ -78,7 +78,7 @@ impl<T: ValueType> ValueType for List<T> {
         if item.name.starts_with('`') {
             name.push_str(&format!(", each {}", item.name));
         }
-        let shape = TypeShape::List { item: Box::new(item), least, most: self.most };
+        let shape = TypeShape::List { item: Box::new(item), least, most: self.most, instead: &[] };
         TypeInfo { name, words: Vec::new(), shape }
     }
 }

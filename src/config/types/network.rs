@@ -9,7 +9,7 @@ use crate::config::document::Document;
 use crate::config::problem::ValueError;
 
 use super::constraint::{any_of, integer, pattern};
-use super::numbers::digits;
+use super::numbers::plain_digits;
 use super::scalar::{Format, shown};
 
 /// An inclusive, non-empty range of ports.
@@ -80,7 +80,7 @@ pub(in crate::config) fn addresses() -> Format<Vec<Ipv4Addr>> {
         name: "`a.b.c.d`, `a.b.c.d-e` or `a.b.c.0/28`",
         constraint: || {
             const LAST: &str = concat!("(", ipv4!(), "|", octet!(), ")");
-            pattern(&format!(concat!("^", ipv4!(), "(-{}|/[1-3]?[0-9])?$"), LAST))
+            pattern(&format!(concat!("^", ipv4!(), "(-{}|/(3[0-2]|[12]?[0-9]))?$"), LAST))
         },
         free_text: false,
     }
@@ -109,7 +109,10 @@ pub(in crate::config) fn ports() -> Format<PortRange> {
         },
         name: "port or range of ports from 1 to 65535",
         constraint: || {
-            any_of([integer(&(1..=u16::MAX.into())), pattern("^[0-9]{1,5}(-[0-9]{1,5})?$")])
+            any_of([
+                integer(&(1..=u16::MAX.into())),
+                pattern("^[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?$"),
+            ])
         },
         free_text: false,
     }
@@ -117,32 +120,32 @@ pub(in crate::config) fn ports() -> Format<PortRange> {
 
 /// Returns the type of the server of a forward, with the port or ports if they are given.
 pub(in crate::config) fn target() -> Format<ForwardTarget> {
-    let constraint = || pattern(concat!("^", ipv4!(), "(:[0-9]{1,5}(-[0-9]{1,5})?)?$"));
+    let constraint = || pattern(concat!("^", ipv4!(), "(:[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?)?$"));
     Format::new("`ADDRESS` or `ADDRESS:PORT`", parse_target, constraint)
 }
 
 /// Returns the type of a host's address with a port.
 pub(in crate::config) fn endpoint() -> Format<SocketAddrV4> {
-    let constraint = || pattern(concat!("^", ipv4!(), ":[0-9]{1,5}$"));
+    let constraint = || pattern(concat!("^", ipv4!(), ":[1-9][0-9]{0,4}$"));
     Format::new("`ADDRESS:PORT`", parse_endpoint, constraint)
 }
 
 /// Returns the type of an interface name as the kernel allows it.
 pub(in crate::config) fn interface() -> Format<String> {
     Format::text("interface name of 1 to 15 bytes", parse_interface, shown)
-        .bounded(|| pattern("^[^/:\\s]{1,15}$"))
+        .bounded(|| pattern("^(?!\\.{1,2}$)[^/:\\s\\u0000-\\u001f\\u007f-\\u009f]{1,15}$"))
 }
 
 /// Returns the type of the TUN device's name: an interface name in which the kernel finds no
 /// pattern to fill in.
 pub(in crate::config) fn tun_interface() -> Format<String> {
     Format::text("interface name of 1 to 15 bytes", parse_tun_interface, shown)
-        .bounded(|| pattern("^[^/:%\\s]{1,15}$"))
+        .bounded(|| pattern("^(?!\\.{1,2}$)[^/:%\\s\\u0000-\\u001f\\u007f-\\u009f]{1,15}$"))
 }
 
 /// Returns the type of an address and port to listen on.
 pub(in crate::config) fn listener() -> Format<SocketAddr> {
-    Format::new("`ADDRESS:PORT`", parse_listener, || pattern("^.+:[0-9]{1,5}$"))
+    Format::new("`ADDRESS:PORT`", parse_listener, || pattern("^.+:[1-9][0-9]{0,4}$"))
 }
 
 fn parse_address(text: &str) -> Result<Ipv4Addr, ValueError> {
@@ -178,7 +181,10 @@ fn parse_addresses(text: &str) -> Result<Vec<Ipv4Addr>, ValueError> {
         ));
     }
     let all: Vec<Ipv4Addr> = (u32::from(first)..=u32::from(last)).map(Ipv4Addr::from).collect();
-    match all.iter().find_map(|address| reserved(*address)) {
+    let of_no_uplink = |address: Ipv4Addr| {
+        reserved(address).or_else(|| address.is_link_local().then_some(LINK_LOCAL.2))
+    };
+    match all.iter().find_map(|address| of_no_uplink(*address)) {
         None => Ok(all),
         Some(kind) => Err(ValueError::new(
             "addresses that one host may have",
@@ -203,7 +209,7 @@ fn first_and_last(text: &str) -> Result<(Ipv4Addr, Ipv4Addr), ValueError> {
     let first = parse_address(first).map_err(|error| error.wanting(WANTED))?;
     let [a, b, c, _] = first.octets();
     let last = match last.parse::<u8>() {
-        Ok(octet) if digits(last).is_some() => Ipv4Addr::new(a, b, c, octet),
+        Ok(octet) if plain_digits(last).is_some() => Ipv4Addr::new(a, b, c, octet),
         Ok(_) | Err(_) => parse_address(last).map_err(|error| error.wanting(WANTED))?,
     };
     match last < first {
@@ -238,6 +244,9 @@ fn parse_prefix(text: &str) -> Result<Ipv4Net, ValueError> {
         };
         ValueError::new(WANTED, advice)
     })?;
+    if text.rsplit('/').next().is_some_and(|length| plain_digits(length).is_none()) {
+        return Err(ValueError::new(WANTED, "leave out the zeros in front of the length"));
+    }
     if prefix != prefix.trunc() {
         let advice = format!(
             "write {} for the network, or {}/32 for the one host",
@@ -254,6 +263,7 @@ fn parse_unicast_prefix(text: &str) -> Result<Ipv4Net, ValueError> {
     let overlaps = |range: &Ipv4Net| range.contains(&prefix) || prefix.contains(range);
     match RESERVED
         .iter()
+        .chain([&LINK_LOCAL])
         .map(|(address, length, kind)| (range(*address, *length), kind))
         .find(|(range, _)| overlaps(range))
     {
@@ -280,8 +290,12 @@ fn range(network: Ipv4Addr, length: u8) -> Ipv4Net {
 fn parse_ports(text: &str) -> Result<PortRange, ValueError> {
     const WANTED: &str = "a port or a range of ports such as 80 or 8000-8099, from 1 to 65535";
     let port = |text: &str| {
-        let number = digits(text).ok_or_else(|| {
-            ValueError::new(WANTED, "write decimal digits, for a range with one `-`")
+        let number = plain_digits(text).ok_or_else(|| {
+            let advice = match text.starts_with('0') {
+                true => "leave out the zeros in front",
+                false => "write decimal digits, for a range with one `-`",
+            };
+            ValueError::new(WANTED, advice)
         })?;
         u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| {
             ValueError::new(
@@ -306,6 +320,13 @@ fn parse_target(text: &str) -> Result<ForwardTarget, ValueError> {
         Some((host, ports)) => (host, Some(ports)),
         None => (text, None),
     };
+    if host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback()) {
+        return Err(ValueError::new(
+            WANTED,
+            "for a service of the box itself, write the address that the box has on the inside \
+             interface, and make the program listen there",
+        ));
+    }
     Ok(ForwardTarget {
         address: parse_address(host).map_err(|error| error.wanting(WANTED))?,
         ports: ports.map(parse_ports).transpose().map_err(|error| error.wanting(WANTED))?,
@@ -327,10 +348,14 @@ fn parse_endpoint(text: &str) -> Result<SocketAddrV4, ValueError> {
 fn parse_interface(text: &str) -> Result<String, ValueError> {
     let advice = if text.is_empty() || text.len() > 15 {
         "`ip link` lists the names, which have 1 to 15 bytes"
-    } else if matches!(text, "." | "..") || text.contains(['/', ':']) {
+    } else if matches!(text, "." | "..") {
+        "the kernel allows no name of dots alone"
+    } else if text.contains(['/', ':']) {
         "the kernel allows no `/` or `:` in it"
-    } else if text.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+    } else if text.contains(char::is_whitespace) {
         "the kernel allows no blanks in it"
+    } else if text.contains(char::is_control) {
+        "leave out the control characters"
     } else {
         return Ok(text.into());
     };
@@ -348,13 +373,25 @@ fn parse_tun_interface(text: &str) -> Result<String, ValueError> {
 }
 
 fn parse_listener(text: &str) -> Result<SocketAddr, ValueError> {
-    text.parse().ok().filter(|address: &SocketAddr| address.port() > 0).ok_or_else(|| {
-        ValueError::new(
-            "ADDRESS:PORT such as 127.0.0.1:9640",
+    const WANTED: &str = "ADDRESS:PORT such as 127.0.0.1:9640";
+    let has_plain_port = text.rsplit(':').next().is_some_and(|port| plain_digits(port).is_some());
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => {
+            Err(ValueError::new(WANTED, "choose a port from 1 to 65535"))
+        }
+        Ok(_) if !has_plain_port => {
+            Err(ValueError::new(WANTED, "leave out the zeros in front of the port"))
+        }
+        Ok(address) => Ok(address),
+        Err(_) => Err(ValueError::new(
+            WANTED,
             "127.0.0.1 keeps it on this host, 0.0.0.0 is every address",
-        )
-    })
+        )),
+    }
 }
+
+/// Addresses of one link, which no router forwards (RFC 3927 section 7).
+const LINK_LOCAL: (Ipv4Addr, u8, &str) = (Ipv4Addr::new(169, 254, 0, 0), 16, "link-local");
 
 /// Most external addresses of an uplink.
 pub(in crate::config) const MAX_ADDRESSES: usize = 1024;

@@ -30,8 +30,13 @@ impl Scalar for Number {
 
     fn parse(&self, text: &str) -> Result<u32, ValueError> {
         let wanted = || format!("a whole number from {} to {}", self.0.start(), self.0.end());
-        let number =
-            digits(text).ok_or_else(|| ValueError::new(wanted(), "write decimal digits only"))?;
+        let number = plain_digits(text).ok_or_else(|| {
+            let advice = match text.starts_with('0') && digits(text).is_some() {
+                true => "leave out the zeros in front",
+                false => "write decimal digits only",
+            };
+            ValueError::new(wanted(), advice)
+        })?;
         within(number, &self.0).map_err(|advice| ValueError::new(wanted(), advice))
     }
 
@@ -58,16 +63,20 @@ impl Scalar for Count {
 
     fn parse(&self, text: &str) -> Result<u32, ValueError> {
         let (least, most) = (self.0.start(), self.0.end());
-        let wanted = || format!("a count from {least} to {most}, such as 4096, 64k or 4M");
+        let examples = examples(&COUNT_EXAMPLES, &self.0);
+        let wanted = || format!("a count from {least} to {most}{examples}");
         let (head, factor) = match text.strip_suffix(['k', 'M']) {
             Some(head) if text.ends_with('k') => (head, 1000),
             Some(head) => (head, 1_000_000),
             None => (text, 1),
         };
-        let number = digits(head).and_then(|number| number.checked_mul(factor));
+        let number = plain_digits(head).and_then(|number| number.checked_mul(factor));
         let number = number.ok_or_else(|| {
             let advice = match text.ends_with(['K', 'm']) {
                 true => "`k` is thousand, `M` is million",
+                false if digits(head).is_some() && head.starts_with('0') => {
+                    "leave out the zeros in front"
+                }
                 false => "write digits, then k or M",
             };
             ValueError::new(wanted(), advice)
@@ -88,7 +97,7 @@ impl Scalar for Count {
 
     fn describe(&self) -> TypeInfo {
         let name = format!("count from {} to {}", Rounded(*self.0.start()), Rounded(*self.0.end()));
-        TypeInfo::scalar(name, any_of([integer(&self.0), pattern("^[0-9]{1,18}[kM]?$")]))
+        TypeInfo::scalar(name, any_of([integer(&self.0), pattern("^(0|[1-9][0-9]{0,17})[kM]?$")]))
     }
 }
 
@@ -165,7 +174,8 @@ impl Scalar for DurationWithin {
 
     fn parse(&self, text: &str) -> Result<Duration, ValueError> {
         let (least, most) = (DurationText(*self.range.start()), DurationText(*self.range.end()));
-        let wanted = || format!("a duration from {least} to {most}, such as {DURATION_EXAMPLES}");
+        let examples = examples(&DURATION_EXAMPLES, &self.range);
+        let wanted = || format!("a duration from {least} to {most}{examples}");
         let duration = any_duration(text).map_err(|advice| ValueError::new(wanted(), advice))?;
         if !self.range.contains(&duration) {
             let advice = match duration > most.0 {
@@ -175,7 +185,7 @@ impl Scalar for DurationWithin {
             return Err(ValueError::new(wanted(), advice));
         }
         if self.whole_seconds && duration.subsec_nanos() != 0 {
-            return Err(ValueError::new("whole seconds", "leave out the milliseconds"));
+            return Err(ValueError::new("whole seconds", "leave out the fraction of a second"));
         }
         Ok(duration)
     }
@@ -244,7 +254,8 @@ fn any_duration(text: &str) -> Result<Duration, &'static str> {
             tail.split_at(tail.find(|letter: char| letter.is_ascii_digit()).unwrap_or(tail.len()));
         // The iterator yields each unit once, which rules out a wrong order and repeats.
         let (_, microseconds) = units.find(|(unit, _)| *unit == name).ok_or(MALFORMED)?;
-        let times = digits(head).ok_or(MALFORMED)?;
+        let too_long = head.len() > 18 && head.bytes().all(|byte| byte.is_ascii_digit());
+        let times = digits(head).ok_or(if too_long { "shorten it" } else { MALFORMED })?;
         total = times
             .checked_mul(*microseconds)
             .and_then(|part| total.checked_add(part))
@@ -260,6 +271,22 @@ pub(in crate::config) fn digits(text: &str) -> Option<u64> {
     if fits { text.parse().ok() } else { None }
 }
 
+/// Reads a number like [`digits`], without zeros in front: YAML 1.1 takes such a number as octal.
+pub(in crate::config) fn plain_digits(text: &str) -> Option<u64> {
+    digits(text).filter(|_| text.len() == 1 || !text.starts_with('0'))
+}
+
+/// Lists the examples that lie in a range, for a message; empty if none does.
+fn examples<T: PartialOrd>(all: &[(&str, T)], range: &RangeInclusive<T>) -> String {
+    let fitting: Vec<&str> =
+        all.iter().filter(|(_, value)| range.contains(value)).map(|(text, _)| *text).collect();
+    match fitting.as_slice() {
+        [] => String::new(),
+        [only] => format!(", such as {only}"),
+        [some @ .., last] => format!(", such as {} or {last}", some.join(", ")),
+    }
+}
+
 /// Units of a duration in microseconds, longest first.
 const UNITS: [(&str, u64); 6] = [
     ("d", 86_400_000_000),
@@ -270,7 +297,14 @@ const UNITS: [(&str, u64); 6] = [
     ("us", 1),
 ];
 
-const DURATION_EXAMPLES: &str = "30s, 2h4m or 50us";
+const DURATION_EXAMPLES: [(&str, Duration); 4] = [
+    ("50us", Duration::from_micros(50)),
+    ("100ms", Duration::from_millis(100)),
+    ("30s", Duration::from_secs(30)),
+    ("2h4m", Duration::from_secs(7440)),
+];
+
+const COUNT_EXAMPLES: [(&str, u32); 3] = [("4096", 4096), ("64k", 64_000), ("4M", 4_000_000)];
 
 #[cfg(test)]
 mod tests;

@@ -68,6 +68,11 @@ impl ManagedHost {
         &self.config
     }
 
+    /// Replaces the configuration after a reload. [`Self::reconcile`] then makes its settings.
+    pub(crate) fn set_config(&mut self, file_config: Config) {
+        self.file_config = file_config;
+    }
+
     /// Returns the numbers of the instance's tables and rules. The place of the rules may change.
     pub(crate) fn routing_ids(&self) -> RoutingIds {
         self.ids

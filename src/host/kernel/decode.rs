@@ -19,7 +19,7 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::packet_route::rule::{RuleAction as KernelAction, RuleAttribute, RuleMessage};
 
 use crate::host::model::snapshot::{Address, FoundRoute, FoundRule, Link, ProxyEntry};
-use crate::host::model::step::{Route, RouteKind, Rule, RuleAction, UdpPorts};
+use crate::host::model::step::{Route, RouteKind, Rule, RuleAction, SourcePorts, UdpPorts};
 
 /// `FIB_RULE_INVERT`: the rule applies to packets that do not match.
 const FIB_RULE_INVERT: u32 = 2;
@@ -112,6 +112,7 @@ pub(super) fn route(message: &RouteMessage, names: &HashMap<u32, &str>) -> Optio
         RouteType::Throw => (RouteKind::Throw, false),
         RouteType::Unreachable => (RouteKind::Unreachable, false),
         RouteType::Prohibit => (RouteKind::Unreachable, true),
+        RouteType::Broadcast => (RouteKind::Broadcast, false),
         RouteType::Local => (RouteKind::Local, false),
         _ => return None,
     };
@@ -162,7 +163,9 @@ pub(super) fn rule(message: &RuleMessage) -> FoundRule {
         read_rule_attribute(attribute, header.src_len, header.dst_len, &mut found, &mut ports);
     }
     found.rule.udp = ports.udp();
-    found.more |= found.rule.udp.is_none() && ports.is_present();
+    found.rule.udp_source = ports.udp_source();
+    let is_known = found.rule.udp.is_some() || found.rule.udp_source.is_some();
+    found.more |= !is_known && ports.is_present();
     found.is_narrow |= ports.is_present();
     match header.action {
         KernelAction::ToTable => {}
@@ -179,14 +182,18 @@ pub(super) fn rule(message: &RuleMessage) -> FoundRule {
 #[derive(Default)]
 struct PortSelector {
     is_udp: bool,
-    source: Option<u16>,
+    source: Option<SourcePorts>,
     destination: Option<u16>,
 }
 
 impl PortSelector {
     fn udp(&self) -> Option<UdpPorts> {
-        let (source, destination) = self.source.zip(self.destination)?;
-        self.is_udp.then_some(UdpPorts { source, destination })
+        let (SourcePorts { first, last }, destination) = self.source.zip(self.destination)?;
+        (self.is_udp && first == last).then_some(UdpPorts { source: first, destination })
+    }
+
+    fn udp_source(&self) -> Option<SourcePorts> {
+        self.source.filter(|_| self.is_udp && self.destination.is_none())
     }
 
     fn is_present(&self) -> bool {
@@ -208,6 +215,7 @@ fn read_rule_attribute(
     match attribute {
         RuleAttribute::Priority(priority) => found.rule.priority = *priority,
         RuleAttribute::Iifname(name) => found.rule.iif = Some(name.clone()),
+        RuleAttribute::Oifname(name) => found.rule.oif = Some(name.clone()),
         RuleAttribute::Source(IpAddr::V4(address)) => {
             found.rule.from = Ipv4Net::new(*address, source_length).ok();
         }
@@ -221,8 +229,8 @@ fn read_rule_attribute(
             found.more |= !ports.is_udp;
             found.is_narrow = true;
         }
-        RuleAttribute::SourcePortRange(range) if range.start == range.end => {
-            ports.source = Some(range.start);
+        RuleAttribute::SourcePortRange(range) => {
+            ports.source = Some(SourcePorts { first: range.start, last: range.end });
         }
         RuleAttribute::DestinationPortRange(range) if range.start == range.end => {
             ports.destination = Some(range.start);

@@ -17,7 +17,9 @@ use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
 use super::indices::Indices;
 use crate::host::error::HostError;
-use crate::host::model::step::{RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, UdpPorts};
+use crate::host::model::step::{
+    RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, SourcePorts, UdpPorts,
+};
 
 /// Describes a /32 address of link scope.
 pub(super) fn address_message(address: Ipv4Addr, index: u32) -> AddressMessage {
@@ -38,6 +40,7 @@ pub(super) fn route_message(route: &Route, indices: &Indices) -> Result<RouteMes
         RouteKind::Blackhole => (RouteType::BlackHole, RouteScope::Universe),
         RouteKind::Throw => (RouteType::Throw, RouteScope::Universe),
         RouteKind::Unreachable => (RouteType::Unreachable, RouteScope::Universe),
+        RouteKind::Broadcast => (RouteType::Broadcast, RouteScope::Link),
         RouteKind::Local => (RouteType::Local, RouteScope::Host),
     };
     let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
@@ -79,6 +82,9 @@ pub(super) fn rule_message(rule: &Rule, protocol: Option<u8>) -> RuleMessage {
     if let Some(iif) = &rule.iif {
         attributes.push(RuleAttribute::Iifname(iif.clone()));
     }
+    if let Some(oif) = &rule.oif {
+        attributes.push(RuleAttribute::Oifname(oif.clone()));
+    }
     if let Some(from) = rule.from {
         message.header.src_len = from.prefix_len();
         attributes.push(RuleAttribute::Source(from.network().into()));
@@ -92,6 +98,11 @@ pub(super) fn rule_message(rule: &Rule, protocol: Option<u8>) -> RuleMessage {
         attributes.push(RuleAttribute::IpProtocol(IpProtocol::Udp));
         attributes.push(RuleAttribute::SourcePortRange(port(source)));
         attributes.push(RuleAttribute::DestinationPortRange(port(destination)));
+    }
+    if let Some(SourcePorts { first, last }) = rule.udp_source {
+        attributes.push(RuleAttribute::IpProtocol(IpProtocol::Udp));
+        let range = RulePortRange { start: first, end: last };
+        attributes.push(RuleAttribute::SourcePortRange(range));
     }
     if let Some(group) = rule.suppress_group {
         attributes.push(RuleAttribute::SuppressIfGroup(group));

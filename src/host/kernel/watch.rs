@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::model::routing_ids::RoutingIds;
 use crate::host::model::snapshot::{Address, Link};
-use crate::host::model::step::RTPROT_NATBOX;
+use crate::host::model::step::{RTPROT_NATBOX, TABLE_MAIN};
 
 /// Delay between the first change of addresses, rules or routes and its report, since changes come
 /// in bursts.
@@ -32,7 +32,7 @@ const SETTLE_DELAY: Duration = Duration::from_millis(50);
 pub(crate) enum HostChange {
     /// A watched interface changed.
     Link(LinkChange),
-    /// Addresses changed, or default routes while an uplink follows its interface.
+    /// Addresses or other programs' routes of the main table changed.
     Addresses,
     /// Rules changed, routes of natbox or to external addresses, or settings of the TUN.
     Settings,
@@ -132,6 +132,8 @@ struct ChangedRoute {
     protocol: u8,
     /// None for the default route.
     to: Option<Ipv4Addr>,
+    /// Index of the outgoing interface.
+    device: Option<u32>,
 }
 
 impl LinkWatch {
@@ -212,6 +214,9 @@ impl LinkWatch {
             Message::Route(route) if route.to.is_none() && self.follows_interfaces => {
                 self.settle(HostChange::Addresses);
             }
+            Message::Route(route) if self.is_of_host(&route) => {
+                self.settle(HostChange::Addresses);
+            }
             Message::Route(route) if self.concerns_natbox(&route) => {
                 self.settle(HostChange::Settings);
             }
@@ -239,6 +244,15 @@ impl LinkWatch {
         if change == HostChange::Addresses {
             *settling = change;
         }
+    }
+
+    /// Returns true for another program's route of the main table by an interface that natbox does
+    /// not use. Such networks decide which of the host's packets go to natbox.
+    fn is_of_host(&self, route: &ChangedRoute) -> bool {
+        let is_watched = |index| self.watched.iter().any(|watched| watched.has_index(index));
+        route.table == TABLE_MAIN
+            && route.protocol != RTPROT_NATBOX
+            && route.device.is_some_and(|index| !is_watched(index))
     }
 
     /// Returns true for a route of natbox, of its tables, or to an address of the configuration.
@@ -356,12 +370,14 @@ fn interpret(payload: NetlinkPayload<RouteNetlinkMessage>) -> Message {
 fn changed_route(message: &RouteMessage) -> ChangedRoute {
     let header = &message.header;
     let (table, protocol) = (header.table.into(), header.protocol.into());
-    let mut changed = ChangedRoute { table, protocol, to: None };
+    let mut changed = ChangedRoute { table, protocol, to: None, device: None };
     for attribute in &message.attributes {
         if let RouteAttribute::Table(table) = attribute {
             changed.table = *table;
         } else if let RouteAttribute::Destination(RouteAddress::Inet(to)) = attribute {
             changed.to = Some(*to);
+        } else if let RouteAttribute::Oif(index) = attribute {
+            changed.device = Some(*index);
         }
     }
     changed

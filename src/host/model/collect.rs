@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::facts::{HostFacts, InterfaceFacts};
+use super::own_traffic::OwnTraffic;
 use super::precedence::preceding;
 use super::presence::InterfaceState;
 use super::routing_ids::RoutingIds;
@@ -50,6 +51,7 @@ impl HostFacts {
             ephemeral_ports: settings.ephemeral_ports,
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, ids),
+            own_traffic: OwnTraffic::collect(config, snapshot),
             host_address: host_address(config, ids),
             has_main_rule: snapshot.has_main_rule(),
             has_first_local_rule: has_first_local_rule(snapshot),
@@ -83,6 +85,7 @@ impl HostFacts {
             ephemeral_ports: settings.ephemeral_ports,
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
+            own_traffic: OwnTraffic::assumed(config),
             host_address: host_address(config, &ids),
             has_main_rule: true,
             has_first_local_rule: true,

@@ -3,8 +3,8 @@
 use ipnet::Ipv4Net;
 
 use super::step::{
-    RTPROT_KERNEL, RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL,
-    TABLE_MAIN, TUN_GROUP, TUN_MTU, TUN_QUEUE_LENGTH, UdpPorts,
+    RTPROT_KERNEL, RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, SourcePorts, Step,
+    TABLE_LOCAL, TABLE_MAIN, TUN_GROUP, TUN_MTU, TUN_QUEUE_LENGTH, UdpPorts,
 };
 
 impl Step {
@@ -56,6 +56,7 @@ impl Route {
             RouteKind::Blackhole => words.push("blackhole".to_owned()),
             RouteKind::Throw => words.push("throw".into()),
             RouteKind::Unreachable => words.push("unreachable".into()),
+            RouteKind::Broadcast => words.push("broadcast".into()),
             RouteKind::Local => words.push("local".into()),
         }
         words.push(prefix_words(*to));
@@ -95,7 +96,9 @@ impl Rule {
             iif,
             from,
             to,
+            oif,
             udp,
+            udp_source,
             suppress_group,
             suppress_prefix_length: _,
             action: _,
@@ -104,9 +107,11 @@ impl Rule {
         words.push(from.map_or("from all".into(), |from| format!("from {}", prefix_words(from))));
         words.extend(to.map(|to| format!("to {}", prefix_words(to))));
         words.extend(iif.as_ref().map(|iif| format!("iif {iif}")));
+        words.extend(oif.as_ref().map(|oif| format!("oif {oif}")));
         words.extend(udp.map(|UdpPorts { source, destination }| {
             format!("ipproto udp sport {source} dport {destination}")
         }));
+        words.extend(udp_source.map(|ports| format!("ipproto udp sport {ports}")));
         words.extend(suppress_group.map(|group| format!("suppress_ifgroup {group}")));
         words.join(" ")
     }
@@ -119,6 +124,15 @@ impl Rule {
         match self.suppress_prefix_length {
             Some(length) => format!("{action} suppress_prefixlength {length}"),
             None => action,
+        }
+    }
+}
+
+impl std::fmt::Display for SourcePorts {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.first == self.last {
+            true => write!(formatter, "{}", self.first),
+            false => write!(formatter, "{}-{}", self.first, self.last),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::own_traffic::OwnTraffic;
 use super::presence::InterfaceState;
 use super::settings::KernelSettings;
 use super::snapshot::DefaultRoute;
@@ -32,6 +33,8 @@ pub(crate) struct HostFacts {
     /// For each uplink the address on the TUN from which natbox itself sends over that uplink;
     /// None when natbox sends nothing.
     pub probe_addresses: Vec<Option<Ipv4Addr>>,
+    /// The host's own packets from inside addresses.
+    pub(crate) own_traffic: OwnTraffic,
     /// True when a rule of the host looks up every packet in the main table.
     pub(crate) has_main_rule: bool,
     /// True when the rule of the local table is the kernel's first rule.

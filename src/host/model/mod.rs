@@ -11,7 +11,9 @@
 //! | `precedence`  | the place of natbox's rules among those of other programs            |
 //! | `presence`    | interfaces that exist and are up, and those that a start waits for   |
 //! | `facts`       | conclusions about the host, for one configuration                    |
+//! | `own_traffic` | the host's own packets from inside addresses                         |
 //! | `collect`     | derives the facts from snapshot and settings                         |
+//! | `target_warnings` | messages about forwards that cannot work                         |
 //! | `warnings`    | messages about a host that does not fit the configuration            |
 //! | `announcements` | addresses that natbox announces by ARP                             |
 //! | `steps`       | the list of all changes, in order                                    |
@@ -20,6 +22,7 @@ pub(crate) mod announcements;
 mod collect;
 pub(crate) mod command;
 pub(crate) mod facts;
+pub(crate) mod own_traffic;
 pub(crate) mod precedence;
 pub(crate) mod presence;
 pub(crate) mod routing_ids;
@@ -27,4 +30,5 @@ pub(crate) mod settings;
 pub(crate) mod snapshot;
 pub(crate) mod step;
 pub(crate) mod steps;
+mod target_warnings;
 mod warnings;

@@ -25,6 +25,12 @@ const TABLES_PER_INSTANCE: u32 = 64;
 /// First of the tables with the host's own default route: one table per instance, behind all
 /// blocks.
 const FOLLOW_TABLES: u32 = TABLES + TABLES_PER_INSTANCE * MAX_INSTANCES;
+/// First table of the first block for the host's own packets.
+const HOST_TABLES: u32 = FOLLOW_TABLES + MAX_INSTANCES;
+/// Tables of one instance for the host's own packets: one for packets that have an inside source,
+/// one for bound sockets, one for unnumbered interfaces, then one per published UDP service
+/// address.
+const HOST_TABLES_PER_INSTANCE: u32 = 16;
 /// First priority of the first preferred block. The number is low, so that a VPN's catch-all rules
 /// come later.
 const PRIORITIES: u32 = 1000;
@@ -58,6 +64,8 @@ pub(crate) enum RuleOwner {
 }
 
 impl RoutingIds {
+    /// Number of addresses with published UDP services that fit the block of tables.
+    pub(crate) const MAX_SERVICE_ADDRESSES: usize = HOST_TABLES_PER_INSTANCE as usize - 3;
     /// Number of uplinks that fit the block of tables.
     pub(crate) const MAX_UPLINKS: usize = (TABLES_PER_INSTANCE as usize - 2) / 2;
 
@@ -132,12 +140,13 @@ impl RoutingIds {
     /// Returns true when no rule, route or address of the host uses the tables and addresses.
     fn has_free_tables(&self, snapshot: &Snapshot, owner: RuleOwner) -> bool {
         let tables = self.tables();
+        let is_ours = |table: &u32| tables.iter().any(|block| block.contains(table));
         let leads_here = |found: &FoundRule| {
             let table = match found.rule.action {
                 RuleAction::Lookup(table) => table,
                 RuleAction::Blackhole => TABLE_LOCAL,
             };
-            tables.contains(&table) || table == self.follow_table()
+            is_ours(&table)
         };
         let mut rules = snapshot.rules.iter().filter(|found| owner.counts(found.is_natbox()));
         let mut routes = snapshot.routes.iter().filter(|found| owner.counts(found.is_natbox()));
@@ -145,19 +154,23 @@ impl RoutingIds {
         let address_conflict =
             owner == RuleOwner::OtherInstance && snapshot.has_address(self.tun_address);
         !rules.any(leads_here)
-            && !routes.any(|found| {
-                tables.contains(&found.route.table) || found.route.table == self.follow_table()
-            })
+            && !routes.any(|found| is_ours(&found.route.table))
             && !address_conflict
     }
 
-    fn tables(&self) -> Range<u32> {
-        self.inside_table()..self.inside_table() + TABLES_PER_INSTANCE
+    /// Returns the blocks of tables for translated packets and for the host's own packets.
+    fn tables(&self) -> [Range<u32>; 3] {
+        let first = self.host_table();
+        [
+            self.inside_table()..self.inside_table() + TABLES_PER_INSTANCE,
+            first..first + HOST_TABLES_PER_INSTANCE,
+            self.follow_table()..self.follow_table() + 1,
+        ]
     }
 
     /// Returns true for a table of any instance.
     pub(crate) fn is_table_of_natbox(table: u32) -> bool {
-        (TABLES..FOLLOW_TABLES + MAX_INSTANCES).contains(&table)
+        (TABLES..HOST_TABLES + HOST_TABLES_PER_INSTANCE * MAX_INSTANCES).contains(&table)
     }
 
     /// Table for packets from the inside.
@@ -178,6 +191,26 @@ impl RoutingIds {
     /// Table for packets that leave by the `place`-th uplink.
     pub(crate) fn uplink_table(&self, place: usize) -> u32 {
         self.inside_table() + 3 + 2 * place as u32
+    }
+
+    /// Table for the host's own packets from inside addresses.
+    pub(crate) fn host_table(&self) -> u32 {
+        HOST_TABLES + HOST_TABLES_PER_INSTANCE * self.instance_index
+    }
+
+    /// Table for sockets that are bound to an uplink's interface and to an inside address.
+    pub(crate) fn bound_table(&self) -> u32 {
+        self.host_table() + 1
+    }
+
+    /// Table for packets without a source by an uplink's interface that has no address.
+    pub(crate) fn unnumbered_table(&self) -> u32 {
+        self.host_table() + 2
+    }
+
+    /// Table for the `place`-th address at which the host has a published UDP service.
+    pub(crate) fn service_table(&self, place: usize) -> u32 {
+        self.host_table() + 3 + place as u32
     }
 
     /// Table with the host's own default route.

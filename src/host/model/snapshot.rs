@@ -99,6 +99,11 @@ impl Snapshot {
         self.links.iter().find(|link| link.name == name)
     }
 
+    /// Returns the name of an interface.
+    pub(crate) fn link_name(&self, index: u32) -> Option<&str> {
+        self.links.iter().find(|link| link.index == index).map(|link| link.name.as_str())
+    }
+
     pub(crate) fn has_address(&self, address: Ipv4Addr) -> bool {
         self.addresses.iter().any(|found| found.address == address)
     }
@@ -185,6 +190,14 @@ impl Snapshot {
             })
         };
         config.uplinks.iter().map(&mut of).collect()
+    }
+
+    /// Returns the source that the kernel gives to packets by an interface without an address: the
+    /// first usable one of any interface (`inet_select_addr`).
+    pub(crate) fn source_of_unnumbered(&self) -> Option<Ipv4Addr> {
+        let mut links: Vec<&Link> = self.links.iter().collect();
+        links.sort_by_key(|link| link.index);
+        links.into_iter().find_map(|link| self.primary(link))
     }
 
     /// Returns the first address of an interface that is a usable source.

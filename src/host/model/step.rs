@@ -129,7 +129,7 @@ pub(crate) struct Route {
     pub kind: RouteKind,
     /// Destination.
     pub to: Ipv4Net,
-    /// Outgoing interface; only for [`RouteKind::Unicast`] and [`RouteKind::Local`].
+    /// Outgoing interface; not for kinds that drop or continue.
     pub device: Option<String>,
     /// Next hop.
     pub via: Option<Ipv4Addr>,
@@ -172,6 +172,9 @@ pub(crate) enum RouteKind {
     Throw,
     /// Drops and answers with ICMP host unreachable.
     Unreachable,
+    /// Counts the destination as a broadcast address, to which a program may not send without
+    /// `SO_BROADCAST`.
+    Broadcast,
     /// Delivers to the host. natbox puts such a route before the kernel's own.
     Local,
 }
@@ -187,8 +190,14 @@ pub(crate) struct Rule {
     pub from: Option<Ipv4Net>,
     /// Destination prefix.
     pub to: Option<Ipv4Net>,
+    /// Outgoing interface of a look-up that names one: of a socket bound to a device.
+    #[serde(default)]
+    pub oif: Option<String>,
     /// UDP ports.
     pub udp: Option<UdpPorts>,
+    /// UDP source ports, whatever the destination port is. None together with [`Self::udp`].
+    #[serde(default)]
+    pub udp_source: Option<SourcePorts>,
     /// Interface group whose routes the rule does not take (`suppress_ifgroup`).
     #[serde(default)]
     pub suppress_group: Option<u32>,
@@ -208,7 +217,9 @@ impl Rule {
             iif: None,
             from: None,
             to: None,
+            oif: None,
             udp: None,
+            udp_source: None,
             suppress_group: None,
             suppress_prefix_length: None,
             action,
@@ -245,12 +256,19 @@ impl Rule {
             iif,
             from,
             to,
+            oif,
             udp,
+            udp_source,
             suppress_group: _,
             suppress_prefix_length: _,
             action: _,
         } = self;
-        iif.is_none() && from.is_none() && to.is_none() && udp.is_none()
+        iif.is_none()
+            && from.is_none()
+            && to.is_none()
+            && oif.is_none()
+            && udp.is_none()
+            && udp_source.is_none()
     }
 }
 
@@ -261,6 +279,15 @@ pub(crate) struct UdpPorts {
     pub source: u16,
     /// Destination port.
     pub destination: u16,
+}
+
+/// A range of source ports, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SourcePorts {
+    /// First port, from 1 on.
+    pub first: u16,
+    /// Last port, up to 65534.
+    pub last: u16,
 }
 
 /// Effect of a rule on matching packets.

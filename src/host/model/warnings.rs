@@ -3,6 +3,7 @@
 use super::facts::{HostFacts, InterfaceFacts};
 use super::presence::InterfaceState;
 use super::snapshot::Snapshot;
+use super::target_warnings::target_warnings;
 use crate::config::{Config, InsideLeg, Uplink};
 
 /// Lists the conditions that need a person's attention.
@@ -22,6 +23,7 @@ pub(super) fn warnings(facts: &HostFacts, config: &Config, snapshot: &Snapshot) 
         );
         warnings.extend(next_hop(place, uplink, found, config, snapshot));
     }
+    warnings.extend(target_warnings(facts, config, snapshot));
     warnings
 }
 

@@ -47,10 +47,21 @@ pub(crate) fn plan(configs: &[Config]) -> Plan {
             BoxPlan::new(config, snapshot.as_ref().filter(|_| is_here(config, *own)))
         })
         .collect();
-    let servers = servers::plans(configs, &boxes);
-    let mut warnings = shared_addresses(configs);
-    warnings.extend(duplicate_external_addresses(configs));
+    let configs: Vec<Config> =
+        configs.iter().zip(&boxes).map(|(config, plan)| with_addresses(config, plan)).collect();
+    let servers = servers::plans(&configs, &boxes);
+    let mut warnings = shared_addresses(&configs);
+    warnings.extend(duplicate_external_addresses(&configs));
     Plan { boxes, servers, warnings }
+}
+
+/// Returns a configuration with the inside addresses that its box has.
+fn with_addresses(config: &Config, plan: &BoxPlan) -> Config {
+    let mut config = config.clone();
+    for (leg, planned) in config.inside.legs.iter_mut().zip(&plan.inside) {
+        leg.address = leg.address.or(planned.address);
+    }
+    config
 }
 
 fn shares_an_interface(one: &Inside, other: &Inside) -> bool {

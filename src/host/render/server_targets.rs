@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use crate::config::Config;
+use crate::config::{Config, Forward};
 
 /// Table on the server for the first box; the tables of the other boxes follow. Also the priority
 /// of the table's rules.
@@ -57,11 +57,14 @@ pub(crate) fn server_table(place: usize) -> u32 {
     SERVER_TABLES + place as u32
 }
 
-/// Collects the forwards by server address.
+/// Collects the forwards by server address. A forward to the box's own address leads to no server.
 pub(super) fn targets(configs: &[Config]) -> Targets {
     let mut targets = Targets::new();
     for (place, config) in configs.iter().enumerate() {
-        for forward in &config.forwards {
+        let is_own = |forward: &&Forward| {
+            config.inside.legs.iter().any(|leg| leg.address == Some(forward.to_address))
+        };
+        for forward in config.forwards.iter().filter(|forward| !is_own(forward)) {
             let target = targets.entry(forward.to_address).or_default();
             target.boxes.insert(place);
             target.names.insert(forward.name.clone());

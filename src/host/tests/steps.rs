@@ -14,14 +14,21 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         ip link set dev nb1 mtu 65535 txqueuelen 1000 group 7100 up
         ip address replace 169.254.71.2/32 dev nb1 scope link
         ip route replace default dev nb1 table 7165 proto 110
+        ip route replace unreachable default metric 4294967295 table 7165 proto 110
         ip route replace throw 10.0.0.0/24 table 7164 proto 110
         ip route replace default dev nb1 table 7164 proto 110
+        ip route replace unreachable default metric 4294967295 table 7164 proto 110
         ip route replace 203.0.113.10 dev nb1 table 7166 proto 110
         ip route replace blackhole default table 7166 proto 110
         ip route replace throw 10.0.0.0/24 table 7167 proto 110
         ip route replace 203.0.113.0/24 dev wan0 table 7167 proto 110
         ip route replace default via 203.0.113.254 dev wan0 table 7167 proto 110
         ip route replace unreachable default metric 4294967295 table 7167 proto 110
+        ip route replace throw 10.0.0.0/24 table 22716 proto 110
+        ip route replace throw 224.0.0.0/4 table 22716 proto 110
+        ip route replace default dev nb1 mtu 1500 table 22716 proto 110
+        ip route replace unreachable default metric 4294967295 table 22716 proto 110
+        ip route replace broadcast default dev wan0 metric 1 table 22717 proto 110
         ip route replace unreachable 10.0.0.0/24 metric 4294967295 proto 110
         ip route replace blackhole 0.0.0.0/8 metric 4294967295 proto 110
         ip route replace blackhole 240.0.0.0/4 metric 4294967295 proto 110
@@ -37,6 +44,8 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         ip rule add priority 1024 from all iif lan0 protocol 110 lookup 7164
         ip rule add priority 1025 from all to 10.0.0.0/24 iif nb1 protocol 110 lookup main
         ip rule add priority 1026 from 203.0.113.10 iif nb1 protocol 110 lookup 7167
+        ip rule add priority 1028 from 10.0.0.0/24 oif wan0 protocol 110 lookup 22717
+        ip rule add priority 1029 from 10.0.0.0/24 iif lo protocol 110 lookup 22716
         sysctl -q -w net.ipv4.icmp_errors_use_inbound_ifaddr=1
         sysctl -q -e -w net.ipv4.icmp_msgs_per_sec=100000
         sysctl -q -e -w net.ipv4.icmp_msgs_burst=10000

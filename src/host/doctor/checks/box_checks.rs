@@ -1,7 +1,10 @@
 //! All checks of a box, in order.
 
 use super::offloads::MachineRole;
-use super::{box_firewall, box_paths, box_steps, box_uplinks, conntrack, filters, mtu, offloads};
+use super::{
+    box_firewall, box_paths, box_services, box_steps, box_uplinks, conntrack, filters, mtu,
+    offloads,
+};
 use crate::config::InsideLeg;
 use crate::host::doctor::facts::box_facts::BoxFacts;
 use crate::host::doctor::finding::{Finding, Severity};
@@ -33,6 +36,7 @@ pub(crate) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
         let is_explained = !all_in_place || !is_complete;
         findings.extend(box_paths::evaluate(facts, is_explained));
     }
+    findings.extend(box_services::evaluate(facts));
     findings.extend(mtu::of_box(facts));
     findings.extend(offloads::evaluate(&facts.links, MachineRole::Forwards));
     findings.push(conntrack::of_box(facts));
@@ -47,6 +51,10 @@ pub(crate) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
 fn configuration(facts: &BoxFacts) -> Vec<Finding> {
     let inside = &facts.config.inside;
     let finding = |warning: &String| {
+        if warning.starts_with("forwards:") {
+            let why = "clients of this forward get no reply";
+            return Finding::error("configuration", warning, why);
+        }
         let mut legs = inside.legs.iter().zip(&facts.host.legs).enumerate();
         let is_named = |place: usize| warning.starts_with(&inside.key_path(place, ""));
         match legs.find(|(place, _)| is_named(*place)) {

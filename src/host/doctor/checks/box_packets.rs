@@ -67,6 +67,7 @@ fn of_forward<'a>(facts: FilteredBox<'a>, forward: &'a Forward) -> Vec<PassingPa
         protocols.push(None);
     }
     let (address, server) = (Some(forward.address), Some(forward.to_address));
+    let is_own = facts.host.own_traffic.has_target(forward);
     let mut all = Vec::new();
     for protocol in protocols {
         let request = |iif, oif| FilteredPacket { protocol, ..between(iif, oif) };
@@ -77,14 +78,25 @@ fn of_forward<'a>(facts: FilteredBox<'a>, forward: &'a Forward) -> Vec<PassingPa
             FilteredPacket { to: address, port: outer, ..request(outside, tun) },
             format!("requests of {} from {outside}", forward.name),
         ));
-        all.push(PassingPacket::forwarded(
-            FilteredPacket { to: server, port: inner, ..request(tun, inside) },
-            format!("requests of {} to {}", forward.name, forward.to_address),
-        ));
-        all.push(PassingPacket::forwarded(
-            FilteredPacket { from: server, source_port: inner, ..reply(inside, tun) },
-            format!("replies of {}", forward.to_address),
-        ));
+        let requests = format!("requests of {} to {}", forward.name, forward.to_address);
+        let replies = format!("replies of {}", forward.to_address);
+        if is_own {
+            let request =
+                FilteredPacket { protocol, port: inner, ..from_tun(tun, forward.to_address) };
+            let reply = FilteredPacket {
+                protocol,
+                source_port: inner,
+                reply: true,
+                ..into_tun(tun, forward.to_address)
+            };
+            all.push(PassingPacket::to_host(request, requests));
+            all.push(PassingPacket::from_host(reply, replies));
+        } else {
+            let request = FilteredPacket { to: server, port: inner, ..request(tun, inside) };
+            let reply = FilteredPacket { from: server, source_port: inner, ..reply(inside, tun) };
+            all.push(PassingPacket::forwarded(request, requests));
+            all.push(PassingPacket::forwarded(reply, replies));
+        }
         all.push(PassingPacket::forwarded(
             FilteredPacket { from: address, source_port: outer, ..reply(tun, outside) },
             format!("replies of {} by {outside}", forward.address),

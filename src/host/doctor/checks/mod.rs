@@ -6,6 +6,7 @@
 //! | `box_steps`       | the settings of the host are in place                              |
 //! | `box_paths`       | packets take the right path through the box                        |
 //! | `box_uplinks`     | gateways answer, addresses are present and unique                  |
+//! | `box_services`    | programs of the host listen where forwards lead                    |
 //! | `box_firewall`    | the host's filters let natbox's packets pass                       |
 //! | `box_packets`     | the packets that have to pass the host's filters                   |
 //! | `server_checks`   | all checks of a server, in order                                   |
@@ -20,6 +21,7 @@ pub(super) mod box_checks;
 pub(super) mod box_firewall;
 mod box_packets;
 mod box_paths;
+mod box_services;
 mod box_steps;
 mod box_uplinks;
 pub(super) mod conntrack;

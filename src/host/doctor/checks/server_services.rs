@@ -29,39 +29,60 @@ pub(super) fn listeners(facts: &ServerFacts, entry: &AddressFacts) -> Vec<Findin
     findings
 }
 
-fn listener(facts: &ServerFacts, address: Ipv4Addr, forward: &Forward, protocol: &str) -> Finding {
+/// Lists the listeners at the ports to which a forward leads.
+fn at_ports<'l>(
+    listeners: &'l [Listener],
+    forward: &Forward,
+    protocol: &str,
+) -> impl Iterator<Item = &'l Listener> {
     let count = forward.ports.last - forward.ports.first;
     let ports = forward.to_port..=forward.to_port.saturating_add(count);
     let udp = protocol == "udp";
-    let at_port: Vec<&Listener> = facts
-        .listeners
-        .iter()
-        .filter(|listener| listener.udp == udp && ports.contains(&listener.port))
-        .collect();
-    let shown = match count {
-        0 => format!("{address}:{}", forward.to_port),
-        _ => format!("{address}:{}-{}", ports.start(), ports.end()),
-    };
-    let name = &forward.name;
-    let is_here = |listener: &&Listener| listener.address.is_none_or(|own| own == address);
-    if !at_port.iter().any(is_here) {
-        let elsewhere: Vec<String> = at_port
-            .iter()
-            .filter_map(|listener| Some(format!("{}:{}", listener.address?, listener.port)))
-            .take(MAX_SHOWN)
-            .collect();
-        let only = match elsewhere.is_empty() {
-            true => String::new(),
-            false => format!(", only at {}", elsewhere.join(", ")),
-        };
-        let found =
-            format!("no program listens at {shown} ({protocol}), the target of {name}{only}");
-        let table = if udp { 'u' } else { 't' };
-        return Finding::error("service", found, "the server refuses clients").advice(format!(
-            "start the program, or make it listen at {shown} or at any address; check: ss \
-             -nl{table}p"
-        ));
+    listeners.iter().filter(move |listener| listener.udp == udp && ports.contains(&listener.port))
+}
+
+/// Formats the target of a forward.
+fn target_words(forward: &Forward) -> String {
+    let Forward { to_address: address, to_port: port, .. } = forward;
+    match forward.ports.last - forward.ports.first {
+        0 => format!("{address}:{port}"),
+        count => format!("{address}:{port}-{}", port.saturating_add(count)),
     }
+}
+
+/// Reports that no program listens at the target of a forward.
+pub(super) fn missing_listener(
+    listeners: &[Listener],
+    forward: &Forward,
+    protocol: &str,
+) -> Option<Finding> {
+    let address = forward.to_address;
+    let is_here = |listener: &Listener| listener.address.is_none_or(|own| own == address);
+    if at_ports(listeners, forward, protocol).any(is_here) {
+        return None;
+    }
+    let elsewhere: Vec<String> = at_ports(listeners, forward, protocol)
+        .filter_map(|listener| Some(format!("{}:{}", listener.address?, listener.port)))
+        .take(MAX_SHOWN)
+        .collect();
+    let only = match elsewhere.is_empty() {
+        true => String::new(),
+        false => format!(", only at {}", elsewhere.join(", ")),
+    };
+    let (shown, name) = (target_words(forward), &forward.name);
+    let found = format!("no program listens at {shown} ({protocol}), the target of {name}{only}");
+    let table = if protocol == "udp" { 'u' } else { 't' };
+    Some(Finding::error("service", found, "the server refuses clients").advice(format!(
+        "start the program, or make it listen at {shown} or at any address; check: ss -nl{table}p"
+    )))
+}
+
+fn listener(facts: &ServerFacts, address: Ipv4Addr, forward: &Forward, protocol: &str) -> Finding {
+    if let Some(missing) = missing_listener(&facts.listeners, forward, protocol) {
+        return missing;
+    }
+    let at_port: Vec<&Listener> = at_ports(&facts.listeners, forward, protocol).collect();
+    let (shown, name, udp) = (target_words(forward), &forward.name, protocol == "udp");
     let is_bound = at_port.iter().any(|listener| listener.address == Some(address));
     if udp && !is_bound && facts.addresses.len() > 1 {
         return Finding::warning(

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::host::apply::compare::{StepStatus, compare};
 use crate::host::doctor::nft::filters::Filters;
 use crate::host::error::HostError;
+use crate::host::kernel::listeners::{Listener, listeners};
 use crate::host::kernel::netlink::Kernel;
 use crate::host::kernel::route_lookup::{
     NeighbourState, RouteQuery, RouteResult, trigger_resolution,
@@ -46,6 +47,8 @@ pub(crate) struct BoxFacts {
     pub(crate) filters: Filters,
     /// For each uplink its gateway, if the gateway is on the segment.
     pub(crate) gateways: Vec<Option<Gateway>>,
+    /// Listening sockets of the host.
+    pub(crate) listeners: Vec<Listener>,
     /// External addresses for which natbox answers ARP, as far as natbox could probe them.
     pub(crate) published: Vec<PublishedAddress>,
 }
@@ -131,7 +134,10 @@ pub(crate) async fn collect(
     let is_running = running.is_some();
     let wanted = if is_running { steps(&config, &host, &ids) } else { Vec::new() };
     let steps = wanted.into_iter().map(|step| (step_state(&step, &snapshot), step));
-    let mut paths = if is_running { expected_paths(&config, &snapshot) } else { Vec::new() };
+    let mut paths = match is_running {
+        true => expected_paths(&config, &host, &snapshot),
+        false => Vec::new(),
+    };
     for path in &mut paths {
         path.result = kernel.route(&path.query, &snapshot).await?;
     }
@@ -140,6 +146,7 @@ pub(crate) async fn collect(
         gateways: gateways(&kernel, &config, &host).await?,
         published: published(&kernel, &config, &host).await?,
         links: links(&config, &snapshot),
+        listeners: listeners()?,
         other_rules: other_rules(&snapshot),
         filters: firewall::collect(),
         config,
@@ -177,7 +184,7 @@ fn other_rules(snapshot: &Snapshot) -> Vec<FoundRule> {
 
 /// Lists every path through the box, for the first address of each uplink, each server behind it,
 /// and a host behind each inside leg.
-fn expected_paths(config: &Config, snapshot: &Snapshot) -> Vec<ExpectedPath> {
+fn expected_paths(config: &Config, host: &HostFacts, snapshot: &Snapshot) -> Vec<ExpectedPath> {
     let tun = &config.tun.name;
     let Some(client) = sample_outside_address(config, snapshot) else { return Vec::new() };
     let path = |packets, from, to, iif: &str, device: &str, via| ExpectedPath {
@@ -194,6 +201,13 @@ fn expected_paths(config: &Config, snapshot: &Snapshot) -> Vec<ExpectedPath> {
         all.push(path("requests of clients", client, address, outside, tun, None));
         all.push(path("replies to clients", address, client, tun, outside, uplink.gateway));
         for server in servers(config, place) {
+            if host.own_traffic.addresses.contains(&server) {
+                let replies =
+                    path("replies of the host's services", server, client, "lo", tun, None);
+                let query = RouteQuery { iif: None, ..replies.query };
+                all.push(ExpectedPath { query, ..replies });
+                continue;
+            }
             let Some(leg) = config.inside.leg_of(server) else { continue };
             let inside = &leg.interface;
             all.push(path("translated requests to servers", client, server, tun, inside, None));

@@ -32,6 +32,7 @@ pub(super) fn good_box() -> BoxFacts {
         links: vec![link("lan0"), link("wan0")],
         filters: Filters::default(),
         gateways: vec![gateway(Some(NeighbourState::Reachable))],
+        listeners: Vec::new(),
         published: Vec::new(),
         host,
         config,
@@ -128,7 +129,7 @@ fn the_fix_moves_a_catch_all_rule_behind_natbox() {
     assert_eq!(
         errors(evaluate(&facts))[0].fix,
         [
-            "ip rule add priority 1021 from all lookup 52",
+            "ip rule add priority 1024 from all lookup 52",
             "ip rule del priority 10 from all lookup 52",
         ]
     );

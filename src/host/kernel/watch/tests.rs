@@ -25,7 +25,8 @@ async fn report(messages: Vec<Message>) -> Option<HostChange> {
 }
 
 fn route(table: u32, protocol: u8, to: Option<&str>) -> Message {
-    Message::Route(ChangedRoute { table, protocol, to: to.map(|to| to.parse().unwrap()) })
+    let to = to.map(|to| to.parse().unwrap());
+    Message::Route(ChangedRoute { table, protocol, to, device: None })
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ impl StepPlanner<'_> {
 
     /// Returns the smallest MTU of the uplinks. The MTU of the TUN is larger, and programs such as
     /// wg-quick take the MTU of a tunnel from the route to its other end.
-    fn smallest_mtu(&self) -> u32 {
+    pub(super) fn smallest_mtu(&self) -> u32 {
         self.facts.uplinks.iter().map(|uplink| uplink.mtu).min().unwrap_or(1500)
     }
 }

@@ -18,6 +18,7 @@
 //! | block, G | `iif lan0 to G` → inside                | natbox gets the packet for hairpin           |
 //! | block, G | `to G` → local                          | all other packets to `G` are the host's      |
 //! | block    | `to PROBE/27` → local                   | replies to natbox's own packets              |
+//! | block    | `oif wan0 from PREFIX` → bound          | a bound socket sends nothing from the inside |
 //! | block    | `iif wan0 from PREFIX` → blackhole      | no outside host may use an inside source     |
 //! | block    | `iif lan0 from OTHER` → blackhole       | no inside host may use another leg's source  |
 //! | block    | `iif wan0 from NO_NAT to PREFIX` → TUN  | bypassed packets pass natbox                 |
@@ -26,13 +27,16 @@
 //! | block    | `iif TUN to PREFIX` → main              | no rule of another program takes the packets |
 //! | block    | `iif TUN from G` → uplink               | packets leave by the uplink of their address |
 //! | block    | `iif lo from OUTSIDE` → uplink          | the same for the host's own packets          |
+//! | block    | `iif lo from PREFIX` → host             | natbox translates the host's inside packets  |
+//! | block    | `iif lo from 0.0.0.0` UDP → service     | the same for sockets without an address      |
+//! | block    | `iif lo from 0.0.0.0` → unnumbered      | the same where `wan0` has no address         |
 //! | 32764    | `iif lo from 0.0.0.0` → main, no default | known networks keep their routes            |
 //! | 32765    | `iif lo from 0.0.0.0` → follow          | the host's own packets pass natbox           |
 //! | 32766    | main                                    | the kernel's rule; kept, never removed       |
 //!
 //! The rules marked `G` exist only where `G` is assigned to the host. The rule `iif lo from OUTSIDE`
-//! exists only with several uplinks, and the rules `from 0.0.0.0` only with `host.default_route:
-//! follow`. The rules with `OTHER` exist only with several inside legs: `OTHER` is a prefix of another
+//! exists only with several uplinks, and the last two rules `from 0.0.0.0` only with
+//! `host.default_route: follow`. [`own_traffic`] explains the rules before them. The rules with `OTHER` exist only with several inside legs: `OTHER` is a prefix of another
 //! leg.
 //!
 //! Where `G` is assigned to the host, the kernel's local rule would deliver every packet to `G`
@@ -50,6 +54,7 @@
 mod arp;
 mod host_route;
 mod interfaces;
+mod own_traffic;
 mod planner;
 mod rules;
 mod tables;
@@ -71,6 +76,7 @@ pub(crate) fn steps(config: &Config, facts: &HostFacts, ids: &RoutingIds) -> Vec
     steps.extend(planner.probe_rule().map(Step::Rule));
     steps.extend(planner.tun());
     steps.extend(planner.tables().into_iter().map(Step::Route));
+    steps.extend(planner.own_tables().into_iter().map(Step::Route));
     steps.extend(planner.main_table().into_iter().map(Step::Route));
     steps.extend(planner.source_filters());
     steps.extend(planner.arp());

@@ -14,7 +14,7 @@ pub(super) const LOOPBACK: &str = "lo";
 const DHCP_REPLY: UdpPorts = UdpPorts { source: 67, destination: 68 };
 
 /// Positions in the block of priorities.
-mod position {
+pub(super) mod position {
     pub(super) const TO_TUN: u32 = 0;
     pub(super) const DHCP: u32 = 1;
     pub(super) const SPOOFED_TO_HOST: u32 = 2;
@@ -27,6 +27,10 @@ mod position {
     pub(super) const TO_INSIDE: u32 = 9;
     pub(super) const FROM_TUN: u32 = 10;
     pub(super) const FROM_HOST: u32 = 11;
+    pub(crate) const OWN_BOUND: u32 = 12;
+    pub(crate) const OWN: u32 = 13;
+    pub(crate) const OWN_SERVICES: u32 = 14;
+    pub(crate) const OWN_UNNUMBERED: u32 = 15;
 }
 
 impl StepPlanner<'_> {
@@ -112,6 +116,7 @@ impl StepPlanner<'_> {
                 rules.push(Rule { from: Some(prefix), ..rule.clone() });
             }
         }
+        rules.extend(self.own_rules());
         rules
     }
 

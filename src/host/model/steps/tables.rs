@@ -19,15 +19,33 @@ const RESERVED: [Ipv4Net; 2] = [
 impl StepPlanner<'_> {
     /// Lists the routes of natbox's own tables.
     pub(super) fn tables(&self) -> Vec<Route> {
-        let mut routes = vec![self.to_tun(self.ids.errors_table(), default_prefix())];
-        routes.extend(self.throw_inside(self.ids.inside_table()));
-        routes.push(self.to_tun(self.ids.inside_table(), default_prefix()));
+        let errors_table = self.ids.errors_table();
+        let mut routes =
+            vec![self.to_tun(errors_table, default_prefix()), closed_without_tun(errors_table)];
+        routes.extend(self.inside_table());
         for (place, interface) in self.outside_interfaces().iter().enumerate() {
             routes.extend(self.outside_table(self.ids.outside_table(place), interface));
         }
         for place in (0..self.config.uplinks.len()).filter(|place| self.has_table(*place)) {
             routes.extend(self.uplink_table(place));
         }
+        routes
+    }
+
+    /// Routes for packets from the inside interface: natbox translates all that leaves the inside.
+    fn inside_table(&self) -> Vec<Route> {
+        let table = self.ids.inside_table();
+        let mut routes: Vec<Route> = self.throw_inside(table).collect();
+        routes.push(self.to_tun(table, default_prefix()));
+        // If natbox dies, the host still gets the packets to its own address.
+        let assigned =
+            self.addresses().filter(|(place, address)| self.assigned_to_host(*place, *address));
+        for (_, address) in assigned {
+            routes.push(self.to_tun(table, host_prefix(address)));
+            let throw = Route::new(table, RouteKind::Throw, host_prefix(address));
+            routes.push(Route { metric: LAST_RESORT, ..throw });
+        }
+        routes.push(closed_without_tun(table));
         routes
     }
 
@@ -77,8 +95,7 @@ impl StepPlanner<'_> {
         }
         // While the routes above are missing, packets of this uplink must not leave by the default
         // route of the main table.
-        let unreachable = Route::new(table, RouteKind::Unreachable, default_prefix());
-        routes.push(Route { metric: LAST_RESORT, ..unreachable });
+        routes.push(closed_without_tun(table));
         routes
     }
 
@@ -111,7 +128,7 @@ impl StepPlanner<'_> {
         }
     }
 
-    fn to_tun(&self, table: u32, to: Ipv4Net) -> Route {
+    pub(super) fn to_tun(&self, table: u32, to: Ipv4Net) -> Route {
         Route { device: Some(self.tun.into()), ..Route::new(table, RouteKind::Unicast, to) }
     }
 
@@ -119,4 +136,11 @@ impl StepPlanner<'_> {
         let prefixes = self.config.inside.prefixes();
         prefixes.map(move |prefix| Route::new(table, RouteKind::Throw, prefix))
     }
+}
+
+/// Makes the route that applies while the TUN is down or natbox is dead: the host's other tables
+/// would send the packets out untranslated.
+pub(super) fn closed_without_tun(table: u32) -> Route {
+    let unreachable = Route::new(table, RouteKind::Unreachable, default_prefix());
+    Route { metric: LAST_RESORT, ..unreachable }
 }

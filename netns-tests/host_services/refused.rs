@@ -1,0 +1,121 @@
+//! Forwards that cannot work on this host.
+
+use std::net::Ipv4Addr;
+use std::process::Output;
+
+use natbox::cli::doctor::{Finding, Severity};
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use super::{INSIDE, SSH};
+use crate::single_box::{NATBOX, Published, RunningBox, SERVER, SingleBox, serve};
+
+/// The findings of doctor.
+#[derive(Deserialize)]
+struct Report {
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    fn of(scene: &SingleBox, natbox: &RunningBox) -> Self {
+        let mut command = scene.natbox.command(NATBOX);
+        command.args(["doctor", "--json", "--socket"]).arg(natbox.socket());
+        let Output { stdout, .. } = command.output().unwrap();
+        serde_json::from_slice(&stdout).unwrap()
+    }
+
+    /// Lists what the errors found.
+    fn errors(&self) -> Vec<&str> {
+        let is_error = |finding: &&Finding| finding.severity == Severity::Error;
+        self.findings.iter().filter(is_error).map(|finding| finding.found.as_str()).collect()
+    }
+}
+
+/// Starts a box with more forwards and with wider prefixes.
+fn start(scene: &SingleBox, forwards: &[&str], prefixes: &str) -> RunningBox {
+    let config = scene.config();
+    let lines: String = forwards.iter().map(|forward| format!("  - {{ {forward} }}\n")).collect();
+    let text = config
+        .to_string()
+        .replace("outbound:\n", &format!("{lines}outbound:\n"))
+        .replace("prefixes: [10.0.0.0/24]", &format!("prefixes: [{prefixes}]"));
+    let path = scene.write("more", &text);
+    RunningBox::launch(&scene.natbox, "more", &path, &config.socket)
+}
+
+/// The file alone does not show these; the start and doctor say what to do.
+#[test]
+fn targets_that_this_host_cannot_reach_from_inside_are_named() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let other = scene.lab.namespace("other").unwrap();
+    scene.lab.veth(9, (&scene.natbox, "dmz0"), (&other, "eth0")).unwrap();
+    scene.natbox.address("dmz0", Ipv4Addr::new(10, 3, 0, 1), 24).unwrap();
+    let forwards = [
+        "name: broadcast, protocol: tcp, port: 1001, to: '10.0.0.255:80'",
+        "name: elsewhere, protocol: tcp, port: 1002, to: '10.3.0.7:80'",
+        "name: nowhere, protocol: tcp, port: 1003, to: '10.4.0.7:80'",
+    ];
+    let natbox = start(&scene, &forwards, "10.0.0.0/16, 10.3.0.0/16, 10.4.0.0/16");
+    let log = natbox.process.log();
+    let errors = Report::of(&scene, &natbox);
+    for words in [
+        "broadcast leads to 10.0.0.255, the network or broadcast address",
+        "elsewhere leads to 10.3.0.7, which this host reaches by dmz0 and not by lan0",
+        "nowhere leads to 10.4.0.7, to which this host has no route by lan0",
+    ] {
+        assert!(log.contains(words), "{words:?} in the log:\n{log}");
+        assert!(errors.errors().iter().any(|found| found.contains(words)), "{:?}", errors.errors());
+    }
+    assert!(!log.contains(&format!("leads to {SERVER}")), "{log}");
+    natbox.stop(Signal::TERM);
+}
+
+#[test]
+fn doctor_names_a_service_of_the_host_that_does_not_listen() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let forward = format!("name: ssh, protocol: tcp, port: {SSH}, to: '{INSIDE}:{SSH}'");
+    let natbox = start(&scene, &[&forward], "10.0.0.0/24");
+    let words = format!("no program listens at {INSIDE}:{SSH} (tcp), the target of ssh");
+    let named = |report: &Report| report.errors().iter().any(|found| found.contains(&words));
+    assert!(named(&Report::of(&scene, &natbox)));
+    let _elsewhere = serve(&scene.natbox, Ipv4Addr::LOCALHOST, SSH);
+    assert!(named(&Report::of(&scene, &natbox)), "a service at 127.0.0.1 gets no request");
+    let _ssh = serve(&scene.natbox, INSIDE, SSH);
+    let report = Report::of(&scene, &natbox);
+    let own = |found: &&&str| found.contains("ssh") || found.contains("path");
+    assert_eq!(report.errors().iter().filter(own).count(), 0, "{:?}", report.errors());
+
+    // The plan has no server for the host itself.
+    let plan = scene.natbox(&[], &["plan", "--config", natbox.path.to_str().unwrap()]);
+    assert!(plan.stdout.contains(&format!("ip address replace {SERVER}/24")), "{plan:?}");
+    assert!(!plan.stdout.contains(&format!("ip address replace {INSIDE}/24")), "{plan:?}");
+    natbox.stop(Signal::TERM);
+}
+
+/// The file alone shows these.
+#[test]
+fn check_refuses_targets_that_no_inside_host_can_have() {
+    let scene = SingleBox::new(Published::OnLink);
+    for (to, words) in [
+        (scene.published.to_string(), "for a service of the box itself"),
+        ("127.0.0.1".into(), "for a service of the box itself"),
+        ("203.0.113.254".into(), "an address within `10.0.0.0/24`"),
+        ("169.254.71.1".into(), "an address within `10.0.0.0/24`"),
+        ("224.0.0.5".into(), "multicast addresses cannot be used here"),
+        ("10.0.0.255".into(), "the network or broadcast address of 10.0.0.0/24"),
+        ("10.0.0.0".into(), "the network or broadcast address of 10.0.0.0/24"),
+    ] {
+        let forward = format!("  - {{ name: x, protocol: tcp, port: 99, to: '{to}:99' }}\n");
+        let text = scene.config().to_string().replace("outbound:\n", &(forward + "outbound:\n"));
+        let path = scene.write("refused", &text);
+        let ended = scene.natbox(&[], &["check", "--config", path.to_str().unwrap()]);
+        ended.assert_says(1, &["forwards[3].to", words]);
+    }
+    let forward = format!("  - {{ name: x, protocol: tcp, port: 99, to: '{INSIDE}:99' }}\n");
+    let text = scene.config().to_string().replace("outbound:\n", &(forward + "outbound:\n"));
+    let path = scene.write("accepted", &text);
+    let ended = scene.natbox(&[], &["check", "--config", path.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
