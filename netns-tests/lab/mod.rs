@@ -248,7 +248,6 @@ impl BoxConfig {
         } = self;
         let all = format!("  - {{ from: {prefix} }}\n");
         let outbound = if outbound.is_empty() { &all } else { outbound };
-        let host = if *manage { "" } else { "host: { manage: false }\n" };
         let forwards = match forwards.as_slice() {
             [] => String::new(),
             some => format!("forwards:\n  - {}\n", some.join("\n  - ")),
@@ -259,7 +258,8 @@ impl BoxConfig {
              inside: {{ interface: lan0, address: {inside}, prefixes: [{prefix}] }}\n\
              uplinks:\n  - {}\n\
              {forwards}\
-             outbound:\n{outbound}{host}",
+             outbound:\n{outbound}\
+             host: {{ manage: {manage} }}\n",
             uplinks.join("\n  - ")
         )
     }

@@ -227,11 +227,7 @@ impl StepPlanner<'_> {
         let assigned =
             self.addresses().filter(|(place, address)| self.assigned_to_host(*place, *address));
         let assigned: Vec<Ipv4Addr> = assigned.map(|(_, address)| address).collect();
-        // The rule of the local table takes no address of the TUN, and the answers to the box's own
-        // probes go there.
-        let own = self.probe_rule().map(|_| self.ids.probe_block());
-        let prefixes: Vec<Ipv4Net> =
-            assigned.iter().map(|address| host_prefix(*address)).chain(own).collect();
+        let prefixes = assigned.iter().map(|address| host_prefix(*address)).collect();
         for to in Ipv4Net::aggregate(&prefixes) {
             let action = RuleAction::Lookup(TABLE_LOCAL);
             let rule = Rule::new(self.ids.priority(position::TO_HOST), action);
