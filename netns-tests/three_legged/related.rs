@@ -15,7 +15,7 @@ use natbox::lab::topology::CLIENTS;
 use super::plan;
 use crate::conformance::proves;
 use crate::failover::set_carrier;
-use crate::lab::{Site, TIMEOUT, curl, datagrams, listen, wait_for};
+use crate::lab::{Site, TIMEOUT, curl, datagrams, listen, output, require, wait_for};
 
 /// Ports of the services.
 const TFTP: u16 = 69;
@@ -89,6 +89,20 @@ fn acknowledged(socket: &UdpSocket, packet: &[u8], wanted: [u8; 4]) -> Result<bo
     Ok(false)
 }
 
+/// Lets the client receive datagrams from one address alone, as a firewall before it would. curl
+/// itself takes an answer from any address.
+fn admit_only(client: &Namespace, address: Ipv4Addr) -> Result<()> {
+    require("nft")?;
+    let mut nft = client.command("nft");
+    nft.arg(format!(
+        "add table inet client; delete table inet client; add table inet client; \
+         add chain inet client input {{ type filter hook input priority 0; }}; \
+         add rule inet client input meta l4proto udp ip saddr != {address} drop"
+    ));
+    output(nft)?;
+    Ok(())
+}
+
 /// curl reads a file by TFTP over every uplink, again and again. Its answers come from ports that
 /// no forward publishes.
 #[test]
@@ -103,6 +117,7 @@ fn tftp_answers_from_a_new_port_use_the_uplink_of_the_request() -> Result<()> {
     for round in 0..4 {
         for uplink in 0..3 {
             let from = CLIENTS[round % CLIENTS.len()];
+            admit_only(site.client(), site.uplink(uplink).published)?;
             let url = format!("tftp://{}/file", site.uplink(uplink).published);
             let found = curl(site.client(), from, &["--max-time", "5", &url])
                 .with_context(|| format!("round {round} over uplink {}", uplink + 1))?;
