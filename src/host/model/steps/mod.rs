@@ -19,8 +19,6 @@
 //! | block, G | `to G` → local                          | all other packets to `G` are the host's      |
 //! | block    | `oif wan0 from PREFIX` → bound          | a bound socket sends nothing from the inside |
 //! | block    | `to PROBE/27` → local                   | replies to natbox's own packets              |
-//! | block    | `to PROBE/27` → local                   | replies to natbox's own packets              |
-//! | block    | `oif wan0 from PREFIX` → bound          | a bound socket sends nothing from the inside |
 //! | block    | `iif wan0 from PREFIX` → blackhole      | no outside host may use an inside source     |
 //! | block    | `iif lan0 from OTHER` → blackhole       | no inside host may use another leg's source  |
 //! | block    | `iif wan0 from NO_NAT to PREFIX` → TUN  | bypassed packets pass natbox                 |
