@@ -162,8 +162,8 @@ impl HostReconciler {
                     .iter()
                     .for_each(|index| self.parts.engine.set_uplink_mtu(*index as u8, mtu));
                 self.parts.events.emit(EventKind::MtuChanged { interface, mtu: bytes });
-                // The host's own default route has the smallest MTU.
-                self.host.facts().host_address.is_some()
+                // The routes of the host's own packets have the smallest MTU of the uplinks.
+                !uplinks.is_empty()
             }
             // The neighbours must learn it.
             LinkEvent::HardwareAddress => true,
