@@ -205,21 +205,30 @@ fn other_protocols_are_tracked_by_address_or_dropped() {
     let known = [Protocol::ICMP, Protocol::TCP, Protocol::UDP];
     // The first bytes look like the ports of a forward.
     let payload = [0x1f, 0x90, 0x1f, 0x90, 0, 8, 0, 0];
+    let packet = |protocol, source: Ipv4Addr, destination: Ipv4Addr| {
+        let tuple = builder::tuple(protocol, (source, 8080), (destination, 8080));
+        match protocol {
+            // Their checksums cover the addresses.
+            Protocol::UDP_LITE => builder::udp_lite(tuple, 8, &payload),
+            Protocol::DCCP => builder::dccp(tuple, 0, &payload),
+            _ => builder::other(protocol, source, destination, &payload),
+        }
+    };
     for protocol in (0..=255).map(Protocol).filter(|protocol| !known.contains(protocol)) {
         // Inbound without a session: dropped.
-        probe.outside.send(&builder::other(protocol, E2, G, &payload));
+        probe.outside.send(&packet(protocol, E2, G));
         // Outbound: the first host to use a remote address with a protocol has that pair alone.
-        let out = builder::other(protocol, S1, E1, &payload);
+        let out = packet(protocol, S1, E1);
         for _ in 0..2 {
             probe.inside.send(&out);
             assert_carried(&out, &probe.outside.expect("out"), at(G, 0), at(E1, 0));
         }
-        let back = builder::other(protocol, E1, G, &payload);
+        let back = packet(protocol, E1, G);
         probe.outside.send(&back);
         assert_carried(&back, &probe.inside.expect("back"), at(E1, 0), at(S1, 0));
         // Another host, and another remote: told apart, or dropped.
-        probe.inside.send(&builder::other(protocol, S2, E1, &payload));
-        probe.outside.send(&builder::other(protocol, E2, G, &payload));
+        probe.inside.send(&packet(protocol, S2, E1));
+        probe.outside.send(&packet(protocol, E2, G));
     }
     probe.silence();
     wait_until("all are counted", || {

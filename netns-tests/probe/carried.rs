@@ -61,6 +61,7 @@ fn blank_checksums(packet: &mut [u8]) {
         Protocol::TCP => 16,
         // A UDP packet without a checksum must stay without one.
         Protocol::UDP if view.checksum() != 0 => 6,
+        Protocol::UDP_LITE | Protocol::DCCP => 6,
         Protocol::ICMP => 2,
         _ => return,
     };
