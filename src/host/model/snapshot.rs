@@ -218,6 +218,14 @@ impl Snapshot {
         self.routes.iter().find(|found| !found.more && same(&found.route))
     }
 
+    /// Returns true for a route that differs from `wanted` in its MTU at most.
+    pub(crate) fn has_route_of_any_mtu(&self, wanted: &Route) -> bool {
+        let same = |found: &Route| {
+            Route { onlink: wanted.onlink, mtu: wanted.mtu, ..found.clone() } == *wanted
+        };
+        self.routes.iter().any(|found| !found.more && same(&found.route))
+    }
+
     /// Finds the route with the same table, destination and metric. The kernel rejects `wanted`
     /// while that route exists.
     pub(crate) fn conflicting_route(&self, wanted: &Route) -> Option<&FoundRoute> {
