@@ -95,7 +95,7 @@ fn doctor_names_and_fixes_each_breakage_of_a_box() -> Result<()> {
         ),
         // The masquerade table above makes the kernel track; no rule matches a state.
         broken("true", "conntrack", "nf_conntrack is in the path").into_warning(),
-        broken("ip link set lan0 mtu 1200", "mtu", "lan0 has MTU 1200").into_warning(),
+        broken("ip link set wan0 mtu 1200", "mtu", "wan0 has MTU 1200").into_warning(),
         broken(
             "ip address del 10.0.0.100/24 dev lan0",
             "configuration",
