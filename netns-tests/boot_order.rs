@@ -306,12 +306,7 @@ fn start_waiting(site: &Site, config: &lab::BoxConfig) -> Result<NatBox> {
 
 #[test]
 fn box_serves_each_uplink_as_it_appears() -> Result<()> {
-    let site = Site::three_legged(ThreeLeggedPlan {
-        uplinks: 2,
-        servers: 1,
-        mbit: None,
-        one_network: false,
-    })?;
+    let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
     let web = listen(site.server(), site.server_address(0), WEB)?;
     let _web = HttpServer::start(vec![web], None)?;
     let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);

@@ -44,12 +44,7 @@ impl Follower {
 
 #[test]
 fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
-    let site = Site::three_legged(ThreeLeggedPlan {
-        uplinks: 2,
-        servers: 1,
-        mbit: None,
-        one_network: false,
-    })?;
+    let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
     let mut natbox = site.start(0, &site.three_legged_config())?;
     let name = natbox.status()?.name;
     let mut follower = Follower::start(&natbox)?;
@@ -100,12 +95,7 @@ fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
 /// `natbox events --follow | head -1`, and a follower that never reads.
 #[test]
 fn followers_that_do_not_read_block_nothing() -> Result<()> {
-    let site = Site::three_legged(ThreeLeggedPlan {
-        uplinks: 2,
-        servers: 1,
-        mbit: None,
-        one_network: false,
-    })?;
+    let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
     let natbox = site.start(0, &site.three_legged_config())?;
     let mut gone = Follower::start(&natbox)?;
     gone.next()?;

@@ -30,12 +30,7 @@ pub(crate) const FALL: u32 = 3;
 pub(crate) const SLACK: Duration = Duration::from_millis(600);
 
 fn site() -> Result<(Site, HttpServer)> {
-    let site = Site::three_legged(ThreeLeggedPlan {
-        uplinks: 2,
-        servers: 1,
-        mbit: None,
-        one_network: false,
-    })?;
+    let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
     let outside =
         HttpServer::start(vec![listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?], None)?;
     Ok((site, outside))

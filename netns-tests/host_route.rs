@@ -23,7 +23,7 @@ const ECHO: u16 = 7;
 const ATTEMPT: Duration = Duration::from_millis(500);
 
 fn site() -> Result<(Site, HttpServer)> {
-    let plan = ThreeLeggedPlan { uplinks: 2, servers: 1, mbit: None, one_network: false };
+    let plan = ThreeLeggedPlan::TWO_UPLINKS;
     let site = Site::three_legged(plan)?;
     let outside =
         HttpServer::start(vec![listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?], None)?;

@@ -42,12 +42,7 @@ pub(crate) struct Legs {
 
 impl Legs {
     pub(crate) fn new() -> Result<Legs> {
-        let site = Site::three_legged(ThreeLeggedPlan {
-            uplinks: 2,
-            servers: 1,
-            mbit: None,
-            one_network: false,
-        })?;
+        let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
         let (dmz, guest) = (site.lab.namespace("dmz")?, site.lab.namespace("guest")?);
         let legs = Legs { site, dmz, guest };
         legs.attach(&legs.dmz, "dmz0", 50, BOX_DMZ, DMZ)?;

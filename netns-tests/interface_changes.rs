@@ -17,12 +17,7 @@ const WEB: u16 = 80;
 
 /// Builds two uplinks, with the web server published on both.
 fn site() -> Result<(Site, HttpServer, BoxConfig)> {
-    let site = Site::three_legged(ThreeLeggedPlan {
-        uplinks: 2,
-        servers: 1,
-        mbit: None,
-        one_network: false,
-    })?;
+    let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
     let server =
         HttpServer::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
     let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);

@@ -20,7 +20,7 @@ use crate::lab::{NATBOX, Site, listen, output, wait_for};
 const INTERVAL: Duration = Duration::from_millis(100);
 
 fn site() -> Result<Site> {
-    Site::three_legged(ThreeLeggedPlan { uplinks: 2, servers: 1, mbit: None, one_network: false })
+    Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)
 }
 
 /// Returns a health check of the gateway with these further keys.

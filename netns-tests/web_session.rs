@@ -20,12 +20,7 @@ fn a_session_bound_to_the_client_address_survives_alternating_uplinks() -> Resul
 
 #[test]
 fn session_bound_to_the_client_address_survives_behind_a_three_legged_box() -> Result<()> {
-    let site = Site::three_legged(ThreeLeggedPlan {
-        uplinks: 2,
-        servers: 1,
-        mbit: None,
-        one_network: false,
-    })?;
+    let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
     let server = site.server_address(0);
     let _natbox = site.start(0, &site.three_legged_config().forward("tcp", 80, server, 80))?;
     assert_a_session_survives(&site, &[server])

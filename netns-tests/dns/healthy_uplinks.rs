@@ -12,8 +12,7 @@ use super::start_box;
 use crate::failover::{FALL, INTERVAL, SLACK, health, set_router};
 use crate::lab::{BoxConfig, Site, wait_for};
 
-const PLAN: ThreeLeggedPlan =
-    ThreeLeggedPlan { uplinks: 2, servers: 1, mbit: None, one_network: false };
+const PLAN: ThreeLeggedPlan = ThreeLeggedPlan::TWO_UPLINKS;
 
 fn start(site: &Site, config: &BoxConfig) -> Result<NatBox> {
     let servers = "name_servers: [{ name: ns1, address: 203.0.113.10 }]";

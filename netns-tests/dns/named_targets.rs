@@ -17,12 +17,7 @@ const WATCHED: Duration = Duration::from_secs(5);
 
 #[test]
 fn uplink_with_a_named_health_target_stays_up_when_the_hosts_own_uplink_has_failed() -> Result<()> {
-    let site = Site::three_legged(ThreeLeggedPlan {
-        uplinks: 2,
-        servers: 1,
-        mbit: None,
-        one_network: false,
-    })?;
+    let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
     let page = SocketAddrV4::new(CLIENTS[4], 8081);
     let zone = ServedZone {
         name: "example.org.",

@@ -13,12 +13,7 @@ use crate::lab::{Site, wait_for};
 
 #[test]
 fn update_uses_a_healthy_uplink_when_the_hosts_own_uplink_has_failed() -> Result<()> {
-    let site = Site::three_legged(ThreeLeggedPlan {
-        uplinks: 2,
-        servers: 1,
-        mbit: None,
-        one_network: false,
-    })?;
+    let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
     let (dies, stays) = (site.uplink(0), site.uplink(1));
     let secret = site.lab.directory().join("secret");
     fs::write(&secret, format!("{SECRET_256}\n"))?;

@@ -163,12 +163,7 @@ fn doctor_names_and_fixes_a_filter_that_drops_dns_queries() -> Result<()> {
 
 #[test]
 fn doctor_names_a_silent_gateway_and_a_stopped_box() -> Result<()> {
-    let site = Site::three_legged(ThreeLeggedPlan {
-        uplinks: 2,
-        servers: 1,
-        mbit: None,
-        one_network: false,
-    })?;
+    let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
     let config = site.three_legged_config().forward("tcp", 80, site.server_address(0), 80);
     let mut natbox = site.start(0, &config)?;
     let host = &site.uplink(0).natbox;

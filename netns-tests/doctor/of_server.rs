@@ -135,12 +135,7 @@ fn doctor_distinguishes_missing_and_wildcard_listeners() -> Result<()> {
 
 #[test]
 fn doctor_wants_one_address_and_a_default_route_behind_a_three_legged_box() -> Result<()> {
-    let site = Site::three_legged(ThreeLeggedPlan {
-        uplinks: 2,
-        servers: 1,
-        mbit: None,
-        one_network: false,
-    })?;
+    let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
     let address = site.server_address(0);
     let _natbox = site.start(0, &site.three_legged_config().forward("tcp", 80, address, 80))?;
     let _tcp = listen(site.server(), [0, 0, 0, 0].into(), 80)?;

@@ -40,6 +40,11 @@ pub struct ThreeLeggedPlan {
     pub one_network: bool,
 }
 
+impl ThreeLeggedPlan {
+    /// Two uplinks in networks of their own, one server, no limit of the rate.
+    pub const TWO_UPLINKS: Self = Self { uplinks: 2, servers: 1, mbit: None, one_network: false };
+}
+
 /// The attachment of an uplink to the box.
 #[derive(Clone, Debug)]
 pub struct Attachment {
