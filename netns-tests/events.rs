@@ -40,6 +40,12 @@ impl Follower {
         let event: Event = serde_json::from_str(&line).with_context(|| format!("{line:?}"))?;
         Ok(event.kind)
     }
+
+    fn expect(&mut self, wanted: &EventKind) -> Result<()> {
+        let found = self.next()?;
+        ensure!(found == *wanted, "{found:?} instead of {wanted:?}");
+        Ok(())
+    }
 }
 
 #[test]
@@ -48,30 +54,27 @@ fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
     let mut natbox = site.start(0, &site.three_legged_config())?;
     let name = natbox.status()?.name;
     let mut follower = Follower::start(&natbox)?;
-    ensure!(
-        follower.next()? == EventKind::Ready { name: name.clone() },
-        "recent events come first"
-    );
+    // Recent events come first.
+    follower.expect(&EventKind::Ready { name: name.clone() })?;
 
     let (uplink, interface) = ("isp2".to_owned(), site.uplink(1).interface.clone());
     set_carrier(site.uplink(1), false)?;
-    let down = follower.next()?;
-    ensure!(down == EventKind::InterfaceDown { interface: interface.clone() }, "{down:?}");
+    follower.expect(&EventKind::InterfaceDown { interface: interface.clone() })?;
     let failed = follower.next()?;
     ensure!(
         matches!(&failed, EventKind::UplinkFailed { uplink: failed, .. } if *failed == uplink),
         "{failed:?}"
     );
     set_carrier(site.uplink(1), true)?;
-    ensure!(follower.next()? == EventKind::InterfaceUp { interface });
-    ensure!(follower.next()? == EventKind::UplinkHealthy { uplink });
+    follower.expect(&EventKind::InterfaceUp { interface })?;
+    follower.expect(&EventKind::UplinkHealthy { uplink })?;
 
     output({
         let mut reload = Command::new(NATBOX);
         reload.arg("reload").arg("--socket").arg(natbox.socket());
         reload
     })?;
-    ensure!(follower.next()? == EventKind::Reloaded { changed: Vec::new(), sessions_ended: 0 });
+    follower.expect(&EventKind::Reloaded { changed: Vec::new(), sessions_ended: 0 })?;
 
     let recent = output(events(&natbox, &[]))?;
     let sentences: Vec<&str> =
@@ -84,7 +87,7 @@ fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
     ensure!(sentences[2].starts_with("uplink isp2 failed: no carrier"), "{recent}");
 
     natbox.process().signal(Signal::TERM)?;
-    ensure!(follower.next()? == EventKind::Stopping { signal: "TERM".to_owned() });
+    follower.expect(&EventKind::Stopping { signal: "TERM".to_owned() })?;
     let ended = Instant::now();
     let status =
         wait_for("the follower to end with its box", || Ok(follower.process.try_wait()?))?;

@@ -223,6 +223,12 @@ fn admit_known_endpoints_keeps_mapped_endpoints_and_admit_none_only_established_
         G,
         "a new session uses the other uplink"
     );
+    harness.nat.set_admission(1, AdmitNew::KnownEndpoints);
+    assert_eq!(
+        harness.pass(&udp((S2, port), (E1, 5354))).source.address,
+        G,
+        "of two uplinks with a mapping, the healthy one is used"
+    );
 }
 
 #[test]
@@ -318,13 +324,15 @@ fn an_endpoint_with_a_mapping_on_a_backup_uplink_returns_to_the_lower_tier() {
     harness.nat.set_admission(1, AdmitNew::All);
     assert_eq!(over(&mut harness, E1), G, "the session stays");
     assert_eq!(over(&mut harness, E2), G2, "a new one does not");
-    // A lower tier whose uplink has failed keeps the endpoints with a mapping.
+    // A lower tier whose uplink has failed keeps the endpoints that have a mapping only there.
+    assert_eq!(harness.pass(&udp((S2, 5002), (E1, 53))).source.address, G2);
     harness.nat.set_admission(1, AdmitNew::KnownEndpoints);
-    assert_eq!(harness.pass(&udp((S2, 5000), (E2, 54))).source.address, G2);
+    assert_eq!(harness.pass(&udp((S2, 5002), (E2, 54))).source.address, G2);
     assert_eq!(harness.pass(&udp((S2, 5001), (E2, 54))).source.address, G);
+    assert_eq!(harness.pass(&udp((S2, 5000), (E2, 54))).source.address, G);
     // Failback ends the sessions on the backup uplink.
     harness.nat.set_admission(1, AdmitNew::All);
-    assert_eq!(sweep(&mut harness, recovered(1)).0, 2);
+    assert_eq!(sweep(&mut harness, recovered(1)).0, 3);
     assert_eq!(sweep(&mut harness, recovered(0)).0, 0);
     assert_eq!(over(&mut harness, E1), G2);
 }

@@ -38,9 +38,10 @@ impl Translator {
     }
 
     /// Returns the uplink of a session that `tuple` opens from inside. The first choice is the
-    /// uplink of the inbound session to which the session is related, the second one the uplink
+    /// uplink of the inbound session to which the session is related, the second one an uplink
     /// where its endpoint has a mapping, the third one the best of the uplinks that admit new
-    /// sessions. If none admits new sessions, returns the best of all.
+    /// sessions. Of several uplinks with a mapping, one that admits new sessions comes first. If no
+    /// uplink admits new sessions, returns the best of all.
     ///
     /// A mapping on a tier above that of the best uplink does not count: a backup uplink gets no
     /// new session after a lower tier has recovered.
@@ -57,26 +58,24 @@ impl Translator {
         }
         let admission = |uplink: &u8| self.uplink_states.admission(*uplink);
         let all_closed = !rule.uplinks.iter().any(|uplink| admission(uplink) == AdmitNew::All);
-        let has_mapping = |uplink: &u8| {
-            let key = self.mappings.key(tuple.protocol, *uplink, tuple.source, tuple.destination);
-            has_ports(tuple.protocol) && self.mappings.contains(key)
-        };
         let begins = |uplink: &u8| all_closed || admission(uplink) == AdmitNew::All;
-        let hash = self.spread_hash(rule, tuple);
-        let best = self.highest_score(rule, hash, begins);
         // The host's own packets leave a failed uplink at once, whatever their mapping.
         let is_host = self.policy.host_address == Some(tuple.source.address);
-        let admits_known = |uplink: &u8| match admission(uplink) {
-            AdmitNew::All => true,
-            AdmitNew::KnownEndpoints => !is_host,
-            AdmitNew::None => false,
+        let continues = |uplink: &u8| admission(uplink) == AdmitNew::KnownEndpoints && !is_host;
+        let may_begin = rule.uplinks.iter().filter(|uplink| self.has_address(**uplink));
+        let tier = may_begin.filter(|uplink| begins(uplink)).map(|uplink| self.tier(*uplink)).min();
+        let has_mapping = |uplink: &u8| {
+            let key = self.mappings.key(tuple.protocol, *uplink, tuple.source, tuple.destination);
+            has_ports(tuple.protocol)
+                && tier.is_none_or(|tier| self.tier(*uplink) <= tier)
+                && self.mappings.contains(key)
         };
-        let goes_on = |uplink: &u8| {
-            (all_closed || admits_known(uplink))
-                && best.is_none_or(|best| self.tier(*uplink) <= self.tier(best))
-                && has_mapping(uplink)
-        };
-        self.highest_score(rule, hash, goes_on).or(best)
+        let hash = self.spread_hash(rule, tuple);
+        self.highest_score(rule, hash, |uplink| begins(uplink) && has_mapping(uplink))
+            .or_else(|| {
+                self.highest_score(rule, hash, |uplink| continues(uplink) && has_mapping(uplink))
+            })
+            .or_else(|| self.highest_score(rule, hash, begins))
     }
 
     /// Returns the uplink of a rule that a session from inside would get now if its endpoint had no
