@@ -73,7 +73,7 @@ impl fmt::Display for StatusRange {
 }
 
 impl Expectation {
-    /// Returns the expectation of a file that says nothing.
+    /// Returns the expectation that applies without the key.
     pub(crate) fn usual() -> Self {
         let status = vec![StatusRange::class(2), StatusRange::class(3)];
         Self { status, body: None, foreign_redirect: false }

@@ -85,7 +85,7 @@ config_enum! {
 }
 
 impl Forward {
-    /// Number of ports from which on a forward shares them with mappings.
+    /// Smallest number of ports that a forward shares with mappings.
     pub(crate) const SHARED_PORTS: u16 = 1024;
 
     /// Returns whether mappings may get the forward's ports.

@@ -1,4 +1,4 @@
-//! Exposed hosts and very wide forwards: what else has a claim on the address comes first.
+//! Exposed hosts and very wide forwards: other claims on the address come first.
 
 use crate::nat::{AdmitNew, EndReason, Filter};
 

@@ -1,5 +1,5 @@
-//! Who gets a packet to an external endpoint without a session, and from which external endpoint a
-//! published server sends.
+//! Chooses the receiver of a packet to an external endpoint without a session, and the external
+//! endpoint from which a published server sends.
 //!
 //! ```text
 //!   1  a forward that owns its ports: a single port or a narrow range
