@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A router keeps a neighbour's hardware address for minutes. When a new box takes over an address,
-//! the router would send to the old box for that long. natbox announces each address when it starts,
-//! when the address or the interface appears, and when an uplink is up again.
+//! the router would send to the old box for that long. natbox announces each address when it
+//! starts, when the address or the interface appears, and when an uplink is up again.
 
 use std::cell::RefCell;
 use std::collections::HashSet;

@@ -49,8 +49,8 @@ section! {
             .required("the protocols to publish", "add `protocol: tcp` (or udp, tcp+udp, icmp, any)")
             .example("tcp"),
         /// Port or range of ports to publish. `icmp` and `any` take none, the other protocols need
-        /// it. If one range contains another, the narrower one has its ports. A range of 1,024 ports
-        /// or more shares its ports with mappings, as `any` does.
+        /// it. If one range contains another, the narrower one has its ports. A range of 1,024
+        /// ports or more shares its ports with mappings, as `any` does.
         pub port: Unresolved<PortRange> = network::ports()
             .optional("none")
             .example("80"),

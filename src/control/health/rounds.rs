@@ -132,8 +132,8 @@ impl Rounds {
         (lost as u32, self.ended.len().min(self.window) as u32)
     }
 
-    /// Returns the lost share of the last rounds, outages included, 0 to 1; None: no round has ended
-    /// yet.
+    /// Returns the lost share of the last rounds, outages included, 0 to 1; None: no round has
+    /// ended yet.
     pub(super) fn recent_loss(&self) -> Option<f64> {
         let lost = self.recent.iter().filter(|good| !**good).count();
         (!self.recent.is_empty()).then(|| lost as f64 / self.recent.len() as f64)

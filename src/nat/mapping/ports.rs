@@ -11,9 +11,9 @@
 //!
 //! Forwards of whole addresses and of very wide ranges share their ports with mappings: see
 //! [`PortPool::share`]. A mapping gets a shared port only when no other is free, and never one that
-//! a session of such a forward holds. The pool keeps the last quarter of its range back for mappings
-//! (by default from 49408, about the dynamic ports of RFC 6335): clients outside cannot hold these
-//! ports, so no flood of theirs takes them all.
+//! a session of such a forward holds. The pool keeps the last quarter of its range back for
+//! mappings (by default from 49408, about the dynamic ports of RFC 6335): clients outside cannot
+//! hold these ports, so no flood of theirs takes them all.
 //!
 //! Ports below 1024 are a class of their own (RFC 4787 REQ-3a). An inside port of that class gets
 //! an external port of that class while one is free. An inside port from 1024 up never gets one,

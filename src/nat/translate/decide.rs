@@ -155,8 +155,8 @@ impl Translator {
         let server = match self.receiver(query, external) {
             Receiver::Server(server) => Some(server),
             Receiver::Mapping if !external.owned || is_mapped() => None,
-            // A packet from inside to an address of the host is for the host itself, even midstream:
-            // the host's replies do not pass the translator.
+            // A packet from inside to an address of the host is for the host itself, even
+            // midstream: the host's replies do not pass the translator.
             Receiver::Host | Receiver::Mapping => return Ok(Decision::PassToHost),
         };
         if !self.policy.hairpin {
