@@ -1,5 +1,5 @@
-//! The order of a boot: interfaces that are absent or down at the start. The box waits for what may
-//! come, and nothing on the host changes meanwhile.
+//! The order of a boot: interfaces that are absent or down at the start. The box waits for them,
+//! and meanwhile nothing on the host changes.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -256,8 +256,8 @@ fn service_manager_learns_that_the_box_waits_runs_and_stops() {
     wait_for_report(&manager, "STOPPING=1");
 }
 
-/// The program that has the name is about to end, as a killed box whose device the kernel still
-/// removes.
+/// Another program has the name and is about to end, like a killed box whose device the kernel has
+/// not removed yet.
 #[test]
 fn name_of_the_tun_that_becomes_free_is_taken() {
     let scene = SingleBox::new(Published::OnLink);

@@ -95,14 +95,14 @@ fn end(mut natbox: NatBox) -> Result<()> {
     Ok(())
 }
 
-/// The host's own default route, as of DHCP, leads to the first uplink all the time.
+/// The host's own default route, as DHCP sets it, leads to the first uplink all the time.
 #[test]
 fn the_hosts_own_connections_move_when_an_uplink_fails_and_return() -> Result<()> {
     let (site, _outside) = site()?;
     let before = routing(&site)?;
     let natbox = start(&site, ["tier: 1", "tier: 2"])?;
     let echo = Echo::start(site.client(), *OUTSIDE.ip(), ECHO)?;
-    // A socket that stays, as that of a VPN.
+    // A socket that stays open, like that of a VPN.
     let socket = datagrams(host(&site), Ipv4Addr::UNSPECIFIED, 0)?;
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
     let to = SocketAddr::from((*OUTSIDE.ip(), ECHO));

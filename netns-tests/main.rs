@@ -14,7 +14,7 @@
 //! | `tiers` | backup uplinks carry nothing until they are needed, and are left afterwards |
 //! | `host_route` | the host's own packets follow the healthy uplinks (`host.default_route: follow`) |
 //! | `events` | events arrive in order, for followers and for later readers |
-//! | `boot_order` | interfaces are absent or down at the start: the box waits, serves as they come, gives nothing up |
+//! | `boot_order` | interfaces are absent or down at the start: the box waits, and serves each as it appears |
 //! | `inside_legs` | several inside legs: each has its rules, and each goes and comes by itself |
 //! | `interface_changes` | interfaces and addresses come and go while the box runs: each uplink recovers |
 //! | `several_servers` | several servers behind both boxes, each with an address for each uplink |
@@ -32,8 +32,8 @@
 //! | `host_assigned_address` | the published address is assigned to the host: the host keeps other traffic |
 //! | `host_firewall` | rules of other programs that drop packets show in the status while they are there |
 //! | `host` | routes, rules, sysctls, proxy ARP: set, kept and restored; no traffic avoids NAT |
-//! | `host_services` | services of the host itself, published; nothing of the inside leaves a line untranslated |
-//! | `other_programs` | others remove rules, routes and settings, or add rules first: natbox repairs |
+//! | `host_services` | published services of the host itself; no inside address leaves by an uplink untranslated |
+//! | `other_programs` | other programs remove rules, routes and settings, or add rules before natbox's: natbox sets its own again |
 //! | `kernel_errors` | ICMP errors written by kernels: of servers, of routers, of the box's host |
 //! | `malformed` | malformed packets are dropped and counted, and the box continues |
 //! | `tun_device` | every offload level, with 1 and 2 workers |

@@ -80,7 +80,7 @@ fn two_uplinks_on_one_segment_answer_for_their_own_addresses() -> Result<()> {
     let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);
     assert_both_answer_always(&site, &config, [first.published, second.published])?;
     for (key, interface) in [("arp_ignore", "wan0"), ("arp_announce", "wan1")] {
-        ensure!(sysctl(&first.natbox, interface, key)? == "0", "{key} is taken back");
+        ensure!(sysctl(&first.natbox, interface, key)? == "0", "natbox restores {key}");
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ fn new_box_at_an_old_address_gets_its_packets_at_once() {
         let scene = SingleBox::new(kind);
         let _server = scene.serve();
         remember_everywhere(&scene, "eth0");
-        assert!(scene.connect(Duration::from_millis(300)).is_err(), "the packets go astray");
+        assert!(scene.connect(Duration::from_millis(300)).is_err(), "no box gets the packets");
         let running = scene.start(&scene.config());
         fetch_within(&scene, seconds(2), &format!("{kind:?}: the page"));
         let stale = [(&scene.net, scene.outside), (&scene.server, BOX_INSIDE)];

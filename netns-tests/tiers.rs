@@ -1,5 +1,6 @@
-//! One box with uplinks of two tiers. A backup uplink carries nothing while a lower tier lives,
-//! takes over when the lower tier fails, and gets no new session after it has recovered.
+//! One box with uplinks of two tiers. A backup uplink carries nothing while a lower tier is
+//! healthy, takes over when the lower tier fails, and gets no new session after the lower tier has
+//! recovered.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};

@@ -75,8 +75,8 @@ pub(crate) struct UplinkStates {
 }
 
 impl UplinkStates {
-    /// Returns the uplinks of `among` that have an address and are up, as far as they are of the
-    /// lowest tier.
+    /// Returns the uplinks of `among` that have an address, are up, and belong to the lowest tier
+    /// of these.
     pub(crate) fn addresses_in_use(&self, among: &[usize]) -> Vec<(&UplinkState, Ipv4Addr)> {
         let up = || self.addressed(among).filter(|(uplink, _)| uplink.up);
         let tier = up().map(|(uplink, _)| uplink.tier).min();
@@ -211,7 +211,7 @@ mod tests {
         let uplinks = three();
         let mut follower = uplinks.watch();
         uplinks.update(0, |uplink| uplink.tier = 3);
-        assert!(follower.has_changed().unwrap(), "another tier is news");
+        assert!(follower.has_changed().unwrap(), "another tier is a change");
         uplinks.update(1, |uplink| uplink.tier = 2);
         let names = |states: &UplinkStates| -> Vec<String> {
             states.in_use().map(|uplink| uplink.name.clone()).collect()

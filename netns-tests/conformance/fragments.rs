@@ -378,7 +378,7 @@ fn a_later_fragment_that_is_too_long_with_df_is_counted() {
     let _proof = proves(&["FRAG-4"]);
     let probe = Probe::start(Setup::new().mtu(1300, 1500));
     let (inside, remote) = (at(S1, 5000), at(E1, 53));
-    // The first fragment fits. The kernel would drop the second one without a word.
+    // The first fragment fits. The kernel would drop the second one silently.
     let whole = numbered(udp(inside, remote, &text(2000)), 7);
     let first = builder::fragments(&whole, 400).swap_remove(0);
     let mut later = numbered(builder::other(Protocol::UDP, S1, E1, &whole[420..1820]), 7);

@@ -1,5 +1,5 @@
-//! A resolver that writes its queries in random letter case and checks the answers for it (unbound:
-//! `use-caps-for-id`).
+//! A resolver that writes its queries in random letter case and checks the letter case of the
+//! answers (unbound: `use-caps-for-id`).
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ fn resolver_that_checks_the_letter_case_gets_its_answers_at_once() -> Result<()>
             let found = resolve(&site, name)?;
             ensure!(found.len() == 1 && asked.elapsed() < QUICK, "{name}: {found:?}");
         }
-        // Names that do not exist take the same way.
+        // Names that do not exist are answered in the same way.
         let asked = Instant::now();
         ensure!(resolve(&site, "nowhere.example.org")?.is_empty() && asked.elapsed() < QUICK);
         std::thread::sleep(Duration::from_millis(1100));

@@ -7,7 +7,7 @@
 //! | `dead_uplink` | two boxes, one line dies: who is led where, and when                                           |
 //! | `healthy_uplinks` | one box with two lines: it leads clients to the healthy ones, at their addresses of the moment |
 //! | `letter_case` | a resolver that checks the letter case of the answers                                        |
-//! | `tiers`     | a backup line is named only while it is in use                                                 |
+//! | `tiers`     | a backup uplink is named only while it is in use                                               |
 //! | `updates`   | RFC 2136 against BIND; the hook                                                                |
 //! | `named_targets` | targets of health checks by name, when no name can be looked up                           |
 //! | `update_ways` | an update leaves by a line that is alive                                                     |

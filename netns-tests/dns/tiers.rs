@@ -1,4 +1,4 @@
-//! One box with a backup uplink: clients are led to it only while the lower tier is down.
+//! One box with a backup uplink: answers name its address only while the lower tier is down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +28,7 @@ fn dns_names_a_backup_uplink_only_while_the_lower_tier_is_down() -> Result<()> {
                name_servers: [{ name: ns1, address: 198.18.3.10 }], answers_per_second: 1000 }\n";
     let text = format!("{}{dns}", config.text());
     let natbox = start_box(&site.lab, &site.uplink(0).natbox, "natbox1", &text)?;
-    // The name server of the backup uplink answers, and leads to the others.
+    // The name server of the backup uplink answers with the addresses of the other uplinks.
     let led_to = |name: &str| {
         let name = format!("{name}.example.org");
         short(site.client(), site.uplink(2).published, &[&name, "A"])
@@ -56,8 +56,8 @@ fn dns_names_a_backup_uplink_only_while_the_lower_tier_is_down() -> Result<()> {
     wait_until_led_to(&[1])
 }
 
-/// The server is reached over every uplink. The backup uplink carries neither an update nor an
-/// address in one while the lower tier lives.
+/// Every uplink leads to the server of the zone. While the lower tier is healthy, no update uses
+/// the backup uplink, and no update has its address.
 #[test]
 fn an_update_leaves_by_the_tier_in_use_and_has_its_addresses() -> Result<()> {
     let site = Site::three_legged(ThreeLeggedPlan { uplinks: 2, ..PLAN })?;

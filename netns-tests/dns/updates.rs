@@ -237,7 +237,7 @@ fn killed_hook_helper_is_replaced() -> Result<()> {
     scene.set_uplink("up")?;
     let third = runner("up")?;
 
-    // Both at once: nobody is left who could start another one.
+    // Both at once: no process is left that could start another one.
     kill_process(child(third)?, Signal::KILL)?;
     kill_process(third, Signal::KILL)?;
     let error = wait_for("the loss in the status", || Ok(dns(&natbox)?.hook_error))?;

@@ -1,4 +1,5 @@
-//! Exposed hosts and very wide forwards, on the real process: the rest of the box works beside them.
+//! Exposed hosts and very wide forwards, on the real process: the rest of the box works beside
+//! them.
 //!
 //! | file      | behaviour                                                                              |
 //! |-----------|----------------------------------------------------------------------------------------|
@@ -244,8 +245,8 @@ fn the_host_keeps_its_services_and_connections_on_an_exposed_address_of_its_own(
     assert_never_dropped(&natbox, &["ports-exhausted", "no-outbound-rule"])
 }
 
-/// Two published ports lead to one server, one of them by a single forward, the other by the exposed
-/// host or by another single forward. One client endpoint inside uses both at once.
+/// Two published ports lead to one server, one of them by a single forward, the other by the
+/// exposed host or by another single forward. One client endpoint inside uses both at once.
 #[test]
 fn one_inside_endpoint_talks_to_one_server_through_two_published_ports() -> Result<()> {
     for second in ["protocol: any", "protocol: tcp, port: 80"] {

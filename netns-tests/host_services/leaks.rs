@@ -23,7 +23,8 @@ fn send_from_inside_address(scene: &SingleBox) {
     let (inside, client, provider) = (INSIDE.to_string(), CLIENT.to_string(), PROVIDER.to_string());
     for target in [&client, &provider] {
         ping(&scene.natbox, &["-I", &inside, target]);
-        // A socket that is bound to the line as well gets the line's on-link route.
+        // A socket that is also bound to the uplink's interface gets the on-link route of that
+        // interface.
         ping(&scene.natbox, &["-I", "wan0", "-I", &inside, target]);
     }
     scene
@@ -51,7 +52,7 @@ fn the_hosts_packets_from_its_inside_address_leave_translated() {
     let seen = connection.get("/").unwrap().text().trim().to_owned();
     assert_eq!(seen, scene.published.to_string());
     assert!(ping(&scene.natbox, &["-I", &INSIDE.to_string(), &CLIENT.to_string()]));
-    // The provider's router is on the segment of the line.
+    // The provider's router is on the segment of the uplink.
     assert!(ping(&scene.natbox, &["-I", &INSIDE.to_string(), &PROVIDER.to_string()]));
     send_from_inside_address(&scene);
     private.assert_none();
@@ -75,8 +76,8 @@ fn without_an_outbound_rule_the_hosts_packets_from_its_inside_address_are_droppe
     natbox.stop(Signal::TERM);
 }
 
-/// Neither the inside nor the host sends untranslated packets while natbox is dead or its device
-/// is down. Inside hosts learn it at once.
+/// Neither the inside nor the host sends untranslated packets while natbox is dead or its device is
+/// down. Inside hosts get an error at once.
 #[test]
 fn nothing_leaves_untranslated_while_natbox_is_dead() {
     let scene = SingleBox::new(Published::OnLink);
@@ -128,7 +129,8 @@ fn a_dead_natbox_leaves_the_host_its_own_address() {
     }
 }
 
-/// A line without an address of its own: the kernel takes an inside address for the host's packets.
+/// If an uplink's interface has no address, the kernel takes an inside address for the host's
+/// packets.
 #[test]
 fn the_hosts_packets_by_an_interface_without_an_address_leave_translated() {
     let scene = SingleBox::new(Published::Routed);

@@ -2,8 +2,8 @@
 //!
 //! | file      | behaviour                                                                          |
 //! |-----------|------------------------------------------------------------------------------------|
-//! | `publish` | forwards to the host's own inside address work over every line at once             |
-//! | `leaks`   | no packet with an inside source leaves by a line, whatever the host sends          |
+//! | `publish` | forwards to the host's own inside address work over every uplink at once           |
+//! | `leaks`   | no packet with an inside source leaves by an uplink, whatever the host sends       |
 //! | `refused` | forwards that cannot work on this host are named at the start and by the doctor    |
 
 mod leaks;

@@ -46,7 +46,7 @@ fn serve_everywhere(site: &Site) -> HttpServer {
 }
 
 #[test]
-fn a_service_of_the_host_answers_over_every_line_at_once() -> Result<()> {
+fn a_service_of_the_host_answers_over_every_uplink_at_once() -> Result<()> {
     let site = Site::three_legged(PLAN)?;
     let _ssh = serve_everywhere(&site);
     let _tunnel = Echo::start(host(&site), Ipv4Addr::UNSPECIFIED, TUNNEL)?;
@@ -74,7 +74,7 @@ fn a_service_of_the_host_answers_over_every_line_at_once() -> Result<()> {
             ping(site.client(), *client, uplink.published, 2).with_context(place)?;
         }
     }
-    // All connections are open at once, over both lines.
+    // All connections are open at once, over both uplinks.
     for connection in &mut open {
         connection.get("/")?;
     }
@@ -111,8 +111,8 @@ fn inside_hosts_and_the_host_itself_reach_the_service_by_every_address() -> Resu
     Ok(())
 }
 
-/// The host keeps its own networks: a network of another interface, such as a VPN, that appears
-/// while natbox runs is none of natbox's.
+/// The host keeps its routes to its own networks. If a network of another interface appears while
+/// natbox runs, such as a VPN, natbox takes no packets to it.
 #[test]
 fn a_network_of_the_host_reaches_the_service_past_natbox() -> Result<()> {
     let site = Site::three_legged(PLAN)?;

@@ -43,7 +43,7 @@ fn start(scene: &SingleBox, forwards: &[&str], prefixes: &str) -> RunningBox {
     RunningBox::launch(&scene.natbox, "more", &path, &config.socket)
 }
 
-/// The file alone does not show these; the start and doctor say what to do.
+/// The file alone does not show these faults. The start and doctor say how to fix them.
 #[test]
 fn targets_that_this_host_cannot_reach_from_inside_are_named() {
     let scene = SingleBox::new(Published::OnLink);
@@ -94,7 +94,7 @@ fn doctor_names_a_service_of_the_host_that_does_not_listen() {
     natbox.stop(Signal::TERM);
 }
 
-/// The file alone shows these.
+/// The file alone shows these faults.
 #[test]
 fn check_refuses_targets_that_no_inside_host_can_have() {
     let scene = SingleBox::new(Published::OnLink);

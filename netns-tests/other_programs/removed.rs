@@ -149,7 +149,7 @@ fn the_hosts_own_service_stays_reachable_while_rules_are_removed() {
         shell(&scene.natbox, script);
         soon(&format!("the host after `{script}`"), || reaches(&scene, OWN_PORT).then_some(()));
         soon(&format!("the forward after `{script}`"), || reaches(&scene, WEB).then_some(()));
-        // Addresses other than the published one are never concerned.
+        // Addresses other than the published one are never affected.
         let route = ["route", "get", "10.0.0.1", "from", "10.0.0.101", "iif", "lan0"];
         assert!(scene.natbox.ip_output(&route).unwrap().starts_with("local 10.0.0.1 "));
     }
@@ -188,7 +188,8 @@ fn lost_reports_of_the_kernel_lead_to_a_look_at_everything() {
     pause();
     let wanted = rules_and_routes(&scene);
     natbox.process.signal(Signal::STOP).unwrap();
-    // More reports than the socket holds, then the loss of a route, which no look by time finds.
+    // More reports than the socket holds, then the removal of a route, which the periodic
+    // comparison does not find.
     shell(
         &scene.natbox,
         "ip link add many type veth peer name few; ip link set many up; ip link set few up; \

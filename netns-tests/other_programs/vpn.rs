@@ -13,7 +13,7 @@ pub(super) const WG_QUICK: &str = "ip link add wg0 type veth peer name wg1; ip l
 /// Ends the tunnel as wg-quick does.
 const WG_QUICK_DOWN: &str = "ip rule del table 51820; \
     ip rule del table main suppress_prefixlength 0; ip link del wg0";
-/// A VPN whose rules spare nothing.
+/// A VPN whose rules take every packet.
 const CATCH_ALL: &str = "ip link add tun9 type veth peer name tun8; ip link set tun8 up; ip link set tun9 up; \
     ip route add default dev tun9 table 200; ip rule add from all table 200";
 /// A VPN for the private network.
@@ -68,7 +68,7 @@ fn natbox_returns_to_its_place_when_a_vpn_ends() {
     for round in 0..3 {
         shell(&scene.natbox, WG_QUICK);
         assert_in_and_out(&scene, &format!("in round {round}"));
-        // The host itself answers, too. Its replies to hosts further away take the VPN.
+        // The host itself answers as well. Its replies to hosts further away take the VPN.
         assert!(reaches_from(&scene, PROVIDER, OWN_PORT));
         shell(&scene.natbox, WG_QUICK_DOWN);
     }

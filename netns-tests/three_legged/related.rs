@@ -89,8 +89,8 @@ fn acknowledged(socket: &UdpSocket, packet: &[u8], wanted: [u8; 4]) -> Result<bo
     Ok(false)
 }
 
-/// Lets the client receive datagrams from one address alone, as a firewall before it would. curl
-/// itself takes an answer from any address.
+/// Lets the client receive datagrams from one address alone, as a firewall in front of it would.
+/// curl itself takes an answer from any address.
 fn admit_only(client: &Namespace, address: Ipv4Addr) -> Result<()> {
     require("nft")?;
     let mut nft = client.command("nft");

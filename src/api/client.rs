@@ -65,7 +65,7 @@ pub enum ClientError {
 ///
 /// # Errors
 /// [`ClientError::NoneRunning`] or [`ClientError::Several`] when neither path nor name is given;
-/// [`ClientError::NoName`] when the name can be none.
+/// [`ClientError::NoName`] when no instance can have the name.
 pub fn find(socket: Option<&Path>, name: Option<&str>) -> Result<PathBuf, ClientError> {
     if let Some(socket) = socket {
         return Ok(socket.to_owned());

@@ -20,8 +20,8 @@ pub struct Status {
     /// State of the instance.
     #[serde(default)]
     pub state: InstanceState,
-    /// Interfaces that are missing or down and without which the instance does nothing: the reason
-    /// for [`InstanceState::Waiting`]. As sentences, each with its key.
+    /// Missing or down interfaces for which the instance waits, as sentences with their keys: the
+    /// reason for [`InstanceState::Waiting`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_for: Vec<String>,
     /// Seconds since the instance was ready, or since it began to wait.

@@ -71,7 +71,7 @@ impl HelperWork {
     }
 }
 
-/// Whose command line a process has.
+/// The command line of a process: that of the worker or that of the stand-by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HelperName {
     /// `natbox run-hooks HOOK` or `natbox list-rules`.
@@ -80,8 +80,7 @@ pub(super) enum HelperName {
     StandBy,
 }
 
-/// Works until standard input closes: at once, or after the process that this one stands by for has
-/// ended.
+/// Works until standard input closes. A process that stands by begins when its worker has ended.
 ///
 /// # Errors
 /// A bug when the two ends of the pipes do not follow their protocol.
@@ -109,8 +108,8 @@ pub(super) fn run(work: &HelperWork, name: HelperName) -> Result<ExitCode, Failu
     }
 }
 
-/// Starts the process that stands by, and starts it again whenever it ends: soon if it has worked
-/// for a while, otherwise later each time.
+/// Starts the process that stands by, and starts it again whenever it ends. After a long run the
+/// pause is short; after each short run it grows.
 fn keep_stand_by(work: &HelperWork, name: HelperName) {
     let mut pause = MIN_PAUSE;
     loop {
@@ -148,7 +147,7 @@ fn wait_for_end(worker: i32) -> io::Result<()> {
     }
     let stdin = io::stdin();
     loop {
-        // A pipe reports its end without being asked, and events on it are the worker's.
+        // A pipe always reports its end. Other events on the pipe are for the worker.
         let mut ends =
             [PollFd::new(&worker, PollFlags::IN), PollFd::new(&stdin, PollFlags::empty())];
         match poll(&mut ends, None) {

@@ -21,7 +21,7 @@ const HOOK_VARIABLES: [(&str, &str); 6] = [
     ("NATBOX_TIER", "tier of the uplink"),
     (
         "NATBOX_UP_UPLINKS",
-        "names of the uplinks that are up and of the lowest tier that has one, one per line",
+        "names of the healthy uplinks of the lowest tier that has one, one per line",
     ),
     ("NATBOX_UP_ADDRESSES", "their addresses, separated by spaces"),
 ];

@@ -138,11 +138,8 @@ fn host_rows(host: &HostStatus) -> Vec<Row> {
         host.error.iter().map(|error| Row::new("", format!("error: {error}"))).collect();
     rows.extend(host.missing.iter().map(|missing| Row::new("", format!("missing: {missing}"))));
     if rows.is_empty() && host.restored > 0 {
-        let restored = host.restored;
-        rows.push(Row::new(
-            "",
-            format!("complete; {restored} settings were removed and set again"),
-        ));
+        let restored = counted(host.restored, "setting was", "settings were");
+        rows.push(Row::new("", format!("complete; {restored} removed and set again")));
     }
     if let Some(first) = rows.first_mut() {
         first.name = "settings";

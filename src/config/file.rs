@@ -32,7 +32,7 @@ section! {
             "add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values",
         ),
         /// Published services. No two publish the same protocol, address and port, unless one of
-        /// them is narrower: the narrower one has it.
+        /// them is narrower. The narrower one then gets the packets.
         pub forwards: Unresolved<Items<FileForward>> = list(mapping::<FileForward>(), MAX_FORWARDS, "forwards")
             .optional("none")
             .reloadable(),

@@ -19,7 +19,8 @@ pub(crate) struct Config {
     pub inside: Inside,
     /// The uplinks, at least one, names unique.
     pub uplinks: Vec<Uplink>,
-    /// Published services. No two publish the same protocol, address and port.
+    /// Published services. No two publish the same protocol, address and port, unless one of them
+    /// is narrower.
     pub forwards: Vec<Forward>,
     /// Rules for sessions from the private network to the outside; the longest matching prefix
     /// decides.

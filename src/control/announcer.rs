@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A router keeps a neighbour's hardware address for minutes. When a new box takes over an address,
-//! the router would send to the old box for that long. natbox announces each address when it starts,
-//! when the address or the interface appears, and when an uplink is up again.
+//! the router would send to the old box for that long. natbox announces each address when it
+//! starts, when the address or the interface appears, and when an uplink is up again.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -38,7 +38,8 @@ impl Announcements {
         self.announce(now.into_iter().filter(|address| !before.contains(address)));
     }
 
-    /// Forgets the addresses of an interface that went down, so that they are new when it is up.
+    /// Forgets the addresses of an interface that went down, so that they count as new when it is
+    /// up again.
     pub(super) fn forget(&self, interface: &str) {
         self.known.borrow_mut().retain(|known| known.interface != interface);
     }
@@ -60,7 +61,7 @@ pub(super) struct Announcer {
     socket: ArpSocket,
     announcements: Rc<Announcements>,
     pending: Vec<PendingAnnouncement>,
-    /// No announcement leaves before.
+    /// Time before which no announcement leaves.
     pause: Instant,
     /// Interface of each uplink.
     interfaces: Vec<String>,

@@ -81,7 +81,8 @@ impl Failover {
         self.events.emit(EventKind::TierChanged { tier, before, uplinks });
     }
 
-    /// Ends sessions of uplinks that others replace now and did not `before`.
+    /// Ends the sessions of each uplink that is down while another one is up, unless this was so
+    /// `before`.
     fn end_doomed(&self, before: &[bool]) {
         let all_were_down = !before.contains(&true);
         for (index, settings) in self.uplinks.iter().enumerate() {

@@ -9,8 +9,8 @@
 //! Another program may add a rule at any time: Docker sets the policy of FORWARD to drop when it
 //! starts. The kernel then drops packets without a trace in natbox's counters.
 //!
-//! A look takes [`PAUSE_FACTOR`] times as long as the pause after it at least, so that a host whose
-//! large rules change all the time spends little on them.
+//! The pause after a look is at least [`PAUSE_FACTOR`] times as long as the look. So a host whose
+//! large rules change all the time spends little time on looks.
 
 use std::future::Future;
 use std::io;
@@ -68,8 +68,8 @@ pub(super) struct FirewallWatch {
     next_look: Instant,
     /// Earliest time of the next look.
     not_before: Instant,
-    /// A netlink socket in a UDP wrapper: both receive one message at a time. None: the kernel
-    /// reports no changes.
+    /// A netlink socket in a UDP wrapper, because both receive one message at a time. None: the
+    /// kernel reports no changes.
     changes: Option<UdpSocket>,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Pipes {
     number: u64,
 }
 
-/// What the watch waits for.
+/// An event for which the watch waits.
 pub(super) enum FirewallEvent {
     /// The lister has answered.
     Listed(Pipes, Result<String, String>),

@@ -165,7 +165,7 @@ impl HostReconciler {
                 // The routes of the host's own packets have the smallest MTU of the uplinks.
                 !uplinks.is_empty()
             }
-            // The neighbours must learn it.
+            // The neighbours must learn the new address.
             LinkEvent::HardwareAddress => true,
         }
     }

@@ -54,7 +54,7 @@ async fn wait_and_run(path: &Path, config: &Config) -> Result<(), RunError> {
         .inspect_err(|error| tracing::warn!(%error, "the firewall is not watched"));
     let (arp, dns) = (arp_socket(), dns::prepare(&config)?);
     let privileged = Privileged { raw, arp, dns, lister: lister.ok() };
-    // While the process has one thread: the wait starts none.
+    // The process has only one thread here, because the wait starts none.
     sandbox::enter().map_err(RunError::Sandbox)?;
     let entrance = Entrance { signals, admin, instance, events };
     start::run_instance(path, &config, privileged, entrance).await

@@ -52,8 +52,8 @@ pub(super) struct Privileged {
     pub(super) lister: Option<ListerProcess>,
 }
 
-/// What an instance has before its start, and keeps: clients see an instance that waits for its
-/// interfaces and then runs as one.
+/// The parts that an instance keeps from its wait for interfaces, so that clients see the wait and
+/// the run as one instance.
 pub(super) struct Entrance {
     pub(super) signals: SignalStreams,
     pub(super) admin: AdminServer,

@@ -1,4 +1,4 @@
-//! An instance that waits for its interfaces: what it waits for, its status and its reload.
+//! An instance that waits for its interfaces: the missing interfaces, its status and its reload.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,8 @@ impl WaitingInstance {
         }
     }
 
-    /// Looks whether the instance can start. Emits an event if what it waits for has changed.
+    /// Checks whether the instance can start. Emits an event if the interfaces for which it waits
+    /// have changed.
     ///
     /// # Errors
     /// The kernel does not answer.
@@ -65,7 +66,7 @@ impl WaitingInstance {
         &self.events
     }
 
-    /// Returns what the instance waits for, as sentences.
+    /// Returns the interfaces for which the instance waits, as sentences.
     pub(super) fn missing(&self) -> Vec<String> {
         self.awaited.borrow().iter().map(ToString::to_string).collect()
     }

@@ -39,7 +39,7 @@ impl Warnings {
     }
 }
 
-/// Lists the errors among some findings that others do not have.
+/// Lists the errors of `findings` that `others` does not contain.
 fn errors_beyond<'f>(
     findings: &'f [Finding],
     others: &'f [Finding],

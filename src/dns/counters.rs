@@ -31,7 +31,7 @@ counters! {
     limited_truncated,
     /// Answers above the limit of their source that were not sent.
     limited_dropped,
-    /// Messages without an answer, because they are no queries.
+    /// Messages that are no queries and get no answer.
     ignored,
     /// TCP connections accepted.
     connections,

@@ -76,7 +76,7 @@ struct HookEvent {
     up: bool,
     /// Tier of the uplink.
     tier: u32,
-    /// Names and addresses of the uplinks that are up and of the lowest tier that has one.
+    /// Names and addresses of the healthy uplinks of the lowest tier that has one.
     all_up: Vec<(String, Ipv4Addr)>,
 }
 

@@ -1,5 +1,5 @@
-//! Sends the addresses of uplinks that are in use to another name server: RFC 2136 updates, signed with
-//! TSIG (RFC 8945).
+//! Sends the addresses of uplinks that are in use to another name server: RFC 2136 updates, signed
+//! with TSIG (RFC 8945).
 //!
 //! An update contains the whole state, not the change. So the next update makes up for a lost one,
 //! and an update that is sent twice does no harm. Updates go by TCP, over an uplink that is up.

@@ -91,8 +91,8 @@ pub(super) fn set_header_little_endian(file: impl AsFd) -> Result<()> {
 /// writes the Ethernet header (`SOCK_DGRAM`).
 ///
 /// # Errors
-/// `ENXIO` or `ENETDOWN`: the interface does not exist or is down. `EAGAIN`, `ENOBUFS`: its queue is
-/// full.
+/// `ENXIO` or `ENETDOWN`: the interface does not exist or is down. `EAGAIN`, `ENOBUFS`: its queue
+/// is full.
 pub(super) fn broadcast_arp(socket: impl AsFd, interface_index: u32, packet: &[u8]) -> Result<()> {
     let address = PacketAddress(libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as libc::c_ushort,

@@ -268,8 +268,8 @@ pub(super) fn externals(policy: &Policy) -> HashMap<Ipv4Addr, External> {
     policy.uplinks.iter().enumerate().flat_map(of_uplink).collect()
 }
 
-/// Returns the addresses of each uplink that mappings use: those that no forward publishes whole, or
-/// all if there is no such address.
+/// Returns the addresses of each uplink that mappings use: those that no forward publishes whole,
+/// or all if there is no such address.
 pub(super) fn dynamic_addresses(policy: &Policy) -> Box<[Box<[Ipv4Addr]>]> {
     let exposes = |forward: &&Forward| forward.protocol == ForwardProtocol::Any;
     let whole: HashSet<Ipv4Addr> =

@@ -129,9 +129,9 @@ drop_reasons! {
     HostSessionLimit => "host-session-limit",
     /// The inside host opens sessions faster than `limits.new_sessions_per_host` allows.
     HostSessionRate => "host-session-rate",
-    /// The sessions from outside over dynamic mappings have used up their share: for one inside host
-    /// half of `limits.sessions_per_host` and an eighth of `limits.sessions`, for all hosts half of
-    /// `limits.sessions`.
+    /// The sessions from outside over dynamic mappings have used up their share. One inside host
+    /// may use half of `limits.sessions_per_host`, but at most an eighth of `limits.sessions`. All
+    /// hosts together may use half of `limits.sessions`.
     InboundLimit => "inbound-limit",
     /// The packet has DF set and exceeds the MTU of the outgoing interface. natbox answers with
     /// fragmentation needed (RFC 1191).

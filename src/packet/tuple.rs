@@ -91,7 +91,8 @@ pub(crate) enum PortFields {
     Tcp,
     /// Two ports, and a checksum over the pseudo header that may be 0.
     Udp,
-    /// None that are translated, but a checksum over the pseudo header: DCCP (RFC 4340 section 9.1).
+    /// No port that natbox translates, but a checksum over the pseudo header: DCCP (RFC 4340
+    /// section 9.1).
     Dccp,
     /// The same, with a checksum that is never 0: UDP-Lite (RFC 3828 section 3.1). Each checksum
     /// covers the pseudo header, whatever part of the payload it covers.

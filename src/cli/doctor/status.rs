@@ -176,8 +176,8 @@ fn drop_advice(reason: DropReason) -> Option<&'static str> {
             "raise limits.new_sessions_per_host, or check the sessions of that host: natbox sessions"
         }
         DropReason::InboundLimit => {
-            "if the packets are no flood, raise limits.sessions or limits.sessions_per_host, or set a \
-             stricter nat.filtering"
+            "if the packets are not a flood, raise limits.sessions or limits.sessions_per_host, or \
+             set a stricter nat.filtering"
         }
         DropReason::BadVnetHeader | DropReason::TunWriteError => {
             "check the log; if the kernel fails at an offload that it offers, set tun.offload: none"

@@ -19,8 +19,8 @@ pub(crate) struct Expectation {
 }
 
 section! {
-    /// The answers to an HTTP probe that count. Others prove only that something answers: the login
-    /// page of a provider, for example.
+    /// The answers to an HTTP probe that count. Other answers prove only that something answers,
+    /// for example the login page of a provider.
     #[derive(Debug)]
     pub(in crate::config) struct FileExpectation {
         /// Statuses that count: `200`, `2xx` or `200-299`.
@@ -73,7 +73,7 @@ impl fmt::Display for StatusRange {
 }
 
 impl Expectation {
-    /// Returns the expectation of a file that says nothing.
+    /// Returns the expectation that applies without the key.
     pub(crate) fn usual() -> Self {
         let status = vec![StatusRange::class(2), StatusRange::class(3)];
         Self { status, body: None, foreign_redirect: false }

@@ -49,8 +49,8 @@ section! {
             .required("the protocols to publish", "add `protocol: tcp` (or udp, tcp+udp, icmp, any)")
             .example("tcp"),
         /// Port or range of ports to publish. `icmp` and `any` take none, the other protocols need
-        /// it. Of two ranges one of which contains the other, the narrower one has its ports. A range
-        /// of 1,024 ports or more shares its ports with mappings, as `any` does.
+        /// it. If one range contains another, the narrower one has its ports. A range of 1,024
+        /// ports or more shares its ports with mappings, as `any` does.
         pub port: Unresolved<PortRange> = network::ports()
             .optional("none")
             .example("80"),
@@ -60,7 +60,7 @@ section! {
             .example("203.0.113.10"),
         /// The server. With a range of ports, the port here is that of the first one, and the rest
         /// keep their offset. Without a port the server has the published ports. The address lies
-        /// in an inside prefix. The own address of the box there publishes a service of the box.
+        /// in an inside prefix. The box's own address there publishes a service of the box.
         pub to: Required<ForwardTarget> = network::target()
             .required("the server", "add `to: ADDRESS:PORT`, such as `to: 10.0.0.101:80`")
             .example("10.0.0.101:80"),
@@ -85,7 +85,7 @@ config_enum! {
 }
 
 impl Forward {
-    /// Number of ports from which on a forward shares them with mappings.
+    /// Smallest number of ports that a forward shares with mappings.
     pub(crate) const SHARED_PORTS: u16 = 1024;
 
     /// Returns whether mappings may get the forward's ports.

@@ -12,8 +12,7 @@ section! {
     /// The rounds of the outage by which the uplink failed do not count.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct LossLimits {
-        /// Lost share of the window from which on the uplink is down. With `100%` only `fall`
-        /// decides.
+        /// Lost share of the window at which the uplink fails. With `100%` only `fall` decides.
         pub fail: u32 = percent(1..=100).default(40),
         /// Lost share of the window up to which a failed uplink may return. It must be smaller than
         /// `fail`.
@@ -30,7 +29,7 @@ impl Default for LossLimits {
 /// Latency at which an uplink fails and at which it may return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LatencyLimits {
-    /// Latency from which on the uplink is down.
+    /// Latency at which the uplink fails.
     pub fail: Duration,
     /// Latency up to which a failed uplink may return; shorter than `fail`.
     pub back: Duration,
@@ -41,7 +40,7 @@ section! {
     /// time of the answer that made it good. The limits apply to the median of the window.
     #[derive(Debug)]
     pub(in crate::config) struct FileLatencyLimits {
-        /// Latency from which on the uplink is down.
+        /// Latency at which the uplink fails.
         pub fail: Required<Duration> = latency(2)
             .required("the latency at which the uplink fails", "add `fail: 500ms`")
             .example("500ms"),
@@ -66,18 +65,18 @@ impl From<&LatencyLimits> for FileLatencyLimits {
 }
 
 section! {
-    /// Time that a failed uplink must answer before it is healthy again, beside `rise`. It grows
-    /// with each failure and shrinks while the uplink is healthy, so that an unsteady uplink stays
-    /// out (RFC 2439). An outage of `fall` intervals begins the time again.
+    /// Time that a failed uplink must answer before it is healthy again, in addition to `rise`. It
+    /// grows with each failure and shrinks while the uplink is healthy, so that an unsteady uplink
+    /// stays out (RFC 2439). An outage of `fall` intervals restarts the time.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct HoldTimes {
-        /// Time after a failure that followed no other one.
+        /// Time after a failure without an earlier one.
         pub first: Duration = duration(Duration::ZERO..=DAY).default(Duration::ZERO),
         /// Time after the second failure. Each further failure doubles it.
         pub step: Duration = duration(Duration::ZERO..=DAY).default(Duration::from_secs(10)),
         /// Longest time. It must not be shorter than `first`. With `0` only `rise` decides.
         pub max: Duration = duration(Duration::ZERO..=DAY).default(Duration::from_secs(300)),
-        /// Healthy time after which a failure counts half.
+        /// Healthy time after which an earlier failure counts only half.
         pub half_life: Duration = duration(Duration::from_secs(1)..=DAY)
             .default(Duration::from_secs(600)),
     }

@@ -46,7 +46,7 @@ section! {
         pub address: Unresolved<Ipv4Addr> = network::address()
             .optional("the address that a running box finds on the interface")
             .example("10.0.0.1"),
-        /// Private prefixes behind the interface. No two may overlap, also not those of different
+        /// Private prefixes behind the interface. No two may overlap, even those of different
         /// inside legs.
         pub prefixes: Required<Items<Ipv4Net>> = some(network::unicast_prefix(), MAX_PREFIXES, "prefixes")
             .required(

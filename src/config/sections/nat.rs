@@ -23,7 +23,7 @@ section! {
         /// Dynamic external ports.
         pub ports: PortRange = network::ports().default(PortRange { first: 1024, last: 65535 }),
         /// Inside TCP and UDP ports that a mapping keeps as its external port while that port is
-        /// free. `true` keeps every port within `ports`. A list keeps its ports, also outside of
+        /// free. `true` keeps every port within `ports`. A list keeps its ports, even outside of
         /// `ports`. If another inside host has the port, the mapping gets a random one. `off` makes
         /// every port random, so that remote hosts cannot predict it (RFC 6056).
         pub port_preservation: PortPreservation = PreservedPorts.default(PortPreservation::Off).reloadable(),

@@ -24,9 +24,9 @@ config_enum! {
     pub(crate) enum HostDefaultRoute {
         /// The host's own default route. natbox does not touch it.
         Leave = "leave",
-        /// natbox, as for an inside host: over a healthy uplink of the lowest tier, by weight, with
-        /// an external address of the uplink. The host's own default route stays, and packets use it
-        /// again when natbox stops.
+        /// Through natbox, as for an inside host: over a healthy uplink of the lowest tier, by
+        /// weight, with an external address of the uplink. The host's own default route stays, and
+        /// packets use it again when natbox stops.
         Follow = "follow",
     }
 }

@@ -67,7 +67,7 @@ section! {
         pub weight: u32 = number(1..=1000).default(1).reloadable(),
         /// Tier. New sessions, DNS answers and DNS updates use the lowest tier that has a healthy
         /// uplink. While a lower tier has one, natbox sends only health checks over an uplink of a
-        /// higher tier, and its published services still answer.
+        /// higher tier. Services published on that uplink still answer.
         pub tier: u32 = number(1..=255).default(1).reloadable(),
         /// Health check.
         pub health: Unresolved<FileHealth> = mapping::<FileHealth>()

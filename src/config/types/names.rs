@@ -29,7 +29,7 @@ pub(in crate::config) fn parse_box_name(text: &str) -> Result<String, ValueError
     Err(ValueError::new(wanted, "choose another name"))
 }
 
-/// Returns the names that a box can have, in words, if this is none; None if a box can have it.
+/// Describes valid names of boxes if this name is not one of them; None if the name is valid.
 pub(crate) fn wanted_box_name(text: &str) -> Option<String> {
     parse_box_name(text).err().map(|error| error.wanted)
 }

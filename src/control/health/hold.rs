@@ -42,7 +42,8 @@ impl Damping {
             return first.min(max);
         }
         let seconds = step.as_secs_f64() * (penalty - 1.0).exp2();
-        // The bound comes first: a duration of seconds panics beyond its range.
+        // The bound applies first: the conversion from seconds panics beyond the range of a
+        // duration.
         Duration::from_secs_f64(seconds.min(max.as_secs_f64())).max(first).min(max)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   begin ─▶ waiting ─┬─ `quorum` answers ───────────────────────▶ good, with its latency ─┐
-//!                     └─ so many without an answer that no quorum ─▶ lost ─────────────────┴▶ window
+//!                     └─ too many targets without an answer ───────▶ lost ─────────────────┴▶ window
 //! ```
 //!
 //! Rounds may end in another order than they began: a lost round ends at the timeout of its probes.
@@ -25,10 +25,10 @@ pub(super) struct Rounds {
     last_began: Option<Instant>,
     /// Rounds that wait for answers, oldest first.
     waiting: VecDeque<WaitingRound>,
-    /// The window, by number, and before it as many rounds again, which are in the window if it
-    /// forgets an outage.
+    /// The rounds of the window, by number, after the same number of older rounds. An older round
+    /// moves into the window when the window forgets an outage.
     ended: VecDeque<EndedRound>,
-    /// As many rounds as the window has, outages included: true for a good one.
+    /// The last rounds, outages included, up to the length of the window: true for a good one.
     recent: VecDeque<bool>,
     /// Median latency of the window when the last round became good.
     latency: Option<Duration>,
@@ -114,8 +114,8 @@ impl Rounds {
         is_lost
     }
 
-    /// Forgets the rounds between two others that are not good: an outage, of which the window says
-    /// nothing. Results that come later for them do not count.
+    /// Forgets the lost and waiting rounds between two others: an outage, which does not count in
+    /// the window. Later results of these rounds do not count.
     pub(super) fn forget(&mut self, after: Option<u64>, before: u64) {
         let between = |number: u64| number < before && after.is_none_or(|after| number > after);
         let waiting = self.waiting.len();
@@ -132,8 +132,8 @@ impl Rounds {
         (lost as u32, self.ended.len().min(self.window) as u32)
     }
 
-    /// Returns the lost share of the last rounds, outages included, 0 to 1; None: no round has ended
-    /// yet.
+    /// Returns the lost share of the last rounds, outages included, 0 to 1; None: no round has
+    /// ended yet.
     pub(super) fn recent_loss(&self) -> Option<f64> {
         let lost = self.recent.iter().filter(|good| !**good).count();
         (!self.recent.is_empty()).then(|| lost as f64 / self.recent.len() as f64)
@@ -180,5 +180,5 @@ impl Rounds {
     }
 }
 
-/// Rounds that wait for answers. With the shortest interval, one lasts for 100 others.
+/// Most rounds that wait for answers. With the shortest interval, 100 others begin during one.
 const MAX_WAITING: usize = 128;

@@ -95,7 +95,7 @@ fn is_same_host(page: &Url, target: &Url) -> bool {
         // The URL parser writes names in lower case.
         url.host_str().map(|host| host.strip_prefix("www.").unwrap_or(host))
     }
-    // A page without encryption may not replace one with it.
+    // An unencrypted page must not replace an encrypted one.
     let keeps_scheme = target.scheme() == "https" || target.scheme() == page.scheme();
     keeps_scheme && name(page).is_some() && name(page) == name(target)
 }

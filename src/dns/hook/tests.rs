@@ -172,7 +172,7 @@ fn no_hook_runs_for_a_change_that_was_undone_before_the_hook_could_run() {
     assert_eq!(event.all_up.len(), 2);
     assert_eq!(next_event(&sent(false), &now, 1), None);
     now.uplinks[0].address = None;
-    assert_eq!(next_event(&sent(false), &now, 1).unwrap().0, 0, "another address is news");
+    assert_eq!(next_event(&sent(false), &now, 1).unwrap().0, 0, "another address is a change");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn the_uplinks_that_are_up_are_those_of_the_lowest_tier() {
     let sent: Vec<Option<Sent>> =
         states().uplinks.iter().map(|uplink| Some(Sent::of(uplink))).collect();
     let (number, event) = next_event(&sent, &now, 1).unwrap();
-    assert_eq!((number, event.tier), (1, 2), "another tier is news");
+    assert_eq!((number, event.tier), (1, 2), "another tier is a change");
     let names = |event: &HookEvent| -> Vec<String> {
         event.all_up.iter().map(|(name, _)| name.clone()).collect()
     };

@@ -1,4 +1,4 @@
-//! Exposed hosts and very wide forwards: what else has a claim on the address comes first.
+//! Exposed hosts and very wide forwards: other claims on the address come first.
 
 use crate::nat::{AdmitNew, EndReason, Filter};
 
@@ -428,7 +428,8 @@ fn a_reload_that_adds_or_removes_an_exposed_host_keeps_allowed_sessions() {
     assert_eq!(harness.reload(beside()), 1);
     assert_eq!(harness.pass(&udp((E2, 5), (G, 7000))).destination.address, S2);
     assert_eq!(harness.reload(exposed()), 1);
-    // A forward of the same port to the same server changes nothing, and later leaves the port free.
+    // A forward of the same port to the same server changes nothing, and later leaves the port
+    // free.
     let same = || {
         exposed().with(|setup| {
             setup.policy.forwards.push(forward(ForwardProtocol::Udp, 7001..=7001, S1, 7001));

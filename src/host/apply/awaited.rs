@@ -22,7 +22,8 @@ pub(crate) async fn awaited_interfaces(
 }
 
 /// Restores what killed processes left in this network namespace. A start does the same. An
-/// instance that waits for its interfaces does this before, so that the host is as it was.
+/// instance that waits for its interfaces calls this before, so that no change of a killed process
+/// remains during the wait.
 ///
 /// # Errors
 /// When another natbox uses an interface of the configuration, or privilege is lacking.

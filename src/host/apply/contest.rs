@@ -1,7 +1,7 @@
 //! How often natbox sets a setting again that another program removes.
 //!
-//! The first removals are made good at once. After [`FREE`] removals in a row natbox waits, twice
-//! as long each time. A setting that stays for [`FORGET`] counts as undisputed again.
+//! natbox answers the first [`FREE`] removals in a row at once. Before each further answer natbox
+//! waits, twice as long each time. A setting that stays for [`FORGET`] counts as undisputed again.
 
 use std::time::{Duration, Instant};
 

@@ -37,10 +37,10 @@ pub(crate) struct ManagedHost {
     pub(super) done: Vec<JournalEntry>,
     /// Interfaces as of the last reading.
     pub(super) links: Vec<Link>,
-    /// Steps that have been in place, of those that are wanted.
+    /// Wanted steps that have been in place.
     pub(super) placed: Vec<Step>,
     pub(super) contest: Contest,
-    /// Missing settings that the log has.
+    /// Missing settings that the log already names.
     pub(super) reported: Vec<String>,
     /// None with `host.manage: false`.
     pub(super) journal: Option<Journal>,
@@ -113,7 +113,7 @@ impl ManagedHost {
     }
 
     /// Returns true when something has changed of which the kernel sends no report: sysctls and
-    /// proxy entries. Compares the rules as well, and tells when a disputed or failed setting is
+    /// proxy entries. Compares the rules as well. Also true when a disputed or failed setting is
     /// due.
     ///
     /// # Errors
@@ -151,7 +151,7 @@ impl ManagedHost {
     /// The kernel drops the routes and proxy entries of an interface that goes down or loses its
     /// last address, and does not restore them. Addresses come and go, and interfaces that an
     /// uplink follows get other addresses. Other programs remove rules and routes, or add rules
-    /// before natbox's. To be called when [`crate::host::LinkWatch`] reports a change.
+    /// before natbox's. Call this method when [`crate::host::LinkWatch`] reports a change.
     ///
     /// [`Self::config`], [`Self::facts`] and [`Self::routing_ids`] then return the new state, even
     /// if a change fails afterwards. A failed change is logged and does not stop the others. The
@@ -214,7 +214,7 @@ impl ManagedHost {
         errors
     }
 
-    /// Reverts the changes of steps that are not wanted any more, as far as `includes` says.
+    /// Reverts the changes of the steps that are no longer wanted and that `includes` selects.
     async fn revert_obsolete(&mut self, includes: fn(&Step) -> bool) -> Result<(), HostError> {
         let is_obsolete =
             |entry: &JournalEntry| includes(&entry.step) && !self.steps.contains(&entry.step);
@@ -288,7 +288,7 @@ impl ManagedHost {
         Ok(())
     }
 
-    /// Returns true when another program has undone a step, and neither the kernel nor natbox.
+    /// Returns true when another program, and neither the kernel nor natbox, has undone a step.
     fn was_removed(&self, step: &Step, cause: LookCause) -> bool {
         let is_sysctl = matches!(step, Step::Sysctl { .. });
         match cause {

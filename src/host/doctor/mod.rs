@@ -4,7 +4,7 @@
 //! Collecting and evaluating are apart. The folder [`facts`] asks the kernel and some programs,
 //! changes nothing, and returns plain data. The folder [`checks`] makes findings of these data and
 //! asks nothing. The folder [`nft`] evaluates the rules of nftables for both. A running instance
-//! has them from [`lister`].
+//! gets these rules from [`lister`].
 //!
 //! ```text
 //!   Config  ──▶ box_facts    ──▶ BoxFacts    ──▶ box_checks    ──┐

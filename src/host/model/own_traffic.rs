@@ -1,7 +1,7 @@
 //! Facts about the host's own packets that have an inside address as their source.
 //!
-//! Such packets take the way of an inside host: into the TUN, and out with an external address.
-//! They are replies of a service of the host that a forward publishes, or the host's own
+//! Such packets take the path of an inside host's packets: into the TUN, and out with an external
+//! address. They are replies of a service of the host that a forward publishes, or the host's own
 //! connections from an inside address. Left to the main table, they would leave by an uplink
 //! untranslated.
 
@@ -20,7 +20,7 @@ const LOOPBACK: &str = "lo";
 /// Multicast groups (RFC 5771).
 const MULTICAST: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4);
 
-/// The host's own inside addresses, and the way of packets from them.
+/// The host's own inside addresses, and the path of packets from them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct OwnTraffic {
     /// The host's addresses within inside prefixes. A forward to one of them publishes a service of
@@ -28,7 +28,7 @@ pub(crate) struct OwnTraffic {
     pub(crate) addresses: Vec<Ipv4Addr>,
     /// Sources of packets that natbox translates.
     pub(crate) sources: Vec<Ipv4Net>,
-    /// Destinations that differ from the rest of the outside, which natbox translates.
+    /// Destinations with a path of their own. natbox translates packets to the rest of the outside.
     pub(crate) exceptions: Vec<(Ipv4Net, OwnWay)>,
     /// Uplinks' interfaces without an address, if the host's packets by them would have an inside
     /// address as their source.
@@ -46,7 +46,7 @@ pub(crate) struct Unnumbered {
     pub(crate) networks: Vec<Ipv4Net>,
 }
 
-/// The way of a packet of the host from an inside address.
+/// The path of a packet of the host from an inside address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OwnWay {
     /// The host's other tables decide: the destination is behind an interface that is no uplink's,
@@ -141,8 +141,8 @@ fn udp_ports(forward: &Forward, ephemeral: PortRange) -> Vec<SourcePorts> {
 /// Lists the sources of packets that natbox translates: the inside prefixes.
 ///
 /// An interface that is neither an inside nor an outside one may have an address of an inside
-/// prefix as well, such as a VPN. Then the host's packets from that address are none of natbox's,
-/// and the other addresses of the prefix stand for it.
+/// prefix as well, such as a VPN. natbox then does not take the host's packets from that address,
+/// and lists the other addresses of the prefix in place of the prefix.
 fn sources(config: &Config, snapshot: &Snapshot, own: &[&Address]) -> Vec<Ipv4Net> {
     let is_ours = |found: &Address| {
         let name = snapshot.link_name(found.index);
@@ -220,7 +220,7 @@ fn exceptions(config: &Config, snapshot: &Snapshot) -> Vec<(Ipv4Net, OwnWay)> {
         (None, RouteKind::Unicast) => OwnWay::Natbox,
         (None, _) => OwnWay::Host,
     };
-    // Larger networks come first, so that an exception from an exception finds it.
+    // Larger networks come first, so that an exception to an exception finds the larger one.
     let mut ordered: Vec<(Ipv4Net, OwnWay)> =
         best.into_iter().map(|(to, found)| (to, way(found))).collect();
     ordered.sort_by_key(|(to, _)| to.prefix_len());

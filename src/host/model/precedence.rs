@@ -5,8 +5,8 @@
 //! starts after natbox so gets a place before natbox's rules, and takes their packets. natbox then
 //! moves its own rules before such a rule.
 //!
-//! natbox leaves a rule alone that takes only some of its packets: a person who routes one host by
-//! another way means that exception.
+//! If a rule takes only some of natbox's packets, natbox leaves it alone: a person who routes one
+//! host by another path wants that exception.
 
 use ipnet::Ipv4Net;
 

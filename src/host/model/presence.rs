@@ -88,8 +88,9 @@ impl fmt::Display for AwaitedInterface {
 /// Lists the interfaces that natbox waits for before it starts: those that are missing or down,
 /// while packets cannot pass from any inside leg to any uplink. Empty: natbox can start.
 ///
-/// One leg and one uplink are enough, because the others may appear later. natbox does not wait for
-/// an uplink whose address follows its interface: such an interface comes and goes at any time.
+/// One leg and one uplink are enough, because the others may appear later. natbox waits for no
+/// uplink if the address of one follows its interface: such an interface comes and goes at any
+/// time.
 pub(crate) fn awaited(config: &Config, links: &[Link]) -> Vec<AwaitedInterface> {
     let legs = config.inside.legs.iter().enumerate().map(|(place, leg)| {
         AwaitedInterface::new(config.inside.key_path(place, "interface"), &leg.interface, links)

@@ -36,8 +36,8 @@ pub(crate) const MAIN_PRIORITY: u32 = 32766;
 /// One change, complete enough to be made, compared, removed and printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
-    /// Sets MTU, queue length and group of the TUN and brings the TUN up. The settings vanish with the
-    /// device, so nothing has to be removed.
+    /// Sets MTU, queue length and group of the TUN and brings the TUN up. The settings vanish with
+    /// the device, so nothing has to be removed.
     BringUpTun {
         /// Interface name.
         device: String,

@@ -39,7 +39,7 @@ fn of_leg(
     let interface = &found.interface;
     match (found.state, leg.address) {
         (InterfaceState::Missing, _) => Some(format!(
-            "{}: interface {interface} does not exist, so its inside hosts have no box",
+            "{}: interface {interface} does not exist, so inside hosts behind it have no next hop",
             key("interface")
         )),
         (InterfaceState::Down, _) => Some(format!(

@@ -153,7 +153,7 @@ impl PortAllocator {
             || self.delay.as_ref().is_some_and(|delay| delay.take_over(port))
     }
 
-    /// Gives a port that a forward had back to the mappings.
+    /// Returns a port of a former forward to the mappings.
     pub(crate) fn return_from_forward(&self, port: u16) {
         if !self.held.lock().unclaim(port) {
             self.ports.give_back(port);

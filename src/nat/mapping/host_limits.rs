@@ -95,12 +95,13 @@ impl HostLimiter {
         self.usage.get(&host).map_or(0, |used| used.sessions)
     }
 
-    /// Whether a host has live sessions that it opened; without limits always false.
+    /// Reports whether a host has live sessions that it opened; without limits always false.
     pub(crate) fn has_sessions(&self, host: Ipv4Addr) -> bool {
         self.usage.get(&host).is_some_and(|used| used.sessions != 0)
     }
 
-    /// Whether a host has an entry. The box's own addresses, which are link-local, have none.
+    /// Reports whether a host has an entry. The box's own addresses, which are link-local, have
+    /// none.
     fn is_tracked(&self, host: Ipv4Addr) -> bool {
         (self.sessions.is_some() || self.new_sessions.is_some()) && !host.is_link_local()
     }

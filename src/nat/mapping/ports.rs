@@ -11,9 +11,9 @@
 //!
 //! Forwards of whole addresses and of very wide ranges share their ports with mappings: see
 //! [`PortPool::share`]. A mapping gets a shared port only when no other is free, and never one that
-//! a session of such a forward holds. The pool keeps the last quarter of its range back for mappings
-//! (by default from 49408, about the dynamic ports of RFC 6335): clients outside cannot hold these
-//! ports, so no flood of theirs takes them all.
+//! a session of such a forward holds. The pool keeps the last quarter of its range back for
+//! mappings (by default from 49408, about the dynamic ports of RFC 6335): clients outside cannot
+//! hold these ports, so no flood of theirs takes them all.
 //!
 //! Ports below 1024 are a class of their own (RFC 4787 REQ-3a). An inside port of that class gets
 //! an external port of that class while one is free. An inside port from 1024 up never gets one,
@@ -139,7 +139,7 @@ impl PortPool {
         }
     }
 
-    /// Whether a program of the host listens at a port.
+    /// Reports whether a program of the host listens at a port.
     pub(crate) fn is_excluded(&self, port: u16) -> bool {
         self.excluded_in(usize::from(port / 64)) & 1 << (port % 64) != 0
     }
@@ -277,17 +277,17 @@ impl PortPool {
         }
     }
 
-    /// Whether a port is free.
+    /// Reports whether a port is free.
     pub(crate) fn is_free(&self, port: u16) -> bool {
         self.taken[usize::from(port / 64)].load(Relaxed) & 1 << (port % 64) == 0
     }
 
-    /// Whether a mapping may get a port, now or later.
+    /// Reports whether a mapping may get a port, now or later.
     pub(crate) fn has(&self, port: u16) -> bool {
         (port != 0 || self.first == 0) && !is_within(&self.hosts, port)
     }
 
-    /// Whether a port lies in the range of dynamic ports.
+    /// Reports whether a port lies in the range of dynamic ports.
     pub(crate) fn is_dynamic(&self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
@@ -316,8 +316,8 @@ impl Search<'_> {
         }
     }
 
-    /// Number of random ports to try. Where only the ports kept back remain, one in four is one of
-    /// them; the walk from a random port on would prefer the first of these.
+    /// Number of random ports to try. If only the ports kept back remain, one port in four is one
+    /// of them. The walk from a random port on would prefer the first of these.
     fn random_probes(self) -> u32 {
         match self {
             Self::All => RANDOM_PROBES,

@@ -70,7 +70,8 @@ impl Forwards {
         self.at(protocol, external).map(|server| server.inside)
     }
 
-    /// Returns the server endpoint behind a published endpoint, and whether mappings share that one.
+    /// Returns the server endpoint behind a published endpoint, and whether mappings share that
+    /// one.
     #[inline]
     pub(crate) fn at(&self, protocol: Protocol, external: Endpoint) -> Option<ServerEndpoint> {
         let forward = self.forward_at(protocol, external)?;

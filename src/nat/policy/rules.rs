@@ -166,8 +166,8 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Number of ports from which on a forward shares them with mappings. A narrower range cannot
-    /// take all ports of an address.
+    /// Smallest number of ports that a forward shares with mappings. A narrower range cannot take
+    /// all ports of an address.
     pub(crate) const SHARED_PORTS: u16 = 1024;
 
     /// Reports whether dynamic mappings may get the forward's ports: those of a whole address, of a

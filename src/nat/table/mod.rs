@@ -9,9 +9,10 @@
 //! ```
 //!
 //! Locks are taken in this order and never in another: one pool, then one or two shards of the
-//! index, then a list of related sessions. A lookup takes one shard only. A worker frees a record only while it holds the record's
-//! pool and after it has removed the record's two entries from the index under their shards. So a
-//! worker that found a record under a shard may use the record until it unlocks the shard.
+//! index, then a list of related sessions. A lookup takes one shard only. A worker frees a record
+//! only while it holds the record's pool and after it has removed the record's two entries from the
+//! index under their shards. So a worker that found a record under a shard may use the record until
+//! it unlocks the shard.
 
 pub(crate) mod accounting;
 pub(crate) mod common;

@@ -1,8 +1,8 @@
 //! Related sessions: the live inbound sessions between an inside host and a remote host.
 //!
-//! A server may answer a request by a session of its own: TFTP answers from a new port, active FTP
-//! sends data from port 20, PPTP adds GRE. Such a session belongs on the uplink of the request, and
-//! the address of the request is the only one that its client knows.
+//! A server may answer a request with a session of its own: TFTP answers from a new port, active
+//! FTP sends data from port 20, PPTP adds GRE. Such a session belongs on the uplink of the request,
+//! and the address of the request is the only one that its client knows.
 //!
 //! Each inbound session is in one list, which the hash of the two addresses names. The latest
 //! session is the first of its list. A list may hold the sessions of several pairs of hosts. The

@@ -1,6 +1,6 @@
-//! The binding of a session: its external endpoint, its mapping or port, and its share of the host's
-//! limit (RFC 6146). The commit reserves the binding before it inserts the session, and the end of the
-//! session releases it.
+//! The binding of a session: its external endpoint, its mapping or port, and its share of the
+//! host's limit (RFC 6146). The commit reserves the binding before it inserts the session, and the
+//! end of the session releases it.
 
 use std::net::Ipv4Addr;
 

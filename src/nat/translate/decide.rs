@@ -155,8 +155,8 @@ impl Translator {
         let server = match self.receiver(query, external) {
             Receiver::Server(server) => Some(server),
             Receiver::Mapping if !external.owned || is_mapped() => None,
-            // A packet from inside to an address of the host is for the host itself, even midstream:
-            // the host's replies do not pass the translator.
+            // A packet from inside to an address of the host is for the host itself, even
+            // midstream: the host's replies do not pass the translator.
             Receiver::Host | Receiver::Mapping => return Ok(Decision::PassToHost),
         };
         if !self.policy.hairpin {
@@ -277,10 +277,10 @@ impl Translator {
         })
     }
 
-    /// Reports whether packets of this published endpoint need no session: it is a UDP service of the
-    /// host itself at a probe address, such as the name server. The address tells the uplink, and
-    /// the only published endpoint the source of the answer. So a flood of questions with forged
-    /// sources takes no record.
+    /// Reports whether packets of this published endpoint need no session: it is a UDP service of
+    /// the host itself at a probe address, such as the name server. The address identifies the
+    /// uplink, and the only published endpoint gives the source of the answer. So a flood of
+    /// queries with forged sources takes no record.
     fn answers_without_session(&self, protocol: Protocol, server: Endpoint) -> bool {
         protocol == Protocol::UDP
             && self.uplink_of_probe_address(server.address).is_some()

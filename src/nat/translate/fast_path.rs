@@ -114,7 +114,8 @@ impl Translator {
         Verdict::Translated
     }
 
-    /// Returns the MTU of the outgoing interface; for a packet to the inside, the least of all legs.
+    /// Returns the MTU of the outgoing interface; for a packet to the inside, the least of all
+    /// legs.
     #[inline]
     fn least_egress_mtu(&self, inside: bool, uplink: u8) -> u16 {
         let states = &self.uplink_states;

@@ -184,7 +184,8 @@ impl Translator {
             (published.uplink == session.uplink || self.admits_new(published.uplink))
                 && !self.is_backup(published, chosen)
         };
-        // An exposed host begins at its published address, wherever that is.
+        // An exposed host opens sessions from its published address, whatever the uplink of that
+        // address.
         let published = self.preferred_endpoint(protocol, source, chosen, may_begin);
         published.map(|published| published.uplink).or(chosen) == Some(uplink)
     }

@@ -6,8 +6,8 @@
 //!
 //! The import restores the session's mapping with the same external port, its peer for filtering,
 //! and its share of the host's limit. The order of imports matters in one case: if the outbound
-//! rule of a session does not name its uplink, the session is allowed only after the inbound session
-//! to which it is related.
+//! rule of a session does not name its uplink, the session is allowed only after the inbound
+//! session to which it is related.
 
 use crate::nat::mapping::key::{MappingKey, MappingValue};
 use crate::nat::table::accounting::Accounting;

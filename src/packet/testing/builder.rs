@@ -120,9 +120,9 @@ pub fn udp_lite(tuple: Tuple, coverage: u16, payload: &[u8]) -> Vec<u8> {
     other(Protocol::UDP_LITE, tuple.source.address, tuple.destination.address, &datagram)
 }
 
-/// Builds a DCCP-Data packet (RFC 4340 section 5). The checksum covers the header, and the payload
-/// as the checksum coverage says: 0 for all, otherwise 4 bytes less one step for each step. Ignores
-/// the protocol of `tuple`.
+/// Builds a DCCP-Data packet (RFC 4340 section 5). The checksum covers the header and a part of the
+/// payload: all of it if `coverage` is 0, otherwise 4 bytes for each step above 1. Ignores the
+/// protocol of `tuple`.
 ///
 /// # Panics
 /// If the packet would exceed 65,535 bytes, or the coverage the payload.

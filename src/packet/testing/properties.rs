@@ -56,7 +56,8 @@ fn payload() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..80), (0..80usize).prop_map(|length| vec![0; length])].boxed()
 }
 
-/// TCP, UDP with and without checksum, UDP-Lite, DCCP, queries and other protocols, some with IP options.
+/// TCP, UDP with and without checksum, UDP-Lite, DCCP, queries and other protocols, some with IP
+/// options.
 fn plain_packet() -> BoxedStrategy<Vec<u8>> {
     let tcp_options =
         prop_oneof![Just(vec![]), Just(vec![1, 2, 4, 5, 180, 3, 3, 9]), vec(any::<u8>(), 0..=40)];

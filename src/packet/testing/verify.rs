@@ -7,8 +7,8 @@ use crate::packet::parse::ChecksumMode;
 use etherparse::{Ipv4Header, TcpSlice, UdpHeader};
 
 /// Recomputes and compares every checksum of the IPv4 packet at the front of `bytes`: IP header,
-/// TCP, UDP, UDP-Lite, DCCP, ICMP. In an ICMP error, compares the quoted header and, if the quote is complete,
-/// the quoted transport checksum.
+/// TCP, UDP, UDP-Lite, DCCP, ICMP. In an ICMP error, compares the quoted header and, if the quote
+/// is complete, the quoted transport checksum.
 ///
 /// In a fragment only the IP header can be verified. A UDP field of 0 means "no checksum" in
 /// [`ChecksumMode::Complete`].
@@ -139,8 +139,8 @@ fn transport(packet: &Packet, payload: &[u8], mode: ChecksumMode) -> Result<(), 
     }
 }
 
-/// Verifies a checksum over the pseudo header and the first `covered` bytes of a payload. etherparse
-/// does not know these protocols, so its sum is taken of the bytes.
+/// Verifies a checksum over the pseudo header and the first `covered` bytes of a payload.
+/// etherparse does not know these protocols, so its sum is taken of the bytes.
 fn covering(name: &str, packet: &Packet, payload: &[u8], covered: usize) -> Result<(), String> {
     let covered = payload.get(..covered).ok_or(format!("{name} coverage {covered}"))?;
     let pseudo_header = packet.pseudo_header(payload.len());

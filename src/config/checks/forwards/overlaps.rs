@@ -28,8 +28,8 @@ fn protocols(protocol: ForwardProtocol) -> u8 {
     }
 }
 
-/// Reports each forward that publishes a protocol, address and port of an earlier one, unless one of
-/// the two is the narrower one and has these ports. Each report names the first such forward.
+/// Reports each forward that publishes a protocol, address and port of an earlier one, unless one
+/// of the two is the narrower one and has these ports. Each report names the first such forward.
 ///
 /// The search sweeps over the ports of each address and remembers the forwards whose ports have not
 /// ended yet.
@@ -77,7 +77,8 @@ fn check_published_once(published: &[Published<'_>], checker: &Checker<'_>) {
     }
 }
 
-/// Reports whether neither of two forwards on one address, whose ports overlap, is the narrower one.
+/// Reports whether neither of two forwards on one address, whose ports overlap, is the narrower
+/// one.
 fn clash(one: &Forward, other: &Forward) -> bool {
     let is_whole = |forward: &Forward| forward.protocol == ForwardProtocol::Any;
     let contains =

@@ -67,7 +67,7 @@ fn a_dead_uplink_fails_once_in_time_and_returns_at_once() {
     assert_eq!(play(&usual(), [true; 200]), []);
 }
 
-/// Half of the packets are lost: the recipe of a line that failed 4 times in 150 rounds.
+/// Half of the packets are lost: as on an uplink that failed 4 times in 150 rounds.
 #[test]
 fn an_uplink_that_loses_half_of_its_rounds_fails_and_stays_out() {
     let mut returned = 0;
@@ -76,7 +76,7 @@ fn an_uplink_that_loses_half_of_its_rounds_fails_and_stays_out() {
         assert!((1..=2).contains(&failures(&changes)), "seed {seed}: {changes:?}");
         returned += usize::from(changes.len() > 1);
     }
-    // Only a line whose first rounds are good by chance returns, and only once.
+    // Only an uplink whose first rounds are good by chance returns, and only once.
     assert!(returned < 60, "{returned} of 1000");
 }
 
@@ -140,7 +140,7 @@ proptest! {
     }
 }
 
-/// The naive model: rows of good rounds, and times since the last one.
+/// The naive model: runs of good rounds, and times since the last one.
 fn by_fall_and_rise(trace: &[bool], fall: u32, rise: u32) -> Vec<(u128, UplinkEvent)> {
     let (mut is_up, mut last_good, mut row) = (true, 0_u128, 0);
     let mut changes = Vec::new();

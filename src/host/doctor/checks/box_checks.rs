@@ -60,7 +60,7 @@ fn configuration(facts: &BoxFacts) -> Vec<Finding> {
         match legs.find(|(place, _)| is_named(*place)) {
             Some((_, (leg, found))) => of_leg(warning, leg, found.state),
             None => {
-                let why = "the configuration and the host do not fit";
+                let why = "the configuration and the host do not match";
                 Finding::warning("configuration", warning, why)
             }
         }

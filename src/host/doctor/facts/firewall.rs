@@ -11,7 +11,8 @@ pub(super) fn collect() -> Filters {
     filters(list())
 }
 
-/// Reads the filters of this network namespace, with the rules of nftables as [`list`] returns them.
+/// Reads the filters of this network namespace, with the rules of nftables as [`list`] returns
+/// them.
 pub(crate) fn filters(listing: Result<String, String>) -> Filters {
     let tables = fs::read_to_string("/proc/thread-self/net/ip_tables_names");
     let legacy = tables

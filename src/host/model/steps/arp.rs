@@ -16,9 +16,9 @@ impl StepPlanner<'_> {
     /// * `arp_filter` 1, inside: the interface answers only where it has the route back. Unlike
     ///   `arp_ignore`, this lets inside hosts reach an address on another interface (a name server
     ///   on `lo`).
-    /// * `arp_announce` 2, everywhere: an ARP request has an address of its own interface as sender.
-    ///   Otherwise a request for a packet that natbox forwards could carry another uplink's address
-    ///   or the inside address, and the segment would learn the wrong hardware address.
+    /// * `arp_announce` 2, everywhere: an ARP request has an address of its own interface as
+    ///   sender. Otherwise a request for a packet that natbox forwards could carry another uplink's
+    ///   address or the inside address, and the segment would learn the wrong hardware address.
     ///
     /// A host cannot tell whether two of its interfaces are on one segment, so the settings do not
     /// depend on it.

@@ -1,8 +1,8 @@
 //! The host's own default route, with `host.default_route: follow`.
 //!
-//! The host's own packets to the outside pass the TUN, as those of an inside host. So natbox itself
-//! chooses their uplink, by tier, weight and health, and translates their source. No route changes
-//! when an uplink fails, and no uplink needs an address of the host.
+//! The host's own packets to the outside pass the TUN, like those of an inside host. So natbox
+//! itself chooses their uplink, by tier, weight and health, and translates their source. No route
+//! changes when an uplink fails, and no uplink needs an address of the host.
 //!
 //! ```text
 //!   socket without a source ─ main table, all but its default routes

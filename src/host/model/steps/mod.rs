@@ -34,10 +34,10 @@
 //! | 32765    | `iif lo from 0.0.0.0` → follow          | the host's own packets pass natbox           |
 //! | 32766    | main                                    | the kernel's rule; kept, never removed       |
 //!
-//! The rules marked `G` exist only where `G` is assigned to the host. The rule `iif lo from OUTSIDE`
-//! exists only with several uplinks, and the last two rules `from 0.0.0.0` only with
-//! `host.default_route: follow`. [`own_traffic`] explains the rules before them. The rules with
-//! `OTHER` exist only with several inside legs: `OTHER` is a prefix of another leg.
+//! The rules marked `G` exist only where `G` is assigned to the host. The rule
+//! `iif lo from OUTSIDE` exists only with several uplinks, and the last two rules `from 0.0.0.0`
+//! only with `host.default_route: follow`. [`own_traffic`] explains the rules before them. The
+//! rules with `OTHER` exist only with several inside legs: `OTHER` is a prefix of another leg.
 //!
 //! Where `G` is assigned to the host, the kernel's local rule would deliver every packet to `G`
 //! before natbox sees it. natbox does not move that rule, because another program may delete a rule

@@ -128,7 +128,8 @@ impl StepPlanner<'_> {
         self.facts.own_traffic.udp_services(self.config, self.facts.ephemeral_ports)
     }
 
-    /// Lists the addresses of the host that have published UDP services, as far as there are tables.
+    /// Lists the addresses of the host that have published UDP services, as far as there are
+    /// tables.
     fn service_addresses(&self) -> Vec<Ipv4Addr> {
         let mut addresses: Vec<Ipv4Addr> = Vec::new();
         for (address, _) in self.udp_services() {

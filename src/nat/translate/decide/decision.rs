@@ -155,8 +155,8 @@ pub enum Path {
 pub struct Server {
     /// The server's endpoint.
     pub endpoint: Endpoint,
-    /// True: the session holds the published port, so that no mapping gets the port meanwhile. Other
-    /// forwards own their ports, or yield them to mappings.
+    /// True: the session holds the published port, so that no mapping gets the port meanwhile.
+    /// Other forwards own their ports, or yield them to mappings.
     pub holds_port: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Who gets a packet to an external endpoint without a session, and from which external endpoint a
-//! published server sends.
+//! Chooses the receiver of a packet to an external endpoint without a session, and the external
+//! endpoint from which a published server sends.
 //!
 //! ```text
 //!   1  a forward that owns its ports: a single port or a narrow range
@@ -69,8 +69,8 @@ impl Translator {
         }
     }
 
-    /// Reports whether packets from an external endpoint that a forward publishes may also come from
-    /// another sender: a mapping that shares the port, or the host.
+    /// Reports whether packets from an external endpoint that a forward publishes may also come
+    /// from another sender: a mapping that shares the port, or the host.
     pub(crate) fn has_other_sender(&self, protocol: Protocol, external: Endpoint) -> bool {
         let is_hosts = match protocol {
             Protocol::ICMP => external.port != 0,
@@ -82,10 +82,10 @@ impl Translator {
     /// Returns the uplink, the first state and the external endpoint of a session that a published
     /// server opens.
     ///
-    /// The session leaves by `chosen` if the server is published there, otherwise by an uplink where
-    /// it is published, so that it keeps its published address. If none of these uplinks admits new
-    /// sessions, or all are backups, and `chosen` admits them, the session uses a mapping there.
-    /// `first` is one of the published endpoints.
+    /// The session leaves by `chosen` if the server is published there, otherwise by an uplink
+    /// where it is published, so that it keeps its published address. If none of these uplinks
+    /// admits new sessions, or all are backups, and `chosen` admits them, the session uses a
+    /// mapping there. `first` is one of the published endpoints.
     pub(super) fn source_of_server(
         &self,
         tuple: Tuple,
