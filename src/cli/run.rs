@@ -11,6 +11,7 @@ use crate::control::{self, RunError, SocketError, logging};
 use crate::dns::DnsError;
 use crate::host::HostError;
 use crate::io::OpenError;
+use crate::state::StateError;
 
 /// Arguments of `natbox run`.
 #[derive(Debug, Args)]
@@ -49,6 +50,7 @@ fn failure(error: RunError) -> Failure {
         ),
         RunError::Host(host) => matches!(host, HostError::Taken { .. }),
         RunError::Dns(dns) => matches!(dns, DnsError::Secret(_) | DnsError::Hook(_)),
+        RunError::State(state) => matches!(state, StateError::InUse { .. }),
         RunError::Panicked { .. } => return Failure::bug(error),
         RunError::Socket(SocketError::Other { .. })
         | RunError::RawSocket { .. }

@@ -165,6 +165,9 @@ fn drop_advice(reason: DropReason) -> Option<&'static str> {
         DropReason::HairpinDisabled => {
             "if inside hosts must reach published addresses, set nat.hairpin: true"
         }
+        DropReason::AdoptingSessions => {
+            "this is normal for some seconds after a restart; later, report it: it is a bug"
+        }
         DropReason::TableFull => "raise limits.sessions and restart",
         DropReason::PortsExhausted => {
             "add external addresses, widen nat.ports, or set nat.address_pooling: paired-soft"

@@ -109,7 +109,8 @@ impl ManagedHost {
             self.run_step(&step, &snapshot, &indices, &others).await?;
         }
         self.placed.clone_from(&self.steps);
-        Ok(())
+        // Changes of a process before this one that this one does not need.
+        self.revert_obsolete(|_| true).await
     }
 
     /// Returns true when something has changed of which the kernel sends no report: sysctls and
@@ -198,6 +199,11 @@ impl ManagedHost {
         let mut settings = sysctl::settings(config)?;
         settings.forwarding_off.extend(self.facts.settings.forwarding_off.iter().cloned());
         Ok(settings)
+    }
+
+    /// Leaves all changes and the journal in place for the next process.
+    pub(crate) fn leave(self) {
+        drop(self.journal);
     }
 
     /// Reverts all changes, the last one first, and returns every failure.

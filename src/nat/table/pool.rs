@@ -26,9 +26,9 @@ pub(crate) struct PoolContents {
 }
 
 impl Pool {
-    /// Makes a pool over `count` slots from `first` on.
-    pub(crate) fn new(first: u32, count: u32, now: Tick) -> Self {
-        let contents = PoolContents { slab: Slab::new(first, count), wheel: Wheel::new(now) };
+    /// Makes a pool over a slab without live sessions, or with sessions to adopt.
+    pub(crate) fn new(slab: Slab, now: Tick) -> Self {
+        let contents = PoolContents { slab, wheel: Wheel::new(now) };
         Self { contents: Mutex::new(contents), live: AtomicU32::new(0) }
     }
 

@@ -199,13 +199,13 @@ impl Translator {
         let state = query.opening_state().map_err(|reason| {
             match self.mappings.exists(protocol, destination) {
                 true => reason,
-                false => DropReason::NoMapping,
+                false => self.without_mapping(),
             }
         })?;
         let mapping = self
             .mappings
             .at_external(protocol, destination, source)
-            .ok_or(DropReason::NoMapping)?;
+            .ok_or_else(|| self.without_mapping())?;
         let refreshed = self.refreshed(protocol, mapping.refreshed, now);
         self.admit(protocol, destination, source, refreshed, now)?;
         let path = Path::Mapping { inside: mapping.key.inside };
