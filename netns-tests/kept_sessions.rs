@@ -176,7 +176,7 @@ fn udp_mappings_keep_their_external_port() -> Result<()> {
 
 /// `natbox down` removes what a stopped box has left.
 #[test]
-fn down_takes_back_what_a_box_has_left_for_its_next_start() -> Result<()> {
+fn down_removes_what_a_box_has_left_for_its_next_start() -> Result<()> {
     let scene = Scene::new(Owner::Nobody)?;
     let host = &scene.site.uplink(0).natbox;
     let state = |what: &[&str]| -> Result<String> {
@@ -211,6 +211,6 @@ fn down_takes_back_what_a_box_has_left_for_its_next_start() -> Result<()> {
     let after = (state(&["rule"])?, state(&["route", "show", "table", "all"])?);
     ensure!(before == after, "{before:?} has become {after:?}");
     ensure!(!scene.site.lab.directory().join("state/natbox1").exists());
-    ensure!(down(&file)??.contains("nothing to take back"));
+    ensure!(down(&file)??.contains("nothing to remove"));
     Ok(())
 }

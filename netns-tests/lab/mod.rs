@@ -262,7 +262,11 @@ impl BoxConfig {
             some => format!("forwards:\n  - {}\n", some.join("\n  - ")),
         };
         let state = state.as_ref().map_or_else(String::new, |directory| {
-            format!("state: {{ keep: true, directory: {} }}\n", directory.display())
+            let directory = directory.display();
+            // A small table is adopted at once, also by a program that is not optimised.
+            format!(
+                "state: {{ keep: true, directory: {directory} }}\nlimits: {{ sessions: 20000 }}\n"
+            )
         });
         format!(
             "name: natbox{number}\n\

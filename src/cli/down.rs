@@ -1,4 +1,4 @@
-//! `natbox down`: takes back everything that an instance has set on the host.
+//! `natbox down`: removes everything that an instance has set on the host.
 
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ pub(super) struct DownArguments {
 pub(super) fn run(arguments: &DownArguments) -> Result<ExitCode, Failure> {
     let config = arguments.config.load()?;
     let done = control::down(&config).map_err(Failure::environment)?;
-    let text = if done.is_empty() { "nothing to take back".to_owned() } else { done.join("\n") };
+    let text = if done.is_empty() { "nothing to remove".to_owned() } else { done.join("\n") };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

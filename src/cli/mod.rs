@@ -106,7 +106,7 @@ enum Command {
     ///
     /// Sessions that the new configuration allows continue.
     Reload(reload::ReloadArguments),
-    /// Stop an instance, and take back its changes of the host, its TUN device and its sessions
+    /// Stop an instance, and remove its changes of the host, its TUN device and its sessions
     ///
     /// With `state.keep` a stopped instance leaves them for the next start.
     Down(down::DownArguments),

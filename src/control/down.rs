@@ -1,4 +1,4 @@
-//! Takes back everything of an instance: its changes of the host, its TUN device, its sessions.
+//! Removes everything of an instance: its changes of the host, its TUN device, its sessions.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use super::error::RunError;
 use crate::config::Config;
 use crate::{host, io, state};
 
-/// Stops an instance if it runs, and takes everything back. Returns what was done, in sentences.
+/// Stops an instance if it runs, and removes everything. Returns what was done, in sentences.
 ///
 /// # Errors
 /// The instance does not stop, or something cannot be removed.
@@ -16,14 +16,14 @@ pub(crate) fn down(config: &Config) -> Result<Vec<String>, RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| RunError::System { doing: "taking an instance back", source })?;
+        .map_err(|source| RunError::System { doing: "removing what an instance has set", source })?;
     let mut done = Vec::new();
     if let Some(pid) = host::running_owner(config)? {
         stop(pid)?;
         done.push(format!("stopped the process {pid}"));
     }
     if runtime.block_on(host::restore_after_dead(config, false))? {
-        done.push("took the changes of the host back".to_owned());
+        done.push("removed the changes of the host".to_owned());
     }
     let name = &config.tun.name;
     if io::remove(name).map_err(|source| RunError::Tun { name: name.clone(), source })? {

@@ -163,4 +163,4 @@ const NAME: &str = "header.json";
 const MAGIC: &str = "natbox sessions";
 const VERSION: u32 = 1;
 /// Processes that may die in a row during the adoption. After them the files count as damaged.
-const MOST_ATTEMPTS: u32 = 3;
+const MOST_ATTEMPTS: u32 = 10;

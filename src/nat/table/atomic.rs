@@ -36,7 +36,7 @@ pub(crate) mod death {
     }
 
     /// Reports whether the next store reaches memory. The first one that does not unwinds the
-    /// thread; those of the destructors that run meanwhile are lost without a word.
+    /// thread; those of the destructors that run meanwhile are lost silently.
     pub(super) fn may_store() -> bool {
         match LEFT.get() {
             0 if std::thread::panicking() => false,
