@@ -13,10 +13,10 @@ use crate::{host, io, state};
 /// # Errors
 /// The instance does not stop, or something cannot be removed.
 pub(crate) fn down(config: &Config) -> Result<Vec<String>, RunError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| RunError::System { doing: "removing what an instance has set", source })?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|source| {
+            RunError::System { doing: "removing what an instance has set", source }
+        })?;
     let mut done = Vec::new();
     if let Some(pid) = host::running_owner(config)? {
         stop(pid)?;
