@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
-use super::header::{Header, Unusable, Wanted};
+use super::header::{StateHeader, Unusable, Wanted};
 use crate::nat::{Seed, SessionFileSizes, SessionFiles};
 
 /// The files of a running instance, locked against other processes.
@@ -16,7 +16,7 @@ pub(crate) struct SessionState {
     directory: PathBuf,
     /// Locked as long as it is open.
     _lock: File,
-    header: Header,
+    header: StateHeader,
     /// The files.
     pub(crate) files: SessionFiles,
     /// Seed of the translator that has the files.
@@ -91,9 +91,9 @@ impl SessionState {
         let lock = lock(&directory)?;
         let (header, opened) = match usable(&directory, wanted, sizes) {
             Ok(Some(header)) => (header, Opened::Inherited),
-            Ok(None) => (Header::new(wanted, rand::random()), Opened::Empty(None)),
+            Ok(None) => (StateHeader::new(wanted, rand::random()), Opened::Empty(None)),
             Err(reason) => {
-                (Header::new(wanted, rand::random()), Opened::Empty(Some(reason.to_string())))
+                (StateHeader::new(wanted, rand::random()), Opened::Empty(Some(reason.to_string())))
             }
         };
         if matches!(opened, Opened::Empty(_)) {
@@ -161,8 +161,8 @@ fn usable(
     directory: &Path,
     wanted: &Wanted,
     sizes: SessionFileSizes,
-) -> Result<Option<Header>, Unusable> {
-    let Some(header) = Header::read(directory)? else { return Ok(None) };
+) -> Result<Option<StateHeader>, Unusable> {
+    let Some(header) = StateHeader::read(directory)? else { return Ok(None) };
     header.check(wanted)?;
     let lengths =
         [("records", sizes.records), ("index", sizes.index), ("accounts", sizes.accounts)];

@@ -25,7 +25,7 @@ pub(crate) struct Wanted {
 /// The content of `header.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Header {
+pub(super) struct StateHeader {
     /// Always [`MAGIC`].
     magic: String,
     /// Version of this file and of the set of files.
@@ -69,7 +69,7 @@ pub(super) enum Unusable {
     Length(&'static str),
 }
 
-impl Header {
+impl StateHeader {
     pub(super) fn new(wanted: &Wanted, seed: [u8; 32]) -> Self {
         let Wanted { sessions, accounting, uplinks, meaning } = wanted.clone();
         Self {

@@ -147,8 +147,8 @@ fn drops(status: &Status) -> Vec<Finding> {
     vec![Finding::ok("drops", found)]
 }
 
-/// Returns what a person can do about a drop reason. Packets from the Internet cause the other
-/// drops.
+/// Returns what a person can do about a drop reason. Packets from the Internet, or a restart,
+/// cause the other drops.
 fn drop_advice(reason: DropReason) -> Option<&'static str> {
     Some(match reason {
         DropReason::SourceNotAllowed => {
@@ -164,9 +164,6 @@ fn drop_advice(reason: DropReason) -> Option<&'static str> {
         }
         DropReason::HairpinDisabled => {
             "if inside hosts must reach published addresses, set nat.hairpin: true"
-        }
-        DropReason::AdoptingSessions => {
-            "this is normal for some seconds after a restart; later, report it: it is a bug"
         }
         DropReason::TableFull => "raise limits.sessions and restart",
         DropReason::PortsExhausted => {
@@ -200,6 +197,7 @@ fn drop_advice(reason: DropReason) -> Option<&'static str> {
         | DropReason::FragmentDuplicate
         | DropReason::FragmentTimeout
         | DropReason::Martian
+        | DropReason::AdoptingSessions
         | DropReason::NoMapping
         | DropReason::Filtered
         | DropReason::TcpWithoutSession
