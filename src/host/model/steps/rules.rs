@@ -153,29 +153,46 @@ impl StepPlanner<'_> {
     /// from its own addresses, and the kernel's errors about packets that have just arrived, may
     /// belong to another uplink.
     fn host_rules(&self) -> Vec<Rule> {
-        let mut rules: Vec<Rule> = Vec::new();
         if self.config.uplinks.len() < 2 {
-            return rules;
+            return Vec::new();
         }
-        let priority = self.ids.priority(position::FROM_HOST);
-        for (place, uplink) in self.config.uplinks.iter().enumerate() {
-            let assigned = uplink
-                .addresses
-                .iter()
-                .copied()
-                .filter(|address| self.assigned_to_host(place, *address));
-            for address in assigned.chain(self.facts.uplinks[place].address) {
-                let from = Some(host_prefix(address));
-                // Uplinks that share an interface share its address. The first of them gets it.
-                if rules.iter().any(|rule| rule.from == from) {
-                    continue;
-                }
-                let action = RuleAction::Lookup(self.ids.uplink_table(place));
-                let iif = Some(LOOPBACK.into());
-                rules.push(Rule { iif, from, ..Rule::new(priority, action) });
+        let mut of_uplinks: Vec<Vec<Ipv4Net>> = vec![Vec::new(); self.config.uplinks.len()];
+        for (place, address) in self.assigned_addresses().chain(self.interface_addresses()) {
+            // Uplinks that share an interface share its addresses. The uplink that publishes an
+            // address gets it, or the first of them.
+            let address = host_prefix(address);
+            if !of_uplinks.iter().any(|known| known.contains(&address)) {
+                of_uplinks[place].push(address);
             }
         }
+        let priority = self.ids.priority(position::FROM_HOST);
+        let mut rules: Vec<Rule> = Vec::new();
+        for (place, addresses) in of_uplinks.iter().enumerate() {
+            let rule = Rule::new(priority, RuleAction::Lookup(self.ids.uplink_table(place)));
+            // The kernel tries every rule for every packet, so the rules are as few as possible.
+            rules.extend(Ipv4Net::aggregate(addresses).into_iter().map(|prefix| Rule {
+                iif: Some(LOOPBACK.into()),
+                from: Some(prefix),
+                ..rule.clone()
+            }));
+        }
         rules
+    }
+
+    /// Iterates over the external addresses that are assigned to the host, each with the position
+    /// of its uplink.
+    fn assigned_addresses(&self) -> impl Iterator<Item = (usize, Ipv4Addr)> {
+        self.addresses().filter(|(place, address)| self.assigned_to_host(*place, *address))
+    }
+
+    /// Iterates over the addresses of the uplinks' interfaces, each with the position of its
+    /// uplink.
+    fn interface_addresses(&self) -> impl Iterator<Item = (usize, Ipv4Addr)> {
+        let uplinks = self.facts.uplinks.iter().enumerate();
+        let addresses = uplinks.flat_map(|(place, facts)| {
+            facts.addresses.iter().map(move |address| (place, *address))
+        });
+        addresses.filter(|(_, address)| !self.config.inside.contains(*address))
     }
 
     /// Lists the rules for packets that `no_nat` exempts from translation.
@@ -224,9 +241,8 @@ impl StepPlanner<'_> {
                 }
             }
         }
-        let assigned =
-            self.addresses().filter(|(place, address)| self.assigned_to_host(*place, *address));
-        let assigned: Vec<Ipv4Addr> = assigned.map(|(_, address)| address).collect();
+        let assigned: Vec<Ipv4Addr> =
+            self.assigned_addresses().map(|(_, address)| address).collect();
         let prefixes = assigned.iter().map(|address| host_prefix(*address)).collect();
         for to in Ipv4Net::aggregate(&prefixes) {
             let action = RuleAction::Lookup(TABLE_LOCAL);
