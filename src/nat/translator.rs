@@ -20,7 +20,7 @@ use crate::nat::state::delayed_rejects::DelayedRejects;
 use crate::nat::state::icmp_errors::IcmpErrorLimiter;
 use crate::nat::state::notifications::NotificationQueue;
 use crate::nat::state::uplink_states::UplinkStates;
-use crate::nat::table::Table;
+use crate::nat::table::{EndedSession, Table};
 use crate::nat::tracking::state::IdleTimeouts;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::time::{Span, Tick};
@@ -165,17 +165,40 @@ impl Translator {
             self.expire_fragments(context, now);
             self.mappings.expire_pinholes(now);
             self.hosts.prune_idle(now);
+            self.expire_reserved(context, now);
         }
         self.send_due(context, now);
         self.send_notifications(context);
         let mut ended = std::mem::take(&mut context.ended);
         let done = self.table.expire(context.worker, now, EXPIRY_BUDGET, &mut ended);
+        self.release_expired(context, ended, now);
+        done
+    }
+
+    /// Does all expiry work of the reserved records, which are few.
+    fn expire_reserved(&self, context: &mut WorkerContext, now: Tick) {
+        loop {
+            let mut ended = std::mem::take(&mut context.ended);
+            let done = self.table.expire_reserved(now, EXPIRY_BUDGET, &mut ended);
+            self.release_expired(context, ended, now);
+            if done {
+                return;
+            }
+        }
+    }
+
+    /// Releases what expired sessions held, and gives the list of them back to the context.
+    fn release_expired(
+        &self,
+        context: &mut WorkerContext,
+        mut ended: Vec<EndedSession>,
+        now: Tick,
+    ) {
         context.counters.sessions_expired += ended.len() as u64;
         for session in ended.drain(..) {
             self.release(&session, now);
         }
         context.ended = ended;
-        done
     }
 
     /// Reports whether the translator holds no state that expires or is due.

@@ -186,21 +186,6 @@ fn a_flood_to_every_port_leaves_ports_to_other_hosts_and_probes() {
 }
 
 #[test]
-fn other_hosts_cannot_take_the_last_ports_from_the_probes() {
-    let mut harness = Harness::new(settings().with(|setup| {
-        setup.limits.ports = (10_000..=12_047).into();
-        setup.policy.uplinks[0].probe_address = Some(PROBE);
-        setup.limits.sessions = 4096;
-    }));
-    let mut taken = 0;
-    while harness.send(&udp((S2, 20_000 + taken), (E1, 53))).is_some() {
-        taken += 1;
-    }
-    assert_eq!(taken, 2046, "one port in 1024 is kept for probes");
-    assert_eq!(harness.pass(&udp((PROBE, 7), (E1, 53))).source.address, G);
-}
-
-#[test]
 fn the_exposed_hosts_own_sessions_move_when_its_uplink_fails_and_return() {
     let mut harness = Harness::new(exposed_on_first_of_two());
     for port in 5000..5020 {

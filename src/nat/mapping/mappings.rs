@@ -24,7 +24,7 @@ use dashmap::mapref::entry::Entry;
 use rand::rngs::StdRng;
 
 use crate::nat::event_channel::event_channel;
-use crate::nat::mapping::allocator::{PortAllocator, PortAllocators, allocators};
+use crate::nat::mapping::allocator::{PortAllocator, PortAllocators, PortRequest, allocators};
 use crate::nat::mapping::events::{MappingChange, MappingEvent, MappingEvents, MappingLog};
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey, MappingValue};
 use crate::nat::mapping::ports::PortPreference;
@@ -185,12 +185,11 @@ impl Mappings {
     }
 
     /// Holds a mapping for one more session and returns its external endpoint. A new mapping is
-    /// made on the first of these external addresses that has a port for it. If the mapping
-    /// `keeps_port`, it gets its inside port where that is free.
+    /// made on the first of these external addresses that has a port for it.
     pub(crate) fn acquire(
         &self,
         key: MappingKey,
-        keeps_port: bool,
+        request: PortRequest,
         addresses: impl IntoIterator<Item = Ipv4Addr>,
         random: &mut StdRng,
         now: Tick,
@@ -209,7 +208,7 @@ impl Mappings {
             Entry::Vacant(entry) => {
                 let mut addresses = addresses.into_iter();
                 let external = addresses
-                    .find_map(|address| self.allocate_on(address, key, keeps_port, random, now))
+                    .find_map(|address| self.allocate_on(address, key, request, random, now))
                     .ok_or(PortsExhaustedOn)?;
                 self.note(MappingChange::Begins, entry.key(), external, now);
                 entry.insert(Mapping { external, sessions: 1, refreshed: now });
@@ -227,14 +226,14 @@ impl Mappings {
         &self,
         address: Ipv4Addr,
         key: MappingKey,
-        keeps_port: bool,
+        request: PortRequest,
         random: &mut StdRng,
         now: Tick,
     ) -> Option<Endpoint> {
         let allocators = self.allocators.load();
         let allocator = allocators.get(&(key.protocol, address))?;
         let preference = self.preference(key.protocol, key.inside.port);
-        let Some(port) = allocator.take(&key, keeps_port, preference, random, now) else {
+        let Some(port) = allocator.take(&key, request, preference, random, now) else {
             self.overlap_counts.as_ref()?;
             return allocator
                 .ports
