@@ -23,6 +23,7 @@ use crate::nat::state::uplink_states::UplinkStates;
 use crate::nat::table::{EndedSession, Table};
 use crate::nat::tracking::state::IdleTimeouts;
 use crate::nat::verdict::{DropReason, Verdict};
+use crate::packet::Protocol;
 use crate::time::{Span, Tick};
 
 /// A translator, shared by its workers: sessions, mappings and the policy.
@@ -211,10 +212,10 @@ impl Translator {
             && self.fragments.is_empty()
     }
 
-    /// Sets the ports at which programs of the host listen. No new mapping gets one of these ports
-    /// on an address of the host.
-    pub fn exclude_ports(&self, ports: &[u16]) {
-        self.mappings.exclude(ports);
+    /// Sets the TCP or UDP ports that programs of the host use: those at which they listen, and
+    /// those of their connections. No new mapping gets one of these ports on an address of the host.
+    pub fn exclude_ports(&self, protocol: Protocol, listening: &[u16], connected: &[u16]) {
+        self.mappings.exclude(protocol, listening, connected);
     }
 
     /// Returns the verdict on a packet that is not translated for `reason`. If the host has the

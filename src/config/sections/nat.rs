@@ -25,8 +25,9 @@ section! {
         pub ports: PortRange = network::ports().default(PortRange { first: 1024, last: 65535 }),
         /// Inside TCP and UDP ports that a mapping keeps as its external port while that port is
         /// free. `true` keeps every port within `ports`. A list keeps its ports, even outside of
-        /// `ports`. If another inside host has the port, the mapping gets a random one. `off` makes
-        /// every port random, so that remote hosts cannot predict it (RFC 6056).
+        /// `ports`. If another inside host has the port, the mapping gets a random one. So it does
+        /// if a program of the host uses the port on an address that the host has as well. `off`
+        /// makes every port random, so that remote hosts cannot predict it (RFC 6056).
         pub port_preservation: PortPreservation = PreservedPorts.default(PortPreservation::Off).reloadable(),
         /// Upper bound of the MSS option of TCP SYN segments. `auto` takes the smaller MTU of the
         /// two interfaces, less 40. `off` or `false` leaves the option alone.

@@ -278,7 +278,8 @@ fn a_host_exposed_on_two_uplinks_uses_both_and_each_reply_its_own() {
 #[test]
 fn on_its_own_address_the_host_keeps_its_services_and_its_replies() {
     let mut harness = Harness::new(exposed_on_the_hosts_address());
-    harness.nat.exclude_ports(&[22, 123]);
+    harness.nat.exclude_ports(Protocol::TCP, &[22], &[40_001]);
+    harness.nat.exclude_ports(Protocol::UDP, &[123], &[]);
     let mut is_passed = |packet: &[u8]| {
         let before = harness.counters().passed_to_host;
         let out = harness.send(packet).expect("a packet");

@@ -93,7 +93,7 @@ impl PortAllocator {
     ) -> Option<u16> {
         if let Some(delay) = &self.delay {
             match delay.reclaim(key) {
-                Some(port) if self.ports.is_excluded(port) => self.ports.release(port),
+                Some(port) if self.ports.is_used(port) => self.ports.release(port),
                 Some(port) => return Some(port),
                 None => {}
             }

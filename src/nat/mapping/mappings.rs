@@ -439,11 +439,13 @@ impl Mappings {
         }
     }
 
-    /// Excludes the ports of the host's services, on every address that is assigned to the host;
-    /// see [`PortPool::exclude`](crate::nat::mapping::ports::PortPool::exclude).
-    pub(crate) fn exclude(&self, ports: &[u16]) {
-        for allocator in self.allocators.load().values() {
-            allocator.ports.exclude(ports);
+    /// Excludes the ports that the host uses, on every address that is assigned to the host; see
+    /// [`PortPool::exclude`](crate::nat::mapping::ports::PortPool::exclude).
+    pub(crate) fn exclude(&self, protocol: Protocol, listening: &[u16], connected: &[u16]) {
+        for ((of, _), allocator) in self.allocators.load().iter() {
+            if *of == protocol {
+                allocator.ports.exclude(listening, connected);
+            }
         }
     }
 
