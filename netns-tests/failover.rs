@@ -377,3 +377,30 @@ fn outbound_rules_choose_uplinks_by_destination_and_hash_by_host() -> Result<()>
     }
     Ok(())
 }
+
+#[test]
+fn host_spreads_its_destinations_and_keeps_each_on_one_uplink() -> Result<()> {
+    let (site, _outside) = site()?;
+    let destinations: Vec<SocketAddrV4> =
+        (100..124).map(|host| SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, host), 8082)).collect();
+    for destination in &destinations {
+        site.client().address("lo", *destination.ip(), 32)?;
+    }
+    let _servers =
+        HttpServer::start(vec![listen(site.client(), Ipv4Addr::UNSPECIFIED, 8082)?], None)?;
+    let rule = format!("from: {}, hash_by: source-and-destination", site.uplink(0).prefix);
+    let _natbox = site.start(0, &site.three_legged_config().outbound(&rule))?;
+    let mut used = std::collections::BTreeSet::new();
+    for destination in destinations {
+        let talk = || seen(&mut site.server().enter(|| connect(None, destination, TIMEOUT))??);
+        let first = talk()?;
+        for _ in 0..4 {
+            let other = talk()?;
+            ensure!(other == first, "{destination} by {first} and by {other}");
+        }
+        used.insert(first);
+    }
+    let all = site.topology.uplinks.iter().map(|uplink| uplink.published);
+    ensure!(used == all.collect(), "{used:?}");
+    Ok(())
+}

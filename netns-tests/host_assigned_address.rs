@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use rustix::process::Signal;
 
 use crate::single_box::{
-    CLIENT, DATAGRAMS, Published, SERVER, SingleBox, eventually, seconds, serve,
+    CLIENT, DATAGRAMS, Published, RunningBox, SERVER, SingleBox, eventually, seconds, serve,
 };
 
 /// Runs all kinds of traffic of such a host at the same time.
@@ -108,6 +108,25 @@ fn the_hosts_traffic_and_translated_traffic_work_side_by_side() {
         natbox.stop(Signal::TERM);
         before.assert_same(&scene.host_state(), "after TERM");
     }
+}
+
+/// JSON and Ansible write keywords in quotes. A program that reads YAML 1.1 makes `false` of `off`.
+#[test]
+fn box_starts_with_keywords_as_other_programs_write_them() {
+    let scene = SingleBox::new(Published::Owned);
+    let _server = scene.serve();
+    let config = crate::single_box::Config {
+        extra: "nat: { \"mss_clamp\": false, \"mapping\": \"endpoint-independent\" }\n".into(),
+        workers: "\"auto\"".into(),
+        ..scene.config()
+    };
+    let listed = format!("addresses: [{}]", scene.published);
+    let text = config.to_string();
+    assert!(text.contains(&listed), "{text}");
+    let path = scene.write("quoted", &text.replace(&listed, "addresses: \"interface\""));
+    let natbox = RunningBox::launch(&scene.natbox, "quoted", &path, &config.socket);
+    assert_eq!(natbox.status().uplinks[0].address, Some(scene.published));
+    scene.assert_traffic();
 }
 
 #[test]
