@@ -22,6 +22,7 @@ pub(super) mod position {
     pub(super) const TO_HOST: u32 = 4;
     pub(super) const SPOOFED: u32 = 5;
     pub(super) const BYPASS: u32 = 6;
+    pub(super) const BETWEEN_LEGS: u32 = 6;
     pub(super) const FROM_OUTSIDE: u32 = 7;
     pub(super) const FROM_INSIDE: u32 = 8;
     pub(super) const TO_INSIDE: u32 = 9;
@@ -81,6 +82,7 @@ impl StepPlanner<'_> {
             for prefix in self.prefixes_of_other_legs(leg) {
                 rules.push(Rule { iif: iif.clone(), from: Some(prefix), ..spoofed.clone() });
             }
+            rules.extend(self.rules_between_legs(leg));
             let priority = self.ids.priority(position::FROM_INSIDE);
             rules.push(Rule { iif, ..Rule::new(priority, to_natbox) });
         }
@@ -130,6 +132,39 @@ impl StepPlanner<'_> {
         let prefixes: Vec<Ipv4Net> =
             others.flat_map(|other| other.prefixes.iter().copied()).collect();
         Ipv4Net::aggregate(&prefixes)
+    }
+
+    /// Lists the rules for packets from a leg to prefixes of other legs that an outbound rule names
+    /// as destinations.
+    ///
+    /// Without such a rule the host routes these packets. natbox translates their source to an
+    /// external address, and the rules for translated packets lead them to the other leg. The errors
+    /// table takes them to natbox, because each of its routes leads into the TUN.
+    fn rules_between_legs(&self, leg: &InsideLeg) -> Vec<Rule> {
+        let others = self.prefixes_of_other_legs(leg);
+        let action = RuleAction::Lookup(self.ids.errors_table());
+        let rule = Rule::new(self.ids.priority(position::BETWEEN_LEGS), action);
+        let mut rules: Vec<Rule> = Vec::new();
+        for outbound in &self.config.outbound {
+            let within = |to: &&Ipv4Net| others.iter().any(|other| other.contains(*to));
+            for to in outbound.to.iter().filter(within) {
+                // The rules of other legs drop a source that is not behind this leg.
+                let rule = Rule {
+                    iif: Some(leg.interface.clone()),
+                    from: (outbound.from.prefix_len() > 0).then_some(outbound.from),
+                    to: Some(*to),
+                    ..rule.clone()
+                };
+                let is_here = leg
+                    .prefixes
+                    .iter()
+                    .any(|own| own.contains(&outbound.from) || outbound.from.contains(own));
+                if is_here && !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+            }
+        }
+        rules
     }
 
     /// Lists the rules for packets from an outside interface.
