@@ -138,12 +138,16 @@ fn each_uplink_has_a_table_and_each_interface_one_rule() {
 #[test]
 fn the_hosts_own_packets_leave_by_the_uplink_of_their_source() {
     let mut host = host();
-    host.addresses.push(address(4, "198.51.100.9", "198.51.100.0/24", false));
+    // The second one is published, the third one is not.
+    for second in ["198.51.100.9", "198.51.100.77"] {
+        host.addresses.push(address(4, second, "198.51.100.0/24", false));
+    }
     let of_several = commands(&three_legged(), &host);
     for line in [
         "ip rule add priority 1011 from 203.0.113.1 iif lo protocol 110 lookup 7103",
         "ip rule add priority 1011 from 198.51.100.1 iif lo protocol 110 lookup 7105",
         "ip rule add priority 1011 from 198.51.100.9 iif lo protocol 110 lookup 7105",
+        "ip rule add priority 1011 from 198.51.100.77 iif lo protocol 110 lookup 7105",
     ] {
         assert!(of_several.contains(line), "{line} in\n{of_several}");
     }
@@ -219,7 +223,8 @@ fn each_inside_leg_has_its_rules_and_no_leg_takes_the_source_of_another() {
         from: net("10.2.0.0/24"),
         // The second one is wider than the prefix of a leg, the third one is the leg's own.
         to: vec![net("10.1.0.0/25"), net("10.0.0.0/8"), net("10.2.0.0/28")],
-        ..config.outbound[0].clone()
+        uplinks: vec![0],
+        hash_by: HashBy::SourcePort,
     };
     config.outbound.push(to_other_leg);
     let mut host = host();
