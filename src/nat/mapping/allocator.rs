@@ -57,14 +57,15 @@ pub(crate) fn allocators(
 
 impl PortAllocator {
     /// Makes an allocator. `delayed_ports` is the number of freed UDP ports that wait for their
-    /// last holder; None: a freed port is free at once. `is_owned` names the ports of forwards that
-    /// do not share them.
+    /// last holder; None: a freed port is free at once. `keeps_for_box`: the box itself opens
+    /// sessions. `is_owned` names the ports of forwards that do not share them.
     pub(crate) fn new(
         protocol: Protocol,
         external: &ExternalAddress,
         ports: PortRange,
         delayed_ports: Option<u32>,
         timeouts: Timeouts,
+        keeps_for_box: bool,
         is_owned: impl Fn(Protocol, Endpoint) -> bool,
     ) -> Arc<Self> {
         // No service listens at a query identifier: all identifiers are dynamic.
@@ -77,7 +78,7 @@ impl PortAllocator {
         let delayed_ports = delayed_ports.filter(|_| protocol == Protocol::UDP);
         let delay = delayed_ports.zip(timeouts.port_reuse_delay);
         let delay = delay.map(|(most, delay)| ReuseDelay::new(delay, most));
-        let kept_for_box = kept_for_box(ports.free());
+        let kept_for_box = if keeps_for_box { kept_for_box(ports.free()) } else { 0 };
         Arc::new(Self { ports, held: Mutex::default(), kept_for_box, delay })
     }
 

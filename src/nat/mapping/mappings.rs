@@ -89,6 +89,7 @@ impl Mappings {
                 limits.ports,
                 delayed_ports,
                 limits.timeouts,
+                policy.has_own_sessions(),
                 is_owned,
             )
         };
@@ -124,9 +125,17 @@ impl Mappings {
                 Some(known) => Arc::clone(known),
                 None => {
                     let (ports, delayed) = (self.ports, self.delayed_ports);
-                    PortAllocator::new(protocol, external, ports, delayed, self.timeouts, |_, _| {
-                        false
-                    })
+                    let own = policy.has_own_sessions();
+                    let is_owned = |_, _| false;
+                    PortAllocator::new(
+                        protocol,
+                        external,
+                        ports,
+                        delayed,
+                        self.timeouts,
+                        own,
+                        is_owned,
+                    )
                 }
             }
         });

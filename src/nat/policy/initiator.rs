@@ -31,6 +31,12 @@ impl Initiator {
 }
 
 impl Policy {
+    /// Reports whether the box itself may open sessions.
+    pub(crate) fn has_own_sessions(&self) -> bool {
+        self.host_address.is_some()
+            || self.uplinks.iter().any(|uplink| uplink.probe_address.is_some())
+    }
+
     /// Returns the initiator of a session whose source is inside.
     #[inline]
     pub(crate) fn initiator(&self, source: Ipv4Addr) -> Initiator {
