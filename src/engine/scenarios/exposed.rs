@@ -124,6 +124,7 @@ fn other_inside_hosts_and_probes_get_ports_of_an_exposed_address() {
 fn a_mapping_never_takes_a_port_on_which_the_exposed_host_has_a_session() {
     let mut harness = Harness::new(exposed().with(|setup| {
         setup.limits.ports = (40_000..=40_007).into();
+        setup.policy.uplinks[0].probe_address = None;
     }));
     // Inbound on two ports, outbound on a third one.
     harness.pass(&udp((E1, 5), (G, 40_000)));
@@ -432,7 +433,12 @@ fn a_reload_that_adds_or_removes_an_exposed_host_keeps_allowed_sessions() {
 
 #[test]
 fn sessions_that_go_on_under_a_forward_of_their_own_leave_the_port_to_it() {
-    let two_ports = || exposed().with(|setup| setup.limits.ports = (40_000..=40_003).into());
+    let two_ports = || {
+        exposed().with(|setup| {
+            setup.limits.ports = (40_000..=40_003).into();
+            setup.policy.uplinks[0].probe_address = None;
+        })
+    };
     let single = || {
         two_ports().with(|setup| {
             setup.policy.forwards =
