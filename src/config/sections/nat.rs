@@ -21,7 +21,7 @@ section! {
         /// Whether inside hosts reach one another through external addresses (RFC 4787 section 6).
         pub hairpin: bool = boolean().default(true).reloadable(),
         /// Dynamic external ports. If the box itself opens sessions, for example health checks, 16
-        /// to 32 ports of each external address serve only these, or a quarter of fewer than 64.
+        /// to 32 ports of each external address serve only these, or an eighth of fewer than 128.
         pub ports: PortRange = network::ports().default(PortRange { first: 1024, last: 65535 }),
         /// Inside TCP and UDP ports that a mapping keeps as its external port while that port is
         /// free. `true` keeps every port within `ports`. A list keeps its ports, even outside of

@@ -174,12 +174,13 @@ impl PortAllocator {
 
 /// Returns the number of ports that are kept for the box itself, of this many dynamic ports.
 fn kept_for_box(free: u32) -> u32 {
-    (free / PORTS_PER_KEPT_PORT).clamp(MIN_KEPT_PORTS, MAX_KEPT_PORTS).min(free / 4)
+    (free / PORTS_PER_KEPT_PORT).clamp(MIN_KEPT_PORTS, MAX_KEPT_PORTS).min(free / 8)
 }
 
 /// Number of dynamic ports for each one that is kept for the box.
 const PORTS_PER_KEPT_PORT: u32 = 1024;
 /// Bounds of the number of ports that are kept for the box on an external address. A range of fewer
-/// than four times the lower bound keeps a quarter of its ports.
+/// than eight times the lower bound keeps an eighth of its ports: half of those that sessions of
+/// exposed hosts leave to mappings.
 const MIN_KEPT_PORTS: u32 = 16;
 const MAX_KEPT_PORTS: u32 = 32;
