@@ -39,7 +39,7 @@ fn stays_healthy(natbox: &NatBox) -> Result<Status> {
         let failed = status.uplinks.iter().find(|uplink| !uplink.healthy);
         ensure!(failed.is_none(), "{failed:?}, drops: {:?}", status.drops);
     }
-    natbox.status()
+    Ok(natbox.status()?)
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(in crate::config) fn pattern(regex: &str) -> Document {
 pub(in crate::config) fn words(words: &[&str]) -> Document {
     let truth = [("on", true), ("off", false)].into_iter();
     let truth = truth.filter(|(word, _)| words.contains(word)).map(|(_, truth)| truth.into());
-    let words = words.iter().map(|word| Document::text(word));
+    let words = words.iter().map(Document::text);
     Document::mapping([("enum", Document::List(words.chain(truth).collect()))])
 }
 

@@ -65,7 +65,9 @@ impl Translator {
         let new = NewSession { origin: binding.kind(), ..opening.session(reply) };
         let inserted = match self.policy.initiator(miss.tuple.source.address) {
             Initiator::InsideHost => self.insert(context, &new, miss.first(), miss.now),
-            own => self.insert_own(context, own, &new, miss.first(), miss.now),
+            own @ (Initiator::Host | Initiator::Probe) => {
+                self.insert_own(context, own, &new, miss.first(), miss.now)
+            }
         };
         let Err(error) = inserted else {
             let hit = initial_match(&new);
