@@ -41,7 +41,9 @@ fn probe_by_tcp(harness: &mut Harness, port: u16) -> bool {
     assert_eq!(external.0, G);
     let answered = harness.pass(&tcp(SYN_ACK, (E1, 80), external, 500, 101));
     assert_eq!(answered, tuple(Protocol::TCP, (E1, 80), (PROBE, port)));
-    harness.pass(&tcp(RST, (PROBE, port), (E1, 80), 101, 501));
+    for flags in [ACK, RST] {
+        harness.pass(&tcp(flags, (PROBE, port), (E1, 80), 101, 501));
+    }
     true
 }
 
@@ -95,8 +97,9 @@ fn small_range_keeps_ports_for_probes() {
     }
 }
 
+/// Probes without an answer, and those whose connection the server does not close.
 #[test]
-fn probes_without_an_answer_give_their_ports_to_later_ones() {
+fn probes_that_are_over_give_their_ports_to_later_ones() {
     let mut harness = Harness::new(setup(|setup| setup.limits.ports = (40_000..=40_031).into()));
     let syn = |port| tcp(SYN, (PROBE, port), (E1, 80), 100, 0);
     let mut opened = 0;
@@ -104,11 +107,16 @@ fn probes_without_an_answer_give_their_ports_to_later_ones() {
         opened += 1;
     }
     for port in 1000..1004 {
-        harness.pass(&syn(port));
+        let external = harness.pass(&syn(port)).source;
+        if port < 1002 {
+            let external = (external.address, external.port);
+            harness.pass(&tcp(SYN_ACK, (E1, 80), external, 500, 101));
+            harness.pass(&tcp(FIN_ACK, (PROBE, port), (E1, 80), 101, 501));
+        }
     }
     assert_eq!(harness.drop_reason(&syn(1004)), DropReason::PortsExhausted);
     harness.wait(Span::seconds(10));
-    assert!(probe_by_tcp(&mut harness, 1005));
+    assert!((1005..1009).all(|port| probe_by_tcp(&mut harness, port)));
 }
 
 #[test]

@@ -123,8 +123,8 @@ impl<F: Family> Table<F> {
     }
 
     /// Ends a session of the box itself in a reserved record that no probe needs any more: its time
-    /// is over, it [`is_closing`], or nothing has answered its SYN for [`UNANSWERED`]. `uplink`
-    /// restricts the search to the sessions of an uplink.
+    /// is over, it [`is_closing`], or it is a TCP connection that is not established and has been
+    /// idle for [`LONGEST_PROBE`]. `uplink` restricts the search to the sessions of an uplink.
     pub(crate) fn evict_reserved(
         &self,
         uplink: Option<u8>,
@@ -135,8 +135,7 @@ impl<F: Family> Table<F> {
             uplink.is_none_or(|uplink| record.uplink() == uplink)
                 && (is_closing(record)
                     || now.reached(record.deadline(&self.idle_timeouts))
-                    || record.state() == State::Tcp(TcpState::SynOriginal)
-                        && now.since(record.last_seen()) >= UNANSWERED)
+                    || is_unestablished(record) && now.since(record.last_seen()) >= LONGEST_PROBE)
         };
         self.evict_from(&self.reserve, RESERVE, is_over, now)
     }
@@ -185,7 +184,12 @@ pub(super) fn is_closing(record: &RecordCommon) -> bool {
     matches!(record.state(), State::Tcp(TcpState::FinBoth | TcpState::Reset))
 }
 
+/// Whether a TCP connection is not complete, or one end has closed it.
+fn is_unestablished(record: &RecordCommon) -> bool {
+    matches!(record.state(), State::Tcp(state) if state != TcpState::Established)
+}
+
 /// Records examined in one search for a victim.
 const EVICTION_SCAN: u32 = 64;
-/// Time without an answer to a SYN of a probe after which the probe has given up.
-const UNANSWERED: Span = Span::seconds(10);
+/// Longest time that a probe takes. A probe that is over has closed its connection.
+const LONGEST_PROBE: Span = Span::seconds(10);
