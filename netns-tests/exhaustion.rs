@@ -1,13 +1,14 @@
 //! Inside hosts take all sessions or all ports, and the box's own probes still work.
 
 use std::net::{SocketAddrV4, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use natbox::api::Status;
 use natbox::lab::boxes::NatBox;
-use natbox::lab::http::HttpServer;
+use natbox::lab::http::{HttpAnswer, HttpHandler, HttpServer};
 use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 
 use crate::lab::{Site, datagrams, listen, wait_for};
@@ -22,9 +23,10 @@ const LONG: Duration = Duration::from_secs(5);
 
 fn site(uplinks: u8) -> Result<(Site, HttpServer)> {
     let site = Site::three_legged(ThreeLeggedPlan { uplinks, ..ThreeLeggedPlan::TWO_UPLINKS })?;
-    let outside =
-        HttpServer::start(vec![listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?], None)?;
-    Ok((site, outside))
+    let listener = listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?;
+    // A probe by HTTP requests the page with HEAD.
+    let handler: HttpHandler = Arc::new(|_| Some(HttpAnswer::text(200, "")));
+    Ok((site, HttpServer::start(vec![listener], Some(handler))?))
 }
 
 fn health(target: &str) -> String {
