@@ -109,6 +109,7 @@ impl Site {
             outbound: String::new(),
             manage: true,
             state: None,
+            extra: String::new(),
         }
     }
 
@@ -174,6 +175,7 @@ pub(crate) struct BoxConfig {
     manage: bool,
     /// Directory of the session files; None: sessions end with the process.
     state: Option<PathBuf>,
+    extra: String,
 }
 
 impl BoxConfig {
@@ -241,6 +243,13 @@ impl BoxConfig {
         self
     }
 
+    /// Adds a key of the top level, as in the file.
+    pub(crate) fn extra(mut self, key: &str) -> BoxConfig {
+        self.extra.push_str(key);
+        self.extra.push('\n');
+        self
+    }
+
     pub(crate) fn text(&self) -> String {
         let BoxConfig {
             number,
@@ -254,6 +263,7 @@ impl BoxConfig {
             outbound,
             manage,
             state,
+            extra,
         } = self;
         let all = format!("  - {{ from: {prefix} }}\n");
         let outbound = if outbound.is_empty() { &all } else { outbound };
@@ -275,7 +285,7 @@ impl BoxConfig {
              uplinks:\n  - {}\n\
              {forwards}\
              outbound:\n{outbound}\
-             host: {{ manage: {manage} }}\n{state}",
+             host: {{ manage: {manage} }}\n{state}{extra}",
             uplinks.join("\n  - ")
         )
     }

@@ -64,8 +64,7 @@ impl<F: Family> Table<F> {
     ) -> Adopted {
         let mut adopted = Adopted::default();
         let mut left = budget;
-        for step in 0..self.pools.len() {
-            let pool = &self.pools[(worker + step) % self.pools.len()];
+        for pool in self.pools_from(worker).chain([&self.reserve]) {
             let mut locked = pool.lock();
             while left > 0 && self.adopt_next(pool, &mut locked, now, &mut reserve, &mut adopted) {
                 left -= 1;

@@ -10,6 +10,7 @@ use crate::nat::table::common::RecordCommon;
 use crate::nat::table::index::{Bucket, Index};
 use crate::nat::table::record::Record;
 use crate::nat::table::region::{Plain, Region};
+use crate::nat::table::session_table::record_count;
 
 /// The files of a table.
 #[derive(Debug)]
@@ -39,11 +40,11 @@ impl SessionFileSizes {
     /// # Errors
     /// More bytes than an address space has.
     pub fn of(capacity: u32, accounting: bool) -> io::Result<Self> {
-        let capacity = capacity as usize;
+        let records = record_count(capacity);
         Ok(Self {
-            records: Region::<Record>::bytes(capacity)?,
-            index: Index::bytes(2 * capacity)?,
-            accounts: if accounting { Accounts::bytes(capacity)? } else { 0 },
+            records: Region::<Record>::bytes(records)?,
+            index: Index::bytes(2 * records)?,
+            accounts: if accounting { Accounts::bytes(records)? } else { 0 },
         })
     }
 }

@@ -89,14 +89,15 @@ impl Slab {
         slot - self.first < self.used && records[slot as usize].common().is_live()
     }
 
-    /// Finds a live record that `is_victim` accepts among the next [`EVICTION_SCAN`] of the slab.
+    /// Finds a live record that `is_victim` accepts among the next `scan` records of the slab.
     pub(crate) fn find_victim<R: SessionRecord>(
         &mut self,
         records: &Region<R>,
+        scan: u32,
         is_victim: impl Fn(&R) -> bool,
     ) -> Option<u32> {
         let known = self.used.min(self.adopted);
-        for _ in 0..EVICTION_SCAN.min(known) {
+        for _ in 0..scan.min(known) {
             self.clock_hand = (self.clock_hand + 1) % known;
             let slot = self.first + self.clock_hand;
             if self.is_live(records, slot) && is_victim(&records[slot as usize]) {
@@ -125,6 +126,3 @@ impl Slab {
         (end < self.used).then_some(end)
     }
 }
-
-/// Records examined in one search for a victim.
-const EVICTION_SCAN: u32 = 64;
