@@ -466,7 +466,7 @@ impl Pools {
     /// range of slots.
     fn new(capacity: u32, workers: usize, now: Tick, slab: fn(u32, u32) -> Slab) -> Self {
         let size = pool_size(capacity, workers);
-        let of_worker = |number| {
+        let of_worker = |number: u32| {
             let first = (number * size).min(capacity);
             Pool::new(slab(first, size.min(capacity - first)), now)
         };
