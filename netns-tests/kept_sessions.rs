@@ -181,13 +181,13 @@ fn down_removes_what_a_box_has_left_for_its_next_start() -> Result<()> {
     let host = &scene.site.uplink(0).natbox;
     let state = |what: &[&str]| -> Result<String> {
         let arguments: Vec<&str> = what.to_vec();
-        Ok(host.enter(|| {
+        host.enter(|| {
             output({
                 let mut ip = Command::new("ip");
                 ip.args(&arguments);
                 ip
             })
-        })??)
+        })?
     };
     let before = (state(&["rule"])?, state(&["route", "show", "table", "all"])?);
     let natbox = scene.start()?;

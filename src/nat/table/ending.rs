@@ -2,10 +2,10 @@
 
 use crate::nat::table::common::RecordCommon;
 use crate::nat::table::family::Family;
-use crate::nat::table::pool::Pool;
+use crate::nat::table::pool::{Pool, RESERVE};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::session::{EndReason, EndedSession, SessionId};
-use crate::nat::table::session_table::{RESERVE, Table};
+use crate::nat::table::session_table::Table;
 use crate::nat::table::wheel::Due;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};

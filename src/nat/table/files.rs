@@ -8,9 +8,9 @@ use std::io;
 use crate::nat::table::accounting::Accounts;
 use crate::nat::table::common::RecordCommon;
 use crate::nat::table::index::{Bucket, Index};
+use crate::nat::table::pool::record_count;
 use crate::nat::table::record::Record;
 use crate::nat::table::region::{Plain, Region};
-use crate::nat::table::session_table::record_count;
 
 /// The files of a table.
 #[derive(Debug)]

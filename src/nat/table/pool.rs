@@ -52,3 +52,11 @@ impl Pool {
         self.live.fetch_sub(1, Relaxed);
     }
 }
+
+/// Number of records of a table, the reserved ones included.
+pub(super) fn record_count(capacity: u32) -> usize {
+    capacity as usize + RESERVE as usize
+}
+
+/// Records that only sessions of the box itself get: see `Table::insert_reserved`.
+pub(crate) const RESERVE: u32 = 1024;

@@ -13,7 +13,7 @@ use crate::nat::table::files::SessionFiles;
 use crate::nat::table::hash::{KeyHash, KeyHasher};
 use crate::nat::table::index::{Index, IndexEntry};
 use crate::nat::table::key::SessionKey;
-use crate::nat::table::pool::{Pool, PoolContents};
+use crate::nat::table::pool::{Pool, PoolContents, RESERVE, record_count};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::region::Region;
 use crate::nat::table::related_lists::RelatedLists;
@@ -452,9 +452,6 @@ impl<F: Family> Table<F> {
     }
 }
 
-/// Records that only sessions of the box itself get: see [`Table::insert_reserved`].
-pub(crate) const RESERVE: u32 = 1024;
-
 /// The pools of a table.
 struct Pools {
     of_workers: Box<[Pool]>,
@@ -475,11 +472,6 @@ impl Pools {
             reserve: Pool::new(slab(capacity, RESERVE), now),
         }
     }
-}
-
-/// Number of records of a table, the reserved ones included.
-pub(super) fn record_count(capacity: u32) -> usize {
-    capacity as usize + RESERVE as usize
 }
 
 /// Number of records in each pool's range but the last.

@@ -4,8 +4,8 @@
 use crate::nat::context::WorkerContext;
 use crate::nat::policy::initiator::Initiator;
 use crate::nat::table::key::Key;
+use crate::nat::table::pool::RESERVE;
 use crate::nat::table::session::NewSession;
-use crate::nat::table::session_table::RESERVE;
 use crate::nat::table::{FirstPacket, InsertError, Lookup, Match};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::tcp_window::Segment;
