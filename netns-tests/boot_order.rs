@@ -209,7 +209,7 @@ fn reload_of_a_waiting_box_can_name_other_interfaces() {
     running.stop(Signal::TERM);
 }
 
-/// A wrong file is an error at once, and time does not mend it. A file that names a missing hook is
+/// A wrong file is an error at once, and a retry does not help. A file that names a missing hook is
 /// an error at once as well, so that a person who starts the box sees it. But the hook may be on a
 /// file system that is mounted later, so the exit code lets the unit try again.
 #[test]
