@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use natbox::lab::boxes::NatBox;
-use natbox::lab::http::{Connection, HttpServer, connect};
+use natbox::lab::http::{Connection, HttpServer, connect, connect_from};
 use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, TopologyUplink};
 
 use crate::lab::{BoxConfig, Echo, Nginx, Site, TIMEOUT, datagrams, listen, wait_for};
@@ -311,6 +311,43 @@ fn sessions_continue_without_a_healthy_uplink_and_failback_moves_sessions_to_the
     })
 }
 
+/// Both uplinks fail together. The first one is healthy again at once, the second one is held.
+#[test]
+fn held_uplink_keeps_its_sessions_while_it_answers() -> Result<()> {
+    let (site, _outside) = site()?;
+    let open = || listen(site.client(), *TARGET.ip(), TARGET.port());
+    let target = open()?;
+    let keys =
+        |hold: &str| format!("{}, on_failure: reset", health(&format!("tcp: \"{TARGET}\"{hold}")));
+    let config = site
+        .three_legged_config()
+        .uplink(0, &keys(""))
+        .uplink(1, &keys(", hold: { first: 5m, max: 5m }"));
+    let natbox = site.start(0, &config)?;
+    let mut talks = Talk::several(&site)?;
+    drop(target);
+    wait_until_healthy(&natbox, 0, false)?;
+    wait_until_healthy(&natbox, 1, false)?;
+    let _target = open()?;
+    wait_until_healthy(&natbox, 0, true)?;
+    assert_new_ones_go_over(&site, 0)?;
+    thread::sleep(INTERVAL * 10);
+    let uplink = natbox.status()?.uplinks.swap_remove(1);
+    ensure!(!uplink.healthy && uplink.hold_seconds.is_some() && !uplink.in_use, "{uplink:?}");
+    for talk in &mut talks {
+        talk.goes_on().context("the held uplink answers")?;
+    }
+    // It dies before the end of its hold.
+    let mut lost: Vec<Talk> = talks.into_iter().filter(|talk| talk.over(site.uplink(1))).collect();
+    set_router(site.uplink(1), false)?;
+    let died = Instant::now();
+    let error = wait_for("the sessions to end", || Ok(lost[0].connection.get("/").err()))?;
+    ensure!(error.kind() == std::io::ErrorKind::ConnectionReset, "{error}");
+    let limit = INTERVAL * FALL + Duration::from_millis(100) + SLACK;
+    ensure!(died.elapsed() < limit, "after {:?}", died.elapsed());
+    Ok(())
+}
+
 #[test]
 fn changed_interface_address_is_published_and_only_its_sessions_end() -> Result<()> {
     let (site, _outside) = site()?;
@@ -375,5 +412,38 @@ fn outbound_rules_choose_uplinks_by_destination_and_hash_by_host() -> Result<()>
         let mut connection = site.server().enter(|| connect(None, elsewhere, TIMEOUT))??;
         ensure!(seen(&mut connection)? == site.uplink(1).published);
     }
+    Ok(())
+}
+
+#[test]
+fn host_spreads_its_destinations_and_keeps_each_on_one_uplink() -> Result<()> {
+    let (site, _outside) = site()?;
+    let destinations: Vec<SocketAddrV4> =
+        (100..124).map(|host| SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, host), 8082)).collect();
+    for destination in &destinations {
+        site.client().address("lo", *destination.ip(), 32)?;
+    }
+    let _servers =
+        HttpServer::start(vec![listen(site.client(), Ipv4Addr::UNSPECIFIED, 8082)?], None)?;
+    let rule = format!("from: {}, hash_by: source-and-destination", site.uplink(0).prefix);
+    let _natbox = site.start(0, &site.three_legged_config().outbound(&rule))?;
+    // A source port that has a mapping on one uplink keeps to it, whatever the destination.
+    let mut ports = 20_000..;
+    let mut used = std::collections::BTreeSet::new();
+    for destination in destinations {
+        let mut talk = || {
+            let from = SocketAddrV4::new(site.server_address(0), ports.next().unwrap());
+            let talk = || connect_from(Some(from), destination, TIMEOUT);
+            seen(&mut site.server().enter(talk)??)
+        };
+        let first = talk()?;
+        for _ in 0..4 {
+            let other = talk()?;
+            ensure!(other == first, "{destination} by {first} and by {other}");
+        }
+        used.insert(first);
+    }
+    let all = site.topology.uplinks.iter().map(|uplink| uplink.published);
+    ensure!(used == all.collect(), "{used:?}");
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::nat::{
     AdmitNew, Counters, EndReason, EndedSlice, Filter, Page, Policy, SessionInfo, TableCursor,
     Translator,
 };
+use crate::packet::Protocol;
 use crate::time::Tick;
 
 use super::counters::SharedCounters;
@@ -118,6 +119,11 @@ impl Handle {
         self.nat.load().set_admission(uplink, admit);
     }
 
+    /// Sets whether an uplink is a last resort, from the next packet on.
+    pub(crate) fn set_last_resort(&self, uplink: u8, is_last_resort: bool) {
+        self.nat.load().set_last_resort(uplink, is_last_resort);
+    }
+
     /// Sets the MTU of an inside leg, in bytes.
     pub(crate) fn set_leg_mtu(&self, leg: usize, mtu: u16) {
         self.nat.load().set_leg_mtu(leg, mtu);
@@ -128,10 +134,10 @@ impl Handle {
         self.nat.load().set_uplink_mtu(uplink, mtu);
     }
 
-    /// Excludes the ports at which the host's programs listen: no mapping gets one of them on an
-    /// address of the host.
-    pub(crate) fn exclude_ports(&self, ports: &[u16]) {
-        self.nat.load().exclude_ports(ports);
+    /// Excludes the ports that the host's programs use: those at which they listen, and those of
+    /// their connections. No new mapping gets one of them on an address of the host.
+    pub(crate) fn exclude_ports(&self, protocol: Protocol, listening: &[u16], connected: &[u16]) {
+        self.nat.load().exclude_ports(protocol, listening, connected);
     }
 
     /// Applies a policy, ends the sessions that it does not allow, and calls `done` with their

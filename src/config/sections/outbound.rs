@@ -35,12 +35,14 @@ section! {
                 "add `from: PREFIX`, such as `from: 10.0.0.0/24`",
             )
             .example("10.0.0.0/24"),
-        /// Destinations.
+        /// Destinations. A prefix within that of another inside leg makes natbox translate the
+        /// packets to that leg; without it, the host routes them.
         pub to: Unresolved<Items<Ipv4Net>> = some(network::prefix(), MAX_DESTINATIONS, "prefixes")
             .optional("all")
             .example("[192.0.2.0/24]"),
         /// Names of the uplinks to use. natbox chooses by weight among the healthy ones of the
-        /// lowest tier that has one. If none is healthy, natbox chooses as if all were.
+        /// lowest tier that has one. If none is healthy, it chooses in the same way among those
+        /// that answer health checks. If none answers, it chooses among all.
         pub uplinks: Unresolved<Items<String>> = some(names::label(), Uplink::MAX, "uplinks")
             .optional("all")
             .example("[isp1]"),

@@ -9,7 +9,7 @@
 //! | `route_lookup` | the route of one packet, and the neighbour table             |
 //! | `watch`        | changes of interfaces and addresses, as the kernel reports them |
 //! | `sysctl`       | `/proc/sys`                                                  |
-//! | `listeners`    | ports on which the host's programs listen                    |
+//! | `listeners`    | ports that the host's programs use                           |
 
 mod decode;
 mod encode;
