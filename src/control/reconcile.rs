@@ -22,8 +22,10 @@ use super::reload::Reloader;
 use super::settings;
 use super::status::HostWatchState;
 use super::subsystem::{Outcome, Subsystem};
+use super::warnings::Warnings;
 use crate::api::EventKind;
 use crate::engine::Handle;
+use crate::host::doctor;
 use crate::host::{
     self, HostChange, HostReport, LinkChange, LinkEvent, LinkWatch, LookCause, ManagedHost,
     UsedPorts,
@@ -50,6 +52,7 @@ pub(super) struct Parts {
     pub(super) events: Rc<Events>,
     pub(super) state: Rc<HostWatchState>,
     pub(super) announcements: Rc<Announcements>,
+    pub(super) warnings: Rc<Warnings>,
 }
 
 /// Event that the reconciler waits for.
@@ -71,6 +74,8 @@ impl HostReconciler {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         parts.announcements.adopt(host.announcements());
+        let findings = doctor::examine_host(host.config(), host.facts());
+        parts.warnings.set(<Self as Subsystem>::NAME, findings);
         Self { host, links, used_ports, looks, tun_is_down: false, parts }
     }
 
@@ -85,6 +90,7 @@ impl HostReconciler {
             }
         }
         let (config, facts) = (self.host.config(), self.host.facts());
+        self.parts.warnings.set(Self::NAME, doctor::examine_host(config, facts));
         let sessions_ended = self.parts.reloader.adopt_host(config, facts).await;
         for (index, (uplink, before)) in config.uplinks.iter().zip(&before).enumerate() {
             let address = uplink.addresses.first().copied();

@@ -72,7 +72,7 @@ pub(super) async fn run_instance(
     entrance: Entrance,
 ) -> Result<(), RunError> {
     let host = host::prepare(config).await?;
-    for warning in &host.facts().warnings {
+    for warning in host.facts().messages() {
         tracing::warn!("{warning}");
     }
     let uplinks = Rc::new(Uplinks::new(first_states(host.config(), host.facts())));
@@ -126,8 +126,9 @@ impl Start<'_> {
             events: Rc::clone(&events),
             state: Rc::new(HostWatchState::new(config.host.manage)),
             announcements: Rc::clone(&announcements),
+            warnings: Rc::new(Warnings::new(Rc::clone(&events))),
         };
-        let host_state = Rc::clone(&parts.state);
+        let (host_state, warnings) = (Rc::clone(&parts.state), Rc::clone(&parts.warnings));
         let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
         let links = LinkWatch::start(&config).await?;
         subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
@@ -141,7 +142,7 @@ impl Start<'_> {
         let dns = dns.map(Rc::new);
         dns.iter().for_each(|dns| subsystems.start(DnsFollower::new(Rc::clone(dns))));
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
-        let warnings = watch_firewall(lister, &reloader, &events, subsystems)?;
+        watch_firewall(lister, &reloader, &warnings, subsystems)?;
 
         let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
         let handle = InstanceHandle {
@@ -173,21 +174,19 @@ impl Entrance {
     }
 }
 
-/// Watches whether the host's filters let natbox's packets pass, if there is a lister. Returns the
-/// warnings about the host.
+/// Watches whether the host's filters let natbox's packets pass, if there is a lister.
 fn watch_firewall(
     lister: Option<ListerProcess>,
     reloader: &Rc<Reloader>,
-    events: &Rc<Events>,
+    warnings: &Rc<Warnings>,
     subsystems: &mut Subsystems,
-) -> Result<Rc<Warnings>, RunError> {
-    let warnings = Rc::new(Warnings::new(Rc::clone(events)));
+) -> Result<(), RunError> {
     if let Some(lister) = lister {
-        let watch = FirewallWatch::new(lister, Rc::clone(reloader), Rc::clone(&warnings));
+        let watch = FirewallWatch::new(lister, Rc::clone(reloader), Rc::clone(warnings));
         let doing = "watching the firewall";
         subsystems.start(watch.map_err(|source| RunError::System { doing, source })?);
     }
-    Ok(warnings)
+    Ok(())
 }
 
 /// Starts the health checks.

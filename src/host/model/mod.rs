@@ -12,6 +12,8 @@
 //! | `presence`    | interfaces that exist and are up, and those that a start waits for   |
 //! | `facts`       | conclusions about the host, for one configuration                    |
 //! | `own_traffic` | the host's own packets from inside addresses                         |
+//! | `other_interfaces` | interfaces that the configuration does not name                 |
+//! | `static_routes` | routes that an uplink without a gateway copies                     |
 //! | `collect`     | derives the facts from snapshot and settings                         |
 //! | `target_warnings` | messages about forwards that cannot work                         |
 //! | `warnings`    | messages about a host that does not fit the configuration            |
@@ -22,12 +24,14 @@ pub(crate) mod announcements;
 mod collect;
 pub(crate) mod command;
 pub(crate) mod facts;
+pub(crate) mod other_interfaces;
 pub(crate) mod own_traffic;
 pub(crate) mod precedence;
 pub(crate) mod presence;
 pub(crate) mod routing_ids;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
+pub(crate) mod static_routes;
 pub(crate) mod step;
 pub(crate) mod steps;
 mod target_warnings;
