@@ -15,6 +15,7 @@ use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
 use crate::host::model::settings::interface_names;
+use crate::host::model::snapshot::Snapshot;
 use crate::host::model::step::Step;
 use crate::host::model::steps::steps;
 
