@@ -1,7 +1,6 @@
 //! Sessions outlive the process (`state.keep`): a kill, a restart, a stop with a later start.
 
 use std::net::{SocketAddr, SocketAddrV4};
-use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -54,6 +53,13 @@ impl Talk {
     }
 }
 
+/// The next test with a namespace of the same inode must find no journal.
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = self.down();
+    }
+}
+
 impl Scene {
     fn new(owner: Owner) -> Result<Scene> {
         let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
@@ -78,6 +84,17 @@ impl Scene {
 
     fn start(&self) -> Result<NatBox> {
         self.site.start(0, &self.config)
+    }
+
+    /// Removes what a stopped box has left, and returns the output.
+    fn down(&self) -> Result<String> {
+        let file = self.site.lab.directory().join("down.yaml");
+        std::fs::write(&file, self.config.text())?;
+        self.site.uplink(0).natbox.enter(|| {
+            let mut down = Command::new(NATBOX);
+            down.args(["down", "-c"]).arg(&file);
+            output(down)
+        })?
     }
 
     /// Opens connections: from inside over both uplinks, and to both published addresses.
@@ -194,23 +211,12 @@ fn down_removes_what_a_box_has_left_for_its_next_start() -> Result<()> {
     stop(natbox)?;
     ensure!(state(&["link"])?.contains("nb1"), "the TUN stays");
     ensure!(state(&["rule"])? != before.0, "the rules stay");
-    let file = scene.site.lab.directory().join("down.yaml");
-    std::fs::write(&file, scene.config.text())?;
-    let down = |path: &Path| {
-        host.enter(|| {
-            output({
-                let mut down = Command::new(NATBOX);
-                down.args(["down", "-c"]).arg(path);
-                down
-            })
-        })
-    };
-    let text = down(&file)??;
+    let text = scene.down()?;
     ensure!(text.contains("removed the TUN device nb1"), "{text}");
     ensure!(!state(&["link"])?.contains("nb1"), "the TUN is gone");
     let after = (state(&["rule"])?, state(&["route", "show", "table", "all"])?);
     ensure!(before == after, "{before:?} has become {after:?}");
     ensure!(!scene.site.lab.directory().join("state/natbox1").exists());
-    ensure!(down(&file)??.contains("nothing to remove"));
+    ensure!(scene.down()?.contains("nothing to remove"));
     Ok(())
 }

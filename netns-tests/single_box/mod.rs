@@ -35,6 +35,8 @@ use std::path::{Path, PathBuf};
 use natbox::lab::http;
 use natbox::lab::{Lab, Namespace};
 
+use crate::lab::wait_for;
+
 /// The program under test.
 pub(crate) const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
 
@@ -218,7 +220,9 @@ impl SingleBox {
 
 /// Starts the built-in web server on an address of a namespace.
 pub(crate) fn serve(namespace: &Namespace, address: Ipv4Addr, port: u16) -> http::HttpServer {
-    let listener = namespace.enter(|| TcpListener::bind((address, port))).unwrap().unwrap();
+    // A server before this one on the same port may not have closed its last connection yet.
+    let bind = || Ok(namespace.enter(|| TcpListener::bind((address, port)))?.ok());
+    let listener = wait_for("the port", bind).unwrap();
     http::HttpServer::start(vec![listener], None).unwrap()
 }
 
