@@ -1,11 +1,14 @@
-//! Services of the box's host itself, and packets of the host from inside addresses.
+//! Services of the box's host itself, packets of the host from inside addresses, and what the host
+//! forwards for its other networks.
 //!
 //! | file      | behaviour                                                                          |
 //! |-----------|------------------------------------------------------------------------------------|
+//! | `containers` | containers, VPN clients and routed networks work beside natbox                  |
 //! | `publish` | forwards to the host's own inside address work over every uplink at once           |
 //! | `leaks`   | no packet with an inside source leaves by an uplink, whatever the host sends       |
 //! | `refused` | forwards that cannot work on this host are named at the start and by the doctor    |
 
+mod containers;
 mod leaks;
 mod publish;
 mod refused;

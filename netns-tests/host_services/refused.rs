@@ -12,12 +12,12 @@ use crate::single_box::{NATBOX, Published, RunningBox, SERVER, SingleBox, serve}
 
 /// The findings of doctor.
 #[derive(Deserialize)]
-struct Report {
+pub(super) struct Report {
     findings: Vec<Finding>,
 }
 
 impl Report {
-    fn of(scene: &SingleBox, natbox: &RunningBox) -> Self {
+    pub(super) fn of(scene: &SingleBox, natbox: &RunningBox) -> Self {
         let mut command = scene.natbox.command(NATBOX);
         command.args(["doctor", "--json", "--socket"]).arg(natbox.socket());
         let Output { stdout, .. } = command.output().unwrap();
@@ -25,7 +25,7 @@ impl Report {
     }
 
     /// Lists what the errors found.
-    fn errors(&self) -> Vec<&str> {
+    pub(super) fn errors(&self) -> Vec<&str> {
         let is_error = |finding: &&Finding| finding.severity == Severity::Error;
         self.findings.iter().filter(is_error).map(|finding| finding.found.as_str()).collect()
     }

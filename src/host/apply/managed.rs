@@ -18,7 +18,7 @@ use crate::host::model::announcements::Announcement;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::precedence::preceding;
 use crate::host::model::routing_ids::RoutingIds;
-use crate::host::model::settings::KernelSettings;
+use crate::host::model::settings::{KernelSettings, interface_names};
 use crate::host::model::snapshot::{Link, Snapshot};
 use crate::host::model::step::Step;
 use crate::host::model::steps::steps;
@@ -106,10 +106,25 @@ impl ManagedHost {
         let (indices, others) = (Indices::new(&snapshot.links), self.other_journals());
         self.links = snapshot.links.clone();
         for step in self.steps.clone() {
-            self.run_step(&step, &snapshot, &indices, &others).await?;
+            match self.run_step(&step, &snapshot, &indices, &others).await {
+                Ok(_) => self.placed.push(step),
+                // The interface of a container may vanish at any moment. The next look decides.
+                Err(error) if self.is_of_other_network(&step) => {
+                    tracing::warn!("a setting of the host is missing: {error}");
+                    self.reported.push(missing(&step, Some(&error)));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        self.placed.clone_from(&self.steps);
         Ok(())
+    }
+
+    /// Returns true for a route by an interface that the configuration does not name.
+    fn is_of_other_network(&self, step: &Step) -> bool {
+        let is_other = |device: &str| {
+            device != self.config.tun.name && !interface_names(&self.config).contains(&device)
+        };
+        matches!(step, Step::Route(_)) && step.device().is_some_and(is_other)
     }
 
     /// Returns true when something has changed of which the kernel sends no report: sysctls and

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::model::routing_ids::RoutingIds;
 use crate::host::model::snapshot::{Address, Link};
-use crate::host::model::step::{RTPROT_NATBOX, TABLE_MAIN};
+use crate::host::model::step::{RTPROT_NATBOX, TABLE_LOCAL, TABLE_MAIN};
 
 /// Delay between the first change of addresses, rules or routes and its report, since changes come
 /// in bursts.
@@ -32,7 +32,7 @@ const SETTLE_DELAY: Duration = Duration::from_millis(50);
 pub(crate) enum HostChange {
     /// A watched interface changed.
     Link(LinkChange),
-    /// Addresses or other programs' routes of the main table changed.
+    /// Addresses or other programs' routes changed.
     Addresses,
     /// Rules changed, routes of natbox or to external addresses, or settings of the TUN.
     Settings,
@@ -246,11 +246,17 @@ impl LinkWatch {
         }
     }
 
-    /// Returns true for another program's route of the main table by an interface that natbox does
-    /// not use. Such networks decide which of the host's packets go to natbox.
+    /// Returns true for another program's route by an interface that natbox does not use. Such
+    /// networks decide which packets of the host go to natbox, and which ones the host forwards. A
+    /// VPN may have them in a table of its own.
     fn is_of_host(&self, route: &ChangedRoute) -> bool {
         let is_watched = |index| self.watched.iter().any(|watched| watched.has_index(index));
-        route.table == TABLE_MAIN
+        let counts = match route.table {
+            TABLE_MAIN => true,
+            TABLE_LOCAL => false,
+            table => route.to.is_some() && !RoutingIds::is_table_of_natbox(table),
+        };
+        counts
             && route.protocol != RTPROT_NATBOX
             && route.device.is_some_and(|index| !is_watched(index))
     }

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::facts::{HostFacts, InterfaceFacts};
+use super::other_networks::other_networks;
 use super::own_traffic::OwnTraffic;
 use super::precedence::preceding;
 use super::presence::InterfaceState;
@@ -52,6 +53,7 @@ impl HostFacts {
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, ids),
             own_traffic: OwnTraffic::collect(config, snapshot),
+            other_networks: other_networks(config, snapshot),
             host_address: host_address(config, ids),
             has_main_rule: snapshot.has_main_rule(),
             has_first_local_rule: has_first_local_rule(snapshot),
@@ -86,6 +88,7 @@ impl HostFacts {
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
             own_traffic: OwnTraffic::assumed(config),
+            other_networks: Vec::new(),
             host_address: host_address(config, &ids),
             has_main_rule: true,
             has_first_local_rule: true,

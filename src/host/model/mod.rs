@@ -11,6 +11,7 @@
 //! | `precedence`  | the place of natbox's rules among those of other programs            |
 //! | `presence`    | interfaces that exist and are up, and those that a start waits for   |
 //! | `facts`       | conclusions about the host, for one configuration                    |
+//! | `other_networks` | networks behind interfaces that natbox does not use               |
 //! | `own_traffic` | the host's own packets from inside addresses                         |
 //! | `collect`     | derives the facts from snapshot and settings                         |
 //! | `target_warnings` | messages about forwards that cannot work                         |
@@ -22,6 +23,7 @@ pub(crate) mod announcements;
 mod collect;
 pub(crate) mod command;
 pub(crate) mod facts;
+pub(crate) mod other_networks;
 pub(crate) mod own_traffic;
 pub(crate) mod precedence;
 pub(crate) mod presence;

@@ -2,6 +2,7 @@
 
 mod facts;
 mod host_route;
+mod other_networks;
 mod own_traffic;
 mod plan;
 mod routing_ids;
