@@ -101,7 +101,7 @@ fn containers_reach_the_outside_and_are_reached_at_the_boxs_own_addresses() {
         let natbox = scene.start(&scene.config());
         assert_container_works(&scene, &container);
         scene.assert_traffic();
-        assert_eq!(Report::of(&scene, &natbox).errors(), [""; 0]);
+        assert_eq!(Report::new(&scene, &natbox).errors(), [""; 0]);
         natbox.stop(Signal::TERM);
         before.assert_same(&scene.host_state(), "after the stop");
     }
@@ -134,7 +134,7 @@ fn nothing_to_a_container_leaves_by_an_uplink_when_its_network_has_gone() {
 #[test]
 fn clients_of_a_vpn_on_the_box_reach_the_outside_and_the_inside() {
     let scene = SingleBox::new(Published::OnLink);
-    let (_server, _outside) = (scene.serve(), serve(&scene.net, CLIENT, 8080));
+    let (_server, outside) = (scene.serve(), serve(&scene.net, CLIENT, 8080));
     let natbox = scene.start(&scene.config());
     let [own, next] = [2, 1].map(|last| Ipv4Addr::new(172, 31, 9, last));
     let client = add_host(&scene, 6, "vpn0", own, next);
@@ -151,6 +151,10 @@ fn clients_of_a_vpn_on_the_box_reach_the_outside_and_the_inside() {
     assert_eq!(seen(&client, CLIENT, 8080), Some(scene.outside.to_string()));
     assert_eq!(seen(&client, SERVER, WEB), Some(own.to_string()));
     assert_eq!(seen(&scene.server, own, 80), Some(SERVER.to_string()));
+    // A service of the box at its inside address.
+    let _own = serve(&scene.natbox, INSIDE, 8022);
+    assert_eq!(seen(&client, INSIDE, 8022), Some(own.to_string()));
+    drop(outside);
     scene.assert_traffic();
     natbox.stop(Signal::TERM);
 }
@@ -159,7 +163,7 @@ fn clients_of_a_vpn_on_the_box_reach_the_outside_and_the_inside() {
 #[test]
 fn a_public_network_behind_the_box_is_routed() {
     let scene = SingleBox::new(Published::OnLink);
-    let (_server, _outside) = (scene.serve(), serve(&scene.net, CLIENT, 8080));
+    let (_server, outside) = (scene.serve(), serve(&scene.net, CLIENT, 8080));
     let [own, next] = [2, 1].map(|last| Ipv4Addr::new(198, 51, 100, last));
     let host = add_host(&scene, 7, "dmz0", own, next);
     scene.natbox.address("dmz0", next, 24).unwrap();
@@ -169,6 +173,7 @@ fn a_public_network_behind_the_box_is_routed() {
     assert_eq!(seen(&host, CLIENT, 8080), Some(own.to_string()));
     assert_eq!(seen_from(&scene.net, Some(CLIENT), own, 80), Some(CLIENT.to_string()));
     assert_eq!(seen(&scene.server, own, 80), Some(SERVER.to_string()));
+    drop(outside);
     scene.assert_traffic();
     natbox.stop(Signal::TERM);
 }

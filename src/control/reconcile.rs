@@ -22,8 +22,10 @@ use super::reload::Reloader;
 use super::settings;
 use super::status::HostWatchState;
 use super::subsystem::{Outcome, Subsystem};
+use super::warnings::Warnings;
 use crate::api::EventKind;
 use crate::engine::Handle;
+use crate::host::doctor::Finding;
 use crate::host::{
     self, HostChange, HostReport, LinkChange, LinkEvent, LinkWatch, LookCause, ManagedHost,
 };
@@ -48,6 +50,7 @@ pub(super) struct Parts {
     pub(super) events: Rc<Events>,
     pub(super) state: Rc<HostWatchState>,
     pub(super) announcements: Rc<Announcements>,
+    pub(super) warnings: Rc<Warnings>,
 }
 
 /// Event that the reconciler waits for.
@@ -69,7 +72,9 @@ impl HostReconciler {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         parts.announcements.adopt(host.announcements());
-        Self { host, links, listening_ports, looks, tun_is_down: false, parts }
+        let reconciler = Self { host, links, listening_ports, looks, tun_is_down: false, parts };
+        reconciler.warn();
+        reconciler
     }
 
     /// Sets missing settings on the host, and adopts the host's addresses and links. Sessions end
@@ -100,6 +105,24 @@ impl HostReconciler {
             self.parts.monitor.set_link_ready(index, facts.is_ready(config, index));
         }
         self.parts.announcements.adopt(self.host.announcements());
+        self.warn();
+    }
+
+    /// Shows in the status what the host's kernel refuses and natbox can do without.
+    fn warn(&self) {
+        let finding = self.host.filter_problem().map(|problem| {
+            Finding::warning(
+                host::PRIVATE_FILTER,
+                format!("private addresses are not filtered on the uplinks: {problem}"),
+                "a program of the host can send packets with a private source by an uplink, and the \
+                 outside segment reaches the box's inside addresses",
+            )
+            .advice(
+                "use Linux 5.16 or newer with nf_tables and NETFILTER_EGRESS, or set \
+                 host.block_private: false",
+            )
+        });
+        self.parts.warnings.set(Self::NAME, finding.into_iter().collect());
     }
 
     /// Makes the outcome of a look at the host known.

@@ -115,6 +115,7 @@ impl Start<'_> {
         );
         let monitor = UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events));
         let announcements = Rc::new(Announcements::default());
+        let warnings = Rc::new(Warnings::new(Rc::clone(&events)));
         let parts = Parts {
             engine: engine.clone(),
             reloader: Rc::new(reloader),
@@ -123,6 +124,7 @@ impl Start<'_> {
             events: Rc::clone(&events),
             state: Rc::new(HostWatchState::new(config.host.manage)),
             announcements: Rc::clone(&announcements),
+            warnings: Rc::clone(&warnings),
         };
         let host_state = Rc::clone(&parts.state);
         let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
@@ -138,7 +140,7 @@ impl Start<'_> {
         let dns = dns.map(Rc::new);
         dns.iter().for_each(|dns| subsystems.start(DnsFollower::new(Rc::clone(dns))));
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
-        let warnings = watch_firewall(lister, &reloader, &events, subsystems)?;
+        watch_firewall(lister, &reloader, &warnings, subsystems)?;
 
         let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
         let handle = InstanceHandle {
@@ -170,21 +172,19 @@ impl Entrance {
     }
 }
 
-/// Watches whether the host's filters let natbox's packets pass, if there is a lister. Returns the
-/// warnings about the host.
+/// Watches whether the host's filters let natbox's packets pass, if there is a lister.
 fn watch_firewall(
     lister: Option<ListerProcess>,
     reloader: &Rc<Reloader>,
-    events: &Rc<Events>,
+    warnings: &Rc<Warnings>,
     subsystems: &mut Subsystems,
-) -> Result<Rc<Warnings>, RunError> {
-    let warnings = Rc::new(Warnings::new(Rc::clone(events)));
+) -> Result<(), RunError> {
     if let Some(lister) = lister {
-        let watch = FirewallWatch::new(lister, Rc::clone(reloader), Rc::clone(&warnings));
+        let watch = FirewallWatch::new(lister, Rc::clone(reloader), Rc::clone(warnings));
         let doing = "watching the firewall";
         subsystems.start(watch.map_err(|source| RunError::System { doing, source })?);
     }
-    Ok(warnings)
+    Ok(())
 }
 
 /// Starts the health checks.

@@ -56,6 +56,7 @@ pub(crate) use kernel::watch::{HostChange, LinkChange, LinkEvent, LinkWatch};
 pub(crate) use model::announcements::Announcement;
 pub(crate) use model::facts::HostFacts;
 pub(crate) use model::presence::AwaitedInterface;
+pub(crate) use model::private_filter::FINDING as PRIVATE_FILTER;
 pub(crate) use model::routing_ids::RoutingIds;
 
 #[cfg(test)]

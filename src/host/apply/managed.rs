@@ -13,10 +13,12 @@ use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::kernel::indices::Indices;
 use crate::host::kernel::netlink::Kernel;
+use crate::host::kernel::nftables::FilterTable;
 use crate::host::kernel::sysctl;
 use crate::host::model::announcements::Announcement;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::precedence::preceding;
+use crate::host::model::private_filter::PrivateFilter;
 use crate::host::model::routing_ids::RoutingIds;
 use crate::host::model::settings::{KernelSettings, interface_names};
 use crate::host::model::snapshot::{Link, Snapshot};
@@ -42,6 +44,10 @@ pub(crate) struct ManagedHost {
     pub(super) contest: Contest,
     /// Missing settings that the log already names.
     pub(super) reported: Vec<String>,
+    /// The filter of private addresses. It needs no journal: it vanishes with the process.
+    pub(super) filter: FilterTable,
+    /// Reason why the filter is not as wanted.
+    pub(super) filter_problem: Option<String>,
     /// None with `host.manage: false`.
     pub(super) journal: Option<Journal>,
     pub(super) header: JournalHeader,
@@ -87,6 +93,21 @@ impl ManagedHost {
         }
     }
 
+    /// Returns the reason why private addresses are not filtered as the configuration wants.
+    pub(crate) fn filter_problem(&self) -> Option<&str> {
+        self.filter_problem.as_deref()
+    }
+
+    /// Sets the filter of private addresses. Without it natbox runs as well.
+    fn set_filter(&mut self) {
+        let result = self.filter.set(PrivateFilter::new(&self.config, &self.facts));
+        let problem = result.err().map(|error| error.to_string());
+        if let Some(error) = problem.as_ref().filter(|_| self.filter_problem.is_none()) {
+            tracing::warn!("private addresses are not filtered on the uplinks: {error}");
+        }
+        self.filter_problem = problem;
+    }
+
     /// Makes all changes, and reverts them if one fails.
     ///
     /// # Errors
@@ -102,6 +123,7 @@ impl ManagedHost {
     }
 
     async fn make_all(&mut self) -> Result<(), HostError> {
+        self.set_filter();
         let snapshot = self.kernel.snapshot().await?;
         let (indices, others) = (Indices::new(&snapshot.links), self.other_journals());
         self.links = snapshot.links.clone();
@@ -197,6 +219,7 @@ impl ManagedHost {
         }
         (self.config, self.facts) = (config, facts);
         if self.journal.is_some() {
+            self.set_filter();
             let _lock = NamespaceLock::take().await?;
             self.steps = steps(&self.config, &self.facts, &self.ids);
             // New rules come before the removal of old ones, so that no packet passes in between.

@@ -10,6 +10,7 @@ use super::namespace::NamespaceLock;
 use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::kernel::netlink::Kernel;
+use crate::host::kernel::nftables::FilterTable;
 use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
@@ -154,6 +155,8 @@ impl PlannedHost {
             placed: Vec::new(),
             contest: Contest::default(),
             reported: Vec::new(),
+            filter: FilterTable::default(),
+            filter_problem: None,
             journal: None,
             header,
             directory,

@@ -64,6 +64,8 @@ pub(crate) struct InterfaceFacts {
     pub address: Option<Ipv4Addr>,
     /// All addresses of the interface.
     pub(crate) addresses: Vec<Ipv4Addr>,
+    /// The networks of these addresses.
+    pub(crate) networks: Vec<Ipv4Net>,
     /// Hardware address of an Ethernet interface.
     pub(crate) hardware: Option<[u8; 6]>,
     /// Whether packets can pass the interface.

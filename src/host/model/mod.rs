@@ -13,6 +13,7 @@
 //! | `facts`       | conclusions about the host, for one configuration                    |
 //! | `other_networks` | networks behind interfaces that natbox does not use               |
 //! | `own_traffic` | the host's own packets from inside addresses                         |
+//! | `private_filter` | the filter that keeps private addresses off the uplinks           |
 //! | `collect`     | derives the facts from snapshot and settings                         |
 //! | `target_warnings` | messages about forwards that cannot work                         |
 //! | `warnings`    | messages about a host that does not fit the configuration            |
@@ -27,6 +28,7 @@ pub(crate) mod other_networks;
 pub(crate) mod own_traffic;
 pub(crate) mod precedence;
 pub(crate) mod presence;
+pub(crate) mod private_filter;
 pub(crate) mod routing_ids;
 pub(crate) mod settings;
 pub(crate) mod snapshot;

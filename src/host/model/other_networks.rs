@@ -113,7 +113,7 @@ impl<'a> HostRoutes<'a> {
                 && !found.is_natbox()
                 && found.route.kind != RouteKind::Broadcast
         };
-        let routes: Vec<&FoundRoute> = tables(snapshot)
+        let routes: Vec<&FoundRoute> = tables_of_every_packet(snapshot)
             .into_iter()
             .flat_map(|table| {
                 let of_table = move |found: &&FoundRoute| found.route.table == table;
@@ -166,7 +166,7 @@ impl<'a> HostRoutes<'a> {
 }
 
 /// Lists the tables that the host looks up for every packet, in the order of their rules.
-fn tables(snapshot: &Snapshot) -> Vec<u32> {
+pub(super) fn tables_of_every_packet(snapshot: &Snapshot) -> Vec<u32> {
     let mut rules: Vec<_> = snapshot.rules.iter().filter(|found| !found.is_natbox()).collect();
     rules.sort_by_key(|found| found.rule.priority);
     let mut tables: Vec<u32> = Vec::new();

@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::other_networks::tables_of_every_packet;
 use super::snapshot::{Address, FoundRoute, Snapshot};
 use super::step::{RTPROT_NATBOX, RouteKind, SourcePorts, TABLE_MAIN};
 use crate::config::{Config, Forward, ForwardProtocol, PortRange};
@@ -206,9 +207,12 @@ fn best_routes(
     best
 }
 
-/// Lists the networks to which the main table has routes of their own.
+/// Lists the networks to which the host has routes of their own.
 fn exceptions(config: &Config, snapshot: &Snapshot) -> Vec<(Ipv4Net, OwnWay)> {
-    let best = best_routes(snapshot, |found| is_of_host(config, found));
+    let tables = tables_of_every_packet(snapshot);
+    let best = best_routes(snapshot, |found| {
+        tables.contains(&found.route.table) && is_of_host(config, found)
+    });
     let way = |found: &FoundRoute| match (&found.route.device, found.route.kind) {
         (Some(device), _) => {
             match config.uplinks.iter().any(|uplink| uplink.interface == *device) {
@@ -241,12 +245,10 @@ fn exceptions(config: &Config, snapshot: &Snapshot) -> Vec<(Ipv4Net, OwnWay)> {
     exceptions.into_iter().collect()
 }
 
-/// Returns true for a route of the main table, other than a default route, that another program
-/// set.
+/// Returns true for a route, other than a default route, that another program set.
 fn is_of_host(config: &Config, found: &FoundRoute) -> bool {
     let route = &found.route;
-    route.table == TABLE_MAIN
-        && route.to.prefix_len() > 0
+    route.to.prefix_len() > 0
         && found.protocol != RTPROT_NATBOX
         && route.kind != RouteKind::Broadcast
         && route.device.as_ref() != Some(&config.tun.name)

@@ -109,9 +109,8 @@ impl Snapshot {
     }
 
     /// Iterates over the addresses of an interface.
-    pub(crate) fn addresses_of(&self, link: &Link) -> impl Iterator<Item = Ipv4Addr> {
-        let of_link = self.addresses.iter().filter(|address| address.index == link.index);
-        of_link.map(|address| address.address)
+    pub(crate) fn addresses_of(&self, link: &Link) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().filter(|address| address.index == link.index)
     }
 
     /// Lists the networks that an interface reaches without a next hop.

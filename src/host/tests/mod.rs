@@ -5,6 +5,7 @@ mod host_route;
 mod other_networks;
 mod own_traffic;
 mod plan;
+mod private_filter;
 mod routing_ids;
 mod steps;
 
