@@ -311,6 +311,43 @@ fn sessions_continue_without_a_healthy_uplink_and_failback_moves_sessions_to_the
     })
 }
 
+/// Both uplinks fail together. The first one is healthy again at once, the second one is held.
+#[test]
+fn held_uplink_keeps_its_sessions_while_it_answers() -> Result<()> {
+    let (site, _outside) = site()?;
+    let open = || listen(site.client(), *TARGET.ip(), TARGET.port());
+    let target = open()?;
+    let keys =
+        |hold: &str| format!("{}, on_failure: reset", health(&format!("tcp: \"{TARGET}\"{hold}")));
+    let config = site
+        .three_legged_config()
+        .uplink(0, &keys(""))
+        .uplink(1, &keys(", hold: { first: 5m, max: 5m }"));
+    let natbox = site.start(0, &config)?;
+    let mut talks = Talk::several(&site)?;
+    drop(target);
+    wait_until_healthy(&natbox, 0, false)?;
+    wait_until_healthy(&natbox, 1, false)?;
+    let _target = open()?;
+    wait_until_healthy(&natbox, 0, true)?;
+    assert_new_ones_go_over(&site, 0)?;
+    thread::sleep(INTERVAL * 10);
+    let uplink = natbox.status()?.uplinks.swap_remove(1);
+    ensure!(!uplink.healthy && uplink.hold_seconds.is_some() && !uplink.in_use, "{uplink:?}");
+    for talk in &mut talks {
+        talk.goes_on().context("the held uplink answers")?;
+    }
+    // It dies before the end of its hold.
+    let mut lost: Vec<Talk> = talks.into_iter().filter(|talk| talk.over(site.uplink(1))).collect();
+    set_router(site.uplink(1), false)?;
+    let died = Instant::now();
+    let error = wait_for("the sessions to end", || Ok(lost[0].connection.get("/").err()))?;
+    ensure!(error.kind() == std::io::ErrorKind::ConnectionReset, "{error}");
+    let limit = INTERVAL * FALL + Duration::from_millis(100) + SLACK;
+    ensure!(died.elapsed() < limit, "after {:?}", died.elapsed());
+    Ok(())
+}
+
 #[test]
 fn changed_interface_address_is_published_and_only_its_sessions_end() -> Result<()> {
     let (site, _outside) = site()?;

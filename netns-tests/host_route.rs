@@ -143,6 +143,29 @@ fn the_hosts_own_connections_move_when_an_uplink_fails_and_return() -> Result<()
     Ok(())
 }
 
+/// Tier 1 is dead, and the hold keeps the backup uplink out, which answers.
+#[test]
+fn the_hosts_own_connections_use_the_last_resort() -> Result<()> {
+    let (site, _outside) = site()?;
+    let check =
+        |uplink: usize, hold: &str| health(&format!("ping: {}{hold}", site.uplink(uplink).gateway));
+    let config = site.three_legged_config().uplink(0, &check(0, ""));
+    let held = format!("tier: 2, {}", check(1, ", hold: { first: 1m }"));
+    let natbox = start_with(&site, &config.uplink(1, &held))?;
+    for uplink in [1, 0] {
+        set_router(site.uplink(uplink), false)?;
+        wait_for("the uplink to fail", || {
+            Ok((!natbox.status()?.uplinks[uplink].healthy).then_some(()))
+        })?;
+    }
+    set_router(site.uplink(1), true)?;
+    wait_until_over(&site, 1)?;
+    for _ in 0..20 {
+        ensure!(open(&site)? == 1);
+    }
+    Ok(())
+}
+
 #[test]
 fn the_hosts_own_connections_are_spread_by_weight_within_a_tier() -> Result<()> {
     let (site, _outside) = site()?;

@@ -1,7 +1,7 @@
 //! Uplinks that answer badly: they lose packets, they are slow, they come and go, or a portal
 //! answers for them.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use natbox::api::{Event, EventKind, Request, UplinkStatus, client};
 use natbox::lab::boxes::NatBox;
-use natbox::lab::http::{HttpAnswer, HttpHandler, HttpServer};
+use natbox::lab::http::{HttpAnswer, HttpHandler, HttpServer, connect};
 use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, TopologyUplink};
 
-use crate::failover::set_router;
-use crate::lab::{NATBOX, Site, listen, output, wait_for};
+use crate::failover::{set_carrier, set_router};
+use crate::lab::{NATBOX, Site, TIMEOUT, listen, output, wait_for};
 
 /// The shortest interval, so that a test sees many rounds.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -28,13 +28,18 @@ fn ping(uplink: &TopologyUplink, keys: &str) -> String {
     format!("health: {{ ping: {}, interval: 100ms{keys} }}", uplink.gateway)
 }
 
-/// Lets the provider's end lose this share of the pings from the box.
+/// Lets the provider lose this share of the pings from the box.
 fn set_loss(uplink: &TopologyUplink, percent: u32) -> Result<()> {
+    lose(uplink, &format!("numgen random mod 100 < {percent}"))
+}
+
+/// Lets the provider lose the pings from the box that meet a condition of nftables.
+fn lose(uplink: &TopologyUplink, condition: &str) -> Result<()> {
     let mut command = uplink.provider.command("nft");
     command.arg(format!(
         "add table ip lossy; flush table ip lossy; \
-         add chain ip lossy in {{ type filter hook input priority 0; }}; \
-         add rule ip lossy in iifname box0 meta l4proto icmp numgen random mod 100 < {percent} drop"
+         add chain ip lossy in {{ type filter hook prerouting priority 0; }}; \
+         add rule ip lossy in iifname box0 meta l4proto icmp {condition} drop"
     ));
     output(command).map(drop)
 }
@@ -83,6 +88,66 @@ fn uplink_that_loses_half_of_its_packets_fails_and_stays_out() -> Result<()> {
     ensure!(seen.len() <= 3, "it flaps: {seen:?}");
     set_loss(site.uplink(1), 0)?;
     wait_until(&natbox, 1, true).map(drop)
+}
+
+/// Every key has its default, and every round is good: at least one of three targets answers.
+#[test]
+fn with_the_defaults_an_uplink_that_loses_half_of_its_packets_fails_and_stays_out() -> Result<()> {
+    let site = site()?;
+    let targets = format!("{}, {}, {}", site.uplink(1).gateway, CLIENTS[1], CLIENTS[2]);
+    let config = site.three_legged_config().uplink(1, &format!("health: {{ ping: [{targets}] }}"));
+    let natbox = site.start(0, &config)?;
+    wait_for("an answer", || Ok(uplink(&natbox, 1)?.latency_milliseconds))?;
+    // Each second packet, so each second probe of each of the three targets.
+    lose(site.uplink(1), "numgen inc mod 2 < 1")?;
+    let began = Instant::now();
+    let failed = loop {
+        let uplink = uplink(&natbox, 1)?;
+        if !uplink.healthy {
+            break uplink;
+        }
+        ensure!(began.elapsed() < Duration::from_secs(60), "still healthy: {uplink:?}");
+        thread::sleep(INTERVAL);
+    };
+    let reason = failed.reason.unwrap_or_default();
+    ensure!(reason.starts_with("loss: ") && reason.ends_with(" probes"), "{reason}");
+    thread::sleep(Duration::from_secs(10));
+    ensure!(!uplink(&natbox, 1)?.healthy);
+    ensure!(changes(&natbox)?.len() == 1, "{:?}", changes(&natbox)?);
+    Ok(())
+}
+
+/// The other uplink is dead, so the lossy one carries all new sessions.
+#[test]
+fn lossy_uplink_is_used_while_the_other_one_has_no_carrier() -> Result<()> {
+    let site = site()?;
+    let outside = SocketAddrV4::new(CLIENTS[0], 8080);
+    let _outside =
+        HttpServer::start(vec![listen(site.client(), *outside.ip(), outside.port())?], None)?;
+    let [_, one, two, three, ..] = CLIENTS;
+    let targets = format!("{}, {one}, {two}, {three}", site.uplink(1).gateway);
+    let health = format!("health: {{ ping: [{targets}], interval: 100ms }}");
+    let natbox = site.start(0, &site.three_legged_config().uplink(1, &health))?;
+    let external = || -> Result<Ipv4Addr> {
+        let mut connection = site.server().enter(|| connect(None, outside, TIMEOUT))??;
+        Ok(connection.get("/")?.text().trim().parse()?)
+    };
+    // In each round, one or two of the four targets answer.
+    lose(site.uplink(1), "numgen inc mod 3 < 2")?;
+    wait_until(&natbox, 1, false)?;
+    ensure!(external()? == site.uplink(0).published && !uplink(&natbox, 1)?.in_use);
+    set_carrier(site.uplink(0), false)?;
+    wait_until(&natbox, 0, false)?;
+    for _ in 0..20 {
+        let external = external()?;
+        ensure!(external == site.uplink(1).published, "{external}");
+    }
+    let last = uplink(&natbox, 1)?;
+    ensure!(last.in_use && last.last_resort && !last.healthy, "{last:?}");
+    set_carrier(site.uplink(0), true)?;
+    wait_until(&natbox, 0, true)?;
+    ensure!(external()? == site.uplink(0).published && !uplink(&natbox, 1)?.in_use);
+    Ok(())
 }
 
 #[test]

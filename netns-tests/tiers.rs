@@ -1,6 +1,6 @@
 //! One box with uplinks of two tiers. A backup uplink carries nothing while a lower tier is
 //! healthy, takes over when the lower tier fails, and gets no new session after the lower tier has
-//! recovered.
+//! recovered. Its sessions without a connection leave it then.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -162,15 +162,65 @@ fn new_sessions_return_with_the_lower_tier_and_the_others_stay() -> Result<()> {
     wait_until_in_use(&natbox, &[true, false])?;
     ensure!(used(&site)? == BTreeSet::from([0]));
     ensure!(uplink_of(&site, &mut connection)? == 1, "an existing session stays");
-    exchange(&socket, 10).context("an existing flow stays")?;
     socket.connect(to(CLIENTS[1]))?;
     exchange(&socket, 10).context("a new flow of the same endpoint")?;
     let seen =
         |echo: &Echo| -> BTreeSet<_> { echo.seen().iter().map(|(peer, _)| peer.ip()).collect() };
-    ensure!(seen(&echo) == BTreeSet::from([site.uplink(1).published.into()]));
     ensure!(seen(&other) == BTreeSet::from([site.uplink(0).published.into()]));
+    ensure!(seen(&echo) == BTreeSet::from([site.uplink(1).published.into()]));
+    // A socket that sends all the time, like that of a VPN: no error, and no datagram is lost.
+    socket.connect(to(CLIENTS[0]))?;
+    wait_for("the flow to return", || {
+        exchange(&socket, 10)?;
+        Ok(seen(&echo).contains(&site.uplink(0).published.into()).then_some(()))
+    })?;
+    let (capture, packets) = watch(&site, 1)?;
+    for _ in 0..10 {
+        exchange(&socket, 10)?;
+    }
+    drop(capture);
+    let carried = packets.load(Ordering::Relaxed);
+    ensure!(carried == 0, "{carried} packets over the backup uplink");
+    ensure!(uplink_of(&site, &mut connection)? == 1, "an existing connection stays");
     let up = |tier, before, uplink: &str| (tier, before, vec![uplink.to_owned()]);
     ensure!(tier_changes(&natbox)? == [up(2, 1, "isp2"), up(1, 2, "isp1")]);
+    Ok(())
+}
+
+/// The backup uplink answers again after a failure, and its hold keeps it out. Tier 1 is dead.
+#[test]
+fn an_uplink_that_answers_is_the_last_resort_before_a_dead_one_of_a_lower_tier() -> Result<()> {
+    let (site, _outside) = site(2)?;
+    let held = health(&format!("ping: {}, hold: {{ first: 1m }}", site.uplink(1).gateway));
+    let check = health(&format!("ping: {}", site.uplink(0).gateway));
+    let config = site.three_legged_config().uplink(0, &check);
+    let natbox = site.start(0, &config.uplink(1, &format!("tier: 2, {held}")))?;
+    for uplink in [1, 0] {
+        set_router(site.uplink(uplink), false)?;
+        wait_for("the uplink to fail", || {
+            Ok((!natbox.status()?.uplinks[uplink].healthy).then_some(()))
+        })?;
+    }
+    wait_until_in_use(&natbox, &[false, false])?;
+    set_router(site.uplink(1), true)?;
+    wait_until_in_use(&natbox, &[false, true])?;
+    ensure!(used(&site)? == BTreeSet::from([1]));
+    let status = natbox.status()?;
+    let [dead, last] = &status.uplinks[..] else { unreachable!("two uplinks") };
+    ensure!(!dead.last_resort && last.last_resort && !last.healthy, "{status:?}");
+    ensure!(last.hold_seconds.is_some_and(|seconds| seconds > 10), "{status:?}");
+    let mut command = Command::new(NATBOX);
+    command.args(["status", "--socket"]).arg(natbox.socket());
+    let text = output(command)?;
+    ensure!(text.contains("; used as the last resort, tier 2, in use"), "{text}");
+    // It dies as well, and then the uplink of tier 1 recovers.
+    set_router(site.uplink(1), false)?;
+    wait_until_in_use(&natbox, &[false, false])?;
+    set_router(site.uplink(0), true)?;
+    wait_until_in_use(&natbox, &[true, false])?;
+    ensure!(used(&site)? == BTreeSet::from([0]));
+    let change = |tier, before, uplink: &str| (tier, before, vec![uplink.to_owned()]);
+    ensure!(tier_changes(&natbox)? == [change(2, 1, "isp2"), change(1, 2, "isp1")]);
     Ok(())
 }
 

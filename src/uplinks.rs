@@ -7,11 +7,38 @@
 //! ```
 //!
 //! A follower that is slow misses intermediate states, never the last one.
+//!
+//! This module also says which uplinks are *in use*: those of the best [`Rank`] that an uplink has,
+//! and of these the ones of the lowest tier. Failover, DNS and the status follow this choice.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
+
+/// How well an uplink can be used, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    /// The uplink is up.
+    Healthy,
+    /// The uplink is not up, but targets of its health check answer: it loses packets, is slow, or
+    /// must answer for a while before it is up again. It is used while no uplink is healthy.
+    LastResort,
+    /// All others. If every uplink has this rank, natbox uses all of them.
+    Unusable,
+}
+
+/// What the targets of an uplink's health check have answered lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// No target has answered for `fall` intervals, or there is no health check.
+    #[default]
+    None,
+    /// A target answers, but fewer than `quorum` do, or loss or latency are above their limits.
+    Poor,
+    /// Enough targets answer, within the limits at which the uplink may return.
+    Good,
+}
 
 /// One uplink at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,12 +52,14 @@ pub(crate) struct UplinkState {
     pub source: Option<Ipv4Addr>,
     /// Share of the sessions and of the DNS clients of its tier, at least 1.
     pub weight: u32,
-    /// Tier, at least 1. The uplink is used while no lower tier has an uplink that is up.
+    /// Tier, at least 1. The uplink is used while no lower tier has an uplink of the same rank.
     pub tier: u32,
     /// Whether new sessions may use the uplink.
     pub up: bool,
     /// Time of the last change of `up`.
     pub since: Instant,
+    /// What the targets of the health check have answered lately.
+    pub answers: Answers,
     /// Whether the interface is up, has an address and has a next hop.
     pub link_ready: bool,
     /// Median round-trip time of the health check; None: no answer yet.
@@ -54,11 +83,23 @@ impl UplinkState {
             tier: 1,
             up: true,
             since: Instant::now(),
+            answers: Answers::None,
             link_ready: true,
             latency: None,
             loss: None,
             reason: None,
             held_until: None,
+        }
+    }
+
+    /// Returns how well the uplink can be used.
+    pub(crate) fn rank(&self) -> Rank {
+        match self.answers {
+            _ if self.up => Rank::Healthy,
+            Answers::Poor | Answers::Good if self.link_ready && self.address.is_some() => {
+                Rank::LastResort
+            }
+            Answers::None | Answers::Poor | Answers::Good => Rank::Unusable,
         }
     }
 }
@@ -68,43 +109,50 @@ impl UplinkState {
 pub(crate) struct UplinkStates {
     /// Uplinks in the order of the configuration.
     pub uplinks: Vec<UplinkState>,
-    /// Serial number for DNS: the seconds since 1970 at the last change of [`UplinkState::up`],
+    /// Serial number for DNS: the seconds since 1970 at the last change of [`UplinkState::rank`],
     /// [`UplinkState::tier`] or [`UplinkState::address`], and larger than every serial number
     /// before.
     pub serial: u32,
 }
 
 impl UplinkStates {
-    /// Returns the uplinks of `among` that have an address, are up, and belong to the lowest tier
-    /// of these.
-    pub(crate) fn addresses_in_use(&self, among: &[usize]) -> Vec<(&UplinkState, Ipv4Addr)> {
-        let up = || self.addressed(among).filter(|(uplink, _)| uplink.up);
-        let tier = up().map(|(uplink, _)| uplink.tier).min();
-        up().filter(|(uplink, _)| Some(uplink.tier) == tier).collect()
-    }
-
-    /// Does the same. If none of them is up, returns those that are down, of every tier: an old
-    /// address serves a client better than no address.
+    /// Returns the uplinks of `among` that have an address and are in use among these. If none of
+    /// them is usable, returns all that have an address: an old address serves a client better than
+    /// no address.
     pub(crate) fn addresses_to_serve(&self, among: &[usize]) -> Vec<(&UplinkState, Ipv4Addr)> {
-        let in_use = self.addresses_in_use(among);
-        if in_use.is_empty() { self.addressed(among).collect() } else { in_use }
+        let uplinks = || self.addressed(among);
+        let Some((rank, tier)) = rank_and_tier_in_use(uplinks().map(|(uplink, _)| uplink)) else {
+            return uplinks().collect();
+        };
+        uplinks().filter(|(uplink, _)| (uplink.rank(), uplink.tier) == (rank, tier)).collect()
     }
 
-    /// Returns the lowest tier that has an uplink which is up.
+    /// Returns the lowest tier that has an uplink of the best rank; None: no uplink is usable.
     pub(crate) fn tier_in_use(&self) -> Option<u32> {
-        self.uplinks.iter().filter(|uplink| uplink.up).map(|uplink| uplink.tier).min()
+        rank_and_tier_in_use(self.uplinks.iter()).map(|(_, tier)| tier)
     }
 
-    /// Returns the uplinks that are up and of the lowest tier that has one.
+    /// Returns the uplinks that are in use: those of the best rank, and of these the ones of the
+    /// lowest tier. Returns none if no uplink is usable.
     pub(crate) fn in_use(&self) -> impl Iterator<Item = &UplinkState> {
-        let tier = self.tier_in_use();
-        self.uplinks.iter().filter(move |uplink| uplink.up && Some(uplink.tier) == tier)
+        self.uplinks.iter().filter(|uplink| self.is_in_use(uplink))
+    }
+
+    /// Reports whether an uplink is in use.
+    pub(crate) fn is_in_use(&self, uplink: &UplinkState) -> bool {
+        rank_and_tier_in_use(self.uplinks.iter()) == Some((uplink.rank(), uplink.tier))
     }
 
     fn addressed(&self, among: &[usize]) -> impl Iterator<Item = (&UplinkState, Ipv4Addr)> {
         let uplinks = among.iter().filter_map(|index| self.uplinks.get(*index));
         uplinks.filter_map(|uplink| Some((uplink, uplink.address?)))
     }
+}
+
+/// Returns rank and tier of the uplinks in use among these; None: none of them is usable.
+fn rank_and_tier_in_use<'a>(uplinks: impl Iterator<Item = &'a UplinkState>) -> Option<(Rank, u32)> {
+    let best = uplinks.map(|uplink| (uplink.rank(), uplink.tier)).min();
+    best.filter(|(rank, _)| *rank != Rank::Unusable)
 }
 
 /// The channel: control writes, everyone else follows.
@@ -117,18 +165,18 @@ impl Uplinks {
         Self(watch::Sender::new(UplinkStates { uplinks, serial: seconds_since_1970() }))
     }
 
-    /// Changes the state of an uplink. Wakes the followers if [`UplinkState::up`],
+    /// Changes the state of an uplink. Wakes the followers if [`UplinkState::rank`],
     /// [`UplinkState::tier`] or [`UplinkState::address`] is another one afterwards. Does nothing if
     /// no uplink has this index.
     pub(crate) fn update(&self, uplink: usize, change: impl FnOnce(&mut UplinkState)) {
         self.0.send_if_modified(|states| {
             let Some(state) = states.uplinks.get_mut(uplink) else { return false };
-            let (up, tier, address) = (state.up, state.tier, state.address);
+            let (up, before) = (state.up, (state.rank(), state.tier, state.address));
             change(state);
             if state.up != up {
                 state.since = Instant::now();
             }
-            let is_news = (state.up, state.tier, state.address) != (up, tier, address);
+            let is_news = (state.rank(), state.tier, state.address) != before;
             if is_news {
                 states.serial = seconds_since_1970().max(states.serial.wrapping_add(1));
             }
@@ -204,6 +252,42 @@ mod tests {
         assert_eq!(names(), ["isp1", "isp3"], "isp2 is up, but no uplink of this name");
         uplinks.update(0, |uplink| uplink.address = None);
         assert_eq!(names(), ["isp3"], "an uplink without an address cannot be served");
+    }
+
+    #[test]
+    fn an_uplink_that_answers_is_the_last_resort_whatever_its_tier() {
+        let uplinks = three();
+        let mut follower = uplinks.watch();
+        uplinks.update(2, |uplink| uplink.tier = 2);
+        let names = |served: Vec<&UplinkState>| -> Vec<String> {
+            served.iter().map(|uplink| uplink.name.clone()).collect()
+        };
+        let in_use = || names(uplinks.watch().borrow().in_use().collect());
+        let served = |among: &[usize]| {
+            let states = uplinks.watch().borrow().clone();
+            names(states.addresses_to_serve(among).iter().map(|(uplink, _)| *uplink).collect())
+        };
+        for index in 0..3 {
+            uplinks.update(index, |uplink| uplink.up = false);
+        }
+        assert_eq!((in_use().len(), served(&[0, 1, 2]).len()), (0, 3), "none is better");
+        follower.borrow_and_update();
+        uplinks.update(2, |uplink| uplink.answers = Answers::Poor);
+        assert!(follower.has_changed().unwrap(), "another rank is a change");
+        assert_eq!((in_use(), served(&[0, 1, 2])), (vec!["isp3".into()], vec!["isp3".into()]));
+        assert_eq!(served(&[0, 1]), ["isp1", "isp2"], "isp3 is no uplink of this name");
+        assert_eq!(uplinks.watch().borrow().tier_in_use(), Some(2));
+        follower.borrow_and_update();
+        uplinks.update(2, |uplink| uplink.answers = Answers::Good);
+        assert!(!follower.has_changed().unwrap(), "the same rank");
+        uplinks.update(1, |uplink| uplink.answers = Answers::Good);
+        assert_eq!((in_use(), served(&[0, 1, 2])), (vec!["isp2".into()], vec!["isp2".into()]));
+        uplinks.update(0, |uplink| uplink.up = true);
+        assert_eq!(in_use(), ["isp1"], "a healthy uplink comes first");
+        uplinks.update(0, |uplink| uplink.up = false);
+        uplinks.update(1, |uplink| uplink.link_ready = false);
+        uplinks.update(2, |uplink| uplink.address = None);
+        assert!(in_use().is_empty(), "no link, or no address");
     }
 
     #[test]

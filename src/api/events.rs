@@ -53,7 +53,8 @@ pub enum EventKind {
         uplink: String,
     },
     /// Another tier is in use: the uplinks of the tier before have failed, or uplinks of a lower
-    /// tier are healthy again.
+    /// tier are healthy again. While no uplink is healthy, the tier in use is that of the last
+    /// resorts.
     TierChanged {
         /// Tier in use.
         tier: u32,
@@ -184,7 +185,7 @@ impl fmt::Display for EventKind {
             }
             Self::SessionsEnded { uplink, sessions } => write!(
                 f,
-                "uplink {uplink}: {} ended; hosts open them again over a healthy uplink",
+                "uplink {uplink}: {} ended; hosts open them again over an uplink in use",
                 counted_sessions(*sessions)
             ),
             Self::AddressChanged { uplink, address: Some(address), sessions_ended } => write!(

@@ -102,9 +102,13 @@ pub struct UplinkStatus {
     /// Tier of the uplink.
     #[serde(default = "first_tier")]
     pub tier: u32,
-    /// True: the uplink is healthy, and no lower tier has a healthy uplink. New sessions use it.
+    /// True: new sessions use the uplink. It is healthy, or a last resort, and no lower tier has
+    /// such an uplink.
     #[serde(default)]
     pub in_use: bool,
+    /// True: no uplink is healthy, and new sessions use this one because it answers.
+    #[serde(default)]
+    pub last_resort: bool,
     /// True: new sessions may use the uplink while no lower tier has a healthy uplink, and the host
     /// has all settings.
     pub healthy: bool,
@@ -124,8 +128,8 @@ pub struct UplinkStatus {
     /// Median round-trip time of the health check's window, in milliseconds with three decimals;
     /// None: no answer yet.
     pub latency_milliseconds: Option<f64>,
-    /// Lost share of the health check's last rounds in percent, with one decimal; as many rounds as
-    /// its window has. None: no round has ended yet.
+    /// Lost share of the health check's last probes in percent, with one decimal; as many probes of
+    /// each target as its window has rounds. None: too few probes have ended.
     pub loss_percent: Option<f64>,
 }
 
@@ -182,8 +186,8 @@ pub struct HostStatus {
 pub struct DnsStatus {
     /// Addresses of the name server; empty if the configuration has only updates or a hook.
     pub listening: Vec<SocketAddr>,
-    /// Names of the healthy uplinks of the lowest tier that has one. The published names have
-    /// their addresses.
+    /// Names of the uplinks in use: the healthy ones of the lowest tier that has one, or the last
+    /// resorts. The published names have their addresses.
     pub usable: Vec<String>,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
@@ -242,6 +246,7 @@ mod tests {
                 "address": "203.0.113.10",
                 "tier": 1,
                 "in_use": true,
+                "last_resort": false,
                 "healthy": true,
                 "state_seconds": 59,
                 "link_ready": true,

@@ -175,6 +175,9 @@ fn uplink_text(uplink: &UplinkStatus, is_incomplete: bool) -> String {
     if let Some(seconds) = uplink.hold_seconds {
         text.push_str(&format!("; must answer for {seconds} s more"));
     }
+    if uplink.last_resort {
+        text.push_str("; used as the last resort");
+    }
     text
 }
 
@@ -196,14 +199,14 @@ fn dns_rows(dns: &DnsStatus) -> Vec<Row> {
 }
 
 fn dns_text(dns: &DnsStatus) -> String {
-    let up = if dns.usable.is_empty() { "none".to_owned() } else { dns.usable.join(", ") };
+    let in_use = if dns.usable.is_empty() { "none".to_owned() } else { dns.usable.join(", ") };
     if dns.listening.is_empty() {
-        return format!("no name server; uplinks up: {up}");
+        return format!("no name server; uplinks in use: {in_use}");
     }
     let count = |name: &str| dns.counters.get(name).copied().unwrap_or(0);
     format!(
         "{}, {}, {} truncated for size; over the rate limit: {} truncated, {} dropped; \
-         uplinks up: {up}",
+         uplinks in use: {in_use}",
         counted(count("queries"), "query", "queries"),
         counted(count("answers"), "answer", "answers"),
         count("oversized"),

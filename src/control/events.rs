@@ -112,7 +112,7 @@ fn log(kind: &EventKind) {
         }
         EventKind::SessionsEnded { uplink, sessions } => {
             tracing::info!(
-                %uplink, sessions, "sessions ended; hosts open them again over a healthy uplink"
+                %uplink, sessions, "sessions ended; hosts open them again over an uplink in use"
             );
         }
         EventKind::AddressChanged { uplink, address, sessions_ended } => {

@@ -1,17 +1,18 @@
 //! The subsystem that moves sessions when an uplink fails or recovers.
 //!
-//! In one step, failover sets which new sessions each uplink admits. From the next packet on, no
-//! new session uses a failed uplink. If the configuration says so, failover then ends the sessions
-//! of the failed uplink, slice by slice. While no uplink is up, sessions continue: no other uplink
-//! could take them.
+//! In one step, failover sets which new sessions each uplink admits: the uplinks of the best rank
+//! ([`Rank`]) admit all. From the next packet on, no new session uses a failed uplink. If the
+//! configuration says so, failover then ends the sessions of the failed uplink, slice by slice.
+//! While no uplink has a better rank, sessions continue: no other uplink could take them.
 //!
 //! The translator itself prefers the lowest tier that has an uplink which admits new sessions.
-//! Failover only reports that another tier is in use.
+//! Failover only reports that another tier is in use. When an uplink of a lower tier recovers,
+//! failover ends the sessions on higher tiers that belong on it: those of protocols that begin a
+//! session with any packet, and with `failback: reset` all.
 //!
 //! The host's own sessions (`host.default_route: follow`) leave a failed uplink whatever
 //! `on_failure` says: as with a default route that moves, no socket of the host keeps to the failed
-//! uplink. When a lower tier is in use again, the host's UDP flows return to it, so that a VPN does
-//! not keep a backup uplink busy for ever.
+//! uplink.
 
 use std::net::Ipv4Addr;
 use std::rc::Rc;
@@ -25,8 +26,7 @@ use crate::api::EventKind;
 use crate::config::{Config, Failback, OnFailure, Uplink};
 use crate::engine::Handle;
 use crate::nat::{AdmitNew, EndReason, Filter, TableCursor};
-use crate::packet::Protocol;
-use crate::uplinks::UplinkStates;
+use crate::uplinks::{Answers, Rank, UplinkState, UplinkStates};
 
 /// Adapts the translator to the states of the uplinks.
 pub(super) struct Failover {
@@ -36,9 +36,9 @@ pub(super) struct Failover {
     events: Rc<Events>,
     /// See [`crate::nat::Policy::host_address`].
     host_address: Option<Ipv4Addr>,
-    /// True for each uplink that was up at the last change.
-    up: Vec<bool>,
-    /// Tier that was in use last; while no uplink is up, the one before.
+    /// Rank of each uplink at the last change.
+    ranks: Vec<Rank>,
+    /// Tier that was in use last; while no uplink is usable, the one before.
     tier: u32,
 }
 
@@ -51,10 +51,11 @@ impl Failover {
         events: Rc<Events>,
         host_address: Option<Ipv4Addr>,
     ) -> Self {
-        let (uplinks, up) = (config.uplinks.clone().into(), vec![true; config.uplinks.len()]);
+        let uplinks: Rc<[Uplink]> = config.uplinks.clone().into();
+        let ranks = vec![Rank::Healthy; uplinks.len()];
         // An instance that starts with a backup uplink reports that as well.
         let tier = config.uplinks.iter().map(|uplink| uplink.tier).min().unwrap_or(1);
-        let mut failover = Self { uplinks, engine, states, events, host_address, up, tier };
+        let mut failover = Self { uplinks, engine, states, events, host_address, ranks, tier };
         let now = failover.states.borrow().clone();
         failover.changed(&now);
         failover
@@ -62,13 +63,14 @@ impl Failover {
 
     /// Sets which new sessions each uplink admits.
     fn set_admissions(&self) {
-        let any_is_up = self.up.contains(&true);
-        for (index, (settings, is_up)) in self.uplinks.iter().zip(&self.up).enumerate() {
+        for (index, (settings, rank)) in self.uplinks.iter().zip(&self.ranks).enumerate() {
             let admit = match settings.on_failure {
-                _ if *is_up || !any_is_up => AdmitNew::All,
+                _ if !is_replaced(index, &self.ranks) => AdmitNew::All,
                 OnFailure::Keep => AdmitNew::KnownEndpoints,
                 OnFailure::Drain | OnFailure::Reset => AdmitNew::None,
             };
+            // An outbound rule may name none of the uplinks of the best rank.
+            self.engine.set_last_resort(index as u8, *rank == Rank::LastResort);
             self.engine.set_admission(index as u8, admit);
         }
     }
@@ -81,23 +83,31 @@ impl Failover {
         self.events.emit(EventKind::TierChanged { tier, before, uplinks });
     }
 
-    /// Ends the sessions of each uplink that is down while another one is up, unless this was so
-    /// `before`.
-    fn end_doomed(&self, before: &[bool]) {
-        let all_were_down = !before.contains(&true);
+    /// Ends the sessions of each uplink that has failed while another one has a better rank. If an
+    /// uplink was as good as all others until one of them recovered, it has time to recover as well.
+    fn end_doomed(&self, before: &[Rank]) {
         for (index, settings) in self.uplinks.iter().enumerate() {
             let Some(doomed) = self.doomed(index) else { continue };
-            if is_replaced(index, &self.up) && !is_replaced(index, before) {
-                let states = self.states.clone();
-                let delay = if all_were_down { recovery_time(settings) } else { Duration::ZERO };
-                self.sweep((doomed, EndReason::UplinkFailed), index, delay, move || {
-                    is_replaced(index, &up(&states.borrow()))
-                });
+            let has_failed = self.ranks[index] > before[index];
+            if !is_replaced(index, &self.ranks) || !has_failed && is_replaced(index, before) {
+                continue;
             }
+            let patience = (!has_failed).then(|| recovery_time(settings));
+            let (waiting, states) = (self.states.clone(), self.states.clone());
+            self.sweep(
+                (doomed, EndReason::UplinkFailed),
+                index,
+                async move {
+                    if let Some(time) = patience {
+                        wait_for_recovery(&waiting, index, time).await;
+                    }
+                },
+                move || is_replaced(index, &ranks(&states.borrow())),
+            );
         }
     }
 
-    /// Returns the sessions that end when an uplink fails while another one is up.
+    /// Returns the sessions that end when an uplink fails while another one has a better rank.
     fn doomed(&self, index: usize) -> Option<Filter> {
         let all = Filter::movable_from(index as u8);
         match self.uplinks[index].on_failure {
@@ -110,42 +120,44 @@ impl Failover {
     }
 
     /// Ends sessions that belong on uplinks that have recovered, so that they return.
-    /// `tier_before`: the tier that was in use before the recovery.
-    fn fail_back(&self, before: &[bool], tier_before: u32) {
-        for index in (0..self.uplinks.len()).filter(|index| self.up[*index] && !before[*index]) {
-            let Some(returning) = self.returning(index, tier_before) else { continue };
+    fn fail_back(&self, before: &[Rank], states: &UplinkStates) {
+        let recovered =
+            |index: &usize| self.ranks[*index] == Rank::Healthy && before[*index] != Rank::Healthy;
+        for index in (0..self.uplinks.len()).filter(recovered) {
+            let Some(returning) = self.returning(index, states) else { continue };
             let states = self.states.clone();
-            self.sweep((returning, EndReason::Failback), index, Duration::ZERO, move || {
-                states.borrow().uplinks[index].up
-            });
+            let goes_on = move || states.borrow().uplinks[index].up;
+            self.sweep(returning, index, std::future::ready(()), goes_on);
         }
     }
 
-    /// Returns the sessions that end when an uplink has recovered.
-    fn returning(&self, index: usize, tier_before: u32) -> Option<Filter> {
-        let all = Filter::preferring(index as u8);
+    /// Returns the sessions that end when an uplink has recovered, and the reason.
+    fn returning(&self, index: usize, states: &UplinkStates) -> Option<(Filter, EndReason)> {
+        let uplink = index as u8;
         match self.uplinks[index].failback {
-            Failback::Reset => Some(all),
+            Failback::Reset => Some((Filter::preferring(uplink), EndReason::Failback)),
             Failback::NewSessions => {
-                let host = self.host_address.filter(|_| self.tier < tier_before)?;
-                Some(Filter { inside_host: Some(host), protocol: Some(Protocol::UDP), ..all })
+                let tier = states.uplinks[index].tier;
+                let is_backed_up = states.uplinks.iter().any(|other| other.tier > tier);
+                let from_backup = (Filter::returning_from_backup(uplink), EndReason::TierRecovered);
+                is_backed_up.then_some(from_backup)
             }
         }
     }
 
-    /// Ends the sessions that match a filter after `delay`, slice by slice, as long as `goes_on` is
-    /// true.
+    /// Ends the sessions that match a filter when `due` is ready, slice by slice, as long as
+    /// `goes_on` is true.
     fn sweep(
         &self,
         (filter, reason): (Filter, EndReason),
         uplink: usize,
-        delay: Duration,
+        due: impl Future<Output = ()> + 'static,
         goes_on: impl Fn() -> bool + 'static,
     ) {
         let (engine, events) = (self.engine.clone(), Rc::clone(&self.events));
         let uplink = self.uplinks[uplink].name.clone();
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(delay).await;
+            due.await;
             let mut sessions = 0;
             let mut cursor = Some(TableCursor::default());
             while let Some(from) = cursor
@@ -182,28 +194,42 @@ impl Subsystem for Failover {
     }
 
     fn changed(&mut self, states: &UplinkStates) {
-        let (before, tier_before) = (std::mem::replace(&mut self.up, up(states)), self.tier);
+        let before = std::mem::replace(&mut self.ranks, ranks(states));
         self.set_admissions();
         self.report_tier(states);
         self.end_doomed(&before);
-        self.fail_back(&before, tier_before);
+        self.fail_back(&before, states);
     }
 }
 
-fn up(states: &UplinkStates) -> Vec<bool> {
-    states.uplinks.iter().map(|uplink| uplink.up).collect()
+fn ranks(states: &UplinkStates) -> Vec<Rank> {
+    states.uplinks.iter().map(UplinkState::rank).collect()
 }
 
-/// Reports whether an uplink is down while another one is up.
-fn is_replaced(index: usize, up: &[bool]) -> bool {
-    !up[index] && up.contains(&true)
+/// Reports whether another uplink has a better rank than this one.
+fn is_replaced(index: usize, ranks: &[Rank]) -> bool {
+    ranks.iter().any(|rank| *rank < ranks[index])
 }
 
-/// Time that an uplink may take to recover after another uplink has. Uplinks that failed together
-/// recover together, but one of them recovers first.
+/// Waits until the sessions of an uplink must end: its recovery has taken too long, or it has
+/// recovered. An uplink that answers well and that only the hold keeps out has time until the end
+/// of its hold. `time`: see [`recovery_time`].
+async fn wait_for_recovery(states: &watch::Receiver<UplinkStates>, index: usize, time: Duration) {
+    loop {
+        tokio::time::sleep(time).await;
+        let states = states.borrow();
+        if states.uplinks[index].answers != Answers::Good || !is_replaced(index, &ranks(&states)) {
+            return;
+        }
+    }
+}
+
+/// Time that an uplink may take to recover after another uplink has begun to answer. Uplinks that
+/// failed together recover together, but one of them answers first: it is up after `rise` rounds,
+/// and the others may take as long again.
 fn recovery_time(settings: &Uplink) -> Duration {
     let check = settings.health.as_ref();
-    check.map_or(LINK_DELAY, |health| health.interval * (health.rise + 1))
+    check.map_or(LINK_DELAY, |health| health.interval * (2 * health.rise + 1))
 }
 
 /// Notifications that may wait before a sweep pauses.

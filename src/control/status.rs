@@ -92,11 +92,16 @@ impl InstanceHandle {
         let states = self.uplinks.borrow();
         let host = self.host.get();
         let is_complete = host.as_ref().is_none_or(|host| host.missing.is_empty());
-        let tier = states.tier_in_use().filter(|_| is_complete);
         let uplinks = config.uplinks.iter().zip(&states.uplinks);
-        let uplinks = uplinks.map(|(settings, state)| UplinkStatus {
-            healthy: state.up && is_complete,
-            ..uplink(settings, state, tier)
+        let uplinks = uplinks.map(|(settings, state)| {
+            let status = uplink(settings, state, states.is_in_use(state));
+            // Without its settings on the host, no uplink works.
+            UplinkStatus {
+                healthy: status.healthy && is_complete,
+                in_use: status.in_use && is_complete,
+                last_resort: status.last_resort && is_complete,
+                ..status
+            }
         });
         let uplinks = uplinks.collect();
         Status {
@@ -151,14 +156,14 @@ impl InstanceHandle {
     }
 }
 
-/// `tier`: the tier in use.
-fn uplink(settings: &Uplink, state: &UplinkState, tier: Option<u32>) -> UplinkStatus {
+fn uplink(settings: &Uplink, state: &UplinkState, in_use: bool) -> UplinkStatus {
     UplinkStatus {
         name: settings.name.clone(),
         interface: settings.interface.clone(),
         address: settings.addresses.first().copied(),
         tier: state.tier,
-        in_use: state.up && Some(state.tier) == tier,
+        in_use,
+        last_resort: in_use && !state.up,
         healthy: state.up,
         state_seconds: state.since.elapsed().as_secs(),
         link_ready: state.link_ready,

@@ -186,6 +186,7 @@ mod tests {
 
     use super::super::testing::{name, states, zone};
     use super::*;
+    use crate::uplinks::Answers;
 
     fn ask(states: &UplinkStates, text: &str, kind: RecordType) -> ZoneAnswer {
         answer(&zone(), states, &Query::query(name(text), kind), 7)
@@ -233,6 +234,9 @@ mod tests {
             [1],
             "an old address is better than none"
         );
+        states.uplinks[2].up = false;
+        states.uplinks[2].answers = Answers::Good;
+        assert_eq!(octets(&ask(&states, "www.example.org", RecordType::A)), [3], "it answers");
     }
 
     #[test]

@@ -252,7 +252,8 @@ fn next_event(
     let sent = |index: usize| sent.get(index).copied().flatten();
     let is_news = |(index, uplink): &(usize, &UplinkState)| sent(*index) != Some(Sent::of(uplink));
     let (index, uplink) = states.uplinks.iter().enumerate().find(is_news)?;
-    let all_up = states.in_use().filter_map(|uplink| Some((uplink.name.clone(), uplink.address?)));
+    let all_up = states.in_use().filter(|uplink| uplink.up);
+    let all_up = all_up.filter_map(|uplink| Some((uplink.name.clone(), uplink.address?)));
     let event = HookEvent {
         number,
         uplink: uplink.name.clone(),

@@ -2,7 +2,7 @@
 //! with TSIG (RFC 8945).
 //!
 //! An update contains the whole state, not the change. So the next update makes up for a lost one,
-//! and an update that is sent twice does no harm. Updates go by TCP, over an uplink that is up.
+//! and an update that is sent twice does no harm. Updates go by TCP, first over an uplink in use.
 //!
 //! | file        | idea                                                 |
 //! |-------------|------------------------------------------------------|
@@ -178,8 +178,10 @@ fn records(
             let past = announced.iter().filter(|(name, _)| update.zone.zone_of(name));
             let deleted = past.map(|(name, address)| record(name, *address, DNSClass::NONE, 0));
             let added = zone.published.iter().flat_map(|published| {
-                let addresses = states.addresses_in_use(&published.uplinks).into_iter();
+                let addresses = states.addresses_to_serve(&published.uplinks).into_iter();
+                // While none is healthy, the name has the addresses of the other instances.
                 addresses
+                    .filter(|(uplink, _)| uplink.up)
                     .map(|(_, address)| record(&published.name, address, DNSClass::IN, zone.ttl))
                     .collect::<Vec<_>>()
             });
@@ -202,6 +204,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 mod tests {
     use super::super::testing::{name, states, zone};
     use super::*;
+    use crate::uplinks::Answers;
 
     /// Returns `CLASS NAME ADDRESS` for each record, or `CLASS NAME *` for a whole set.
     fn shown(records: &[Record]) -> Vec<String> {
@@ -244,6 +247,11 @@ mod tests {
             ]
         );
         states.uplinks[0].up = false;
+        let mut held = states.clone();
+        held.uplinks[2].up = false;
+        held.uplinks[1].answers = Answers::Poor;
+        let www = |states: &UplinkStates| all(states).into_iter().nth(1);
+        assert_eq!(www(&held).as_deref(), Some("IN www.example.org. 203.0.113.2"), "last resort");
         let last = all(&states).pop();
         assert_eq!(
             last.as_deref(),
@@ -281,6 +289,8 @@ mod tests {
         );
         states.uplinks[0].up = false;
         assert_eq!(own(&states, &past).len(), 4, "nothing is added");
+        states.uplinks[0].answers = Answers::Good;
+        assert_eq!(own(&states, &past).len(), 4, "another instance may have a healthy uplink");
     }
 
     #[test]

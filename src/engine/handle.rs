@@ -118,6 +118,11 @@ impl Handle {
         self.nat.load().set_admission(uplink, admit);
     }
 
+    /// Sets whether an uplink is a last resort, from the next packet on.
+    pub(crate) fn set_last_resort(&self, uplink: u8, is_last_resort: bool) {
+        self.nat.load().set_last_resort(uplink, is_last_resort);
+    }
+
     /// Sets the MTU of an inside leg, in bytes.
     pub(crate) fn set_leg_mtu(&self, leg: usize, mtu: u16) {
         self.nat.load().set_leg_mtu(leg, mtu);

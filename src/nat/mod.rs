@@ -37,7 +37,7 @@
 //! | learn what would happen to a packet  | [`Translator::decide`], [`Query`], [`Decision`]      |
 //! | swap the policy                      | [`Translator::with_policy`], [`Translator::enforce`] |
 //! | report a changed MTU                 | [`Translator::set_leg_mtu`], [`Translator::set_uplink_mtu`] |
-//! | report a failed or recovered uplink  | [`Translator::set_admission`], [`AdmitNew`]          |
+//! | report a failed or recovered uplink  | [`Translator::set_admission`], [`Translator::set_last_resort`], [`AdmitNew`] |
 //! | reserve ports for the host           | [`Translator::exclude_ports`]                        |
 //! | list sessions                        | [`Translator::sessions`], [`Filter`]                 |
 //! | end sessions                         | [`Translator::end`], [`Translator::end_matching`]    |

@@ -8,8 +8,9 @@ use crate::config::schema::{Required, Unresolved, ValueType, ValueTypeExt as _, 
 use crate::config::types::{duration, percent};
 
 section! {
-    /// Loss at which an uplink fails and at which it may return. A round is lost if it is not good.
-    /// The rounds of the outage by which the uplink failed do not count.
+    /// Loss at which an uplink fails and at which it may return: the lost share of the probes in
+    /// the window. The target with the least loss counts, or with `quorum: N` the N-th best one.
+    /// Probes of the outage by which the uplink failed do not count.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct LossLimits {
         /// Lost share of the window at which the uplink fails. With `100%` only `fall` decides.

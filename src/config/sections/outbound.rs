@@ -40,7 +40,8 @@ section! {
             .optional("all")
             .example("[192.0.2.0/24]"),
         /// Names of the uplinks to use. natbox chooses by weight among the healthy ones of the
-        /// lowest tier that has one. If none is healthy, natbox chooses as if all were.
+        /// lowest tier that has one. If none is healthy, it chooses in the same way among those
+        /// that answer health checks. If none answers, it chooses among all.
         pub uplinks: Unresolved<Items<String>> = some(names::label(), Uplink::MAX, "uplinks")
             .optional("all")
             .example("[isp1]"),

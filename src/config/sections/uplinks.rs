@@ -28,7 +28,7 @@ pub(crate) struct Uplink {
     pub gateway: Option<Ipv4Addr>,
     /// Share of new outbound mappings, 1 to 1000.
     pub weight: u32,
-    /// Tier, 1 to 255. The uplink is used while no lower tier has a healthy uplink.
+    /// Tier, 1 to 255. The uplink is used while no lower tier has an uplink of the same rank.
     pub tier: u32,
     /// Health check, if any.
     pub health: Option<Health>,
@@ -66,8 +66,10 @@ section! {
         /// Share of new outbound mappings, relative to the other uplinks of the tier.
         pub weight: u32 = number(1..=1000).default(1).reloadable(),
         /// Tier. New sessions, DNS answers and DNS updates use the lowest tier that has a healthy
-        /// uplink. While a lower tier has one, natbox sends only health checks over an uplink of a
-        /// higher tier. Services published on that uplink still answer.
+        /// uplink. While a lower tier has one, an uplink of a higher tier carries only health
+        /// checks, announcements of its addresses, TCP sessions that began before, and the services
+        /// published on it. These services answer, open sessions to their clients, and open
+        /// sessions from a single published port.
         pub tier: u32 = number(1..=255).default(1).reloadable(),
         /// Health check.
         pub health: Unresolved<FileHealth> = mapping::<FileHealth>()
@@ -96,7 +98,8 @@ config_enum! {
 config_enum! {
     /// Treatment of outbound sessions when an uplink is healthy again.
     pub(crate) enum Failback {
-        /// New sessions may use the uplink.
+        /// New sessions may use the uplink. Sessions on an uplink of a higher tier move to this one
+        /// with their next packet, except TCP sessions, which stay until they end.
         NewSessions = "new-sessions",
         /// Outbound sessions that would prefer the uplink end as with `on_failure: reset`, and
         /// begin again on it.

@@ -37,6 +37,8 @@ struct Check {
 pub(in crate::control) struct ProbeResult {
     uplink: usize,
     round: u64,
+    /// Index of the target.
+    target: usize,
     answer: Result<Duration, String>,
 }
 
@@ -79,11 +81,11 @@ impl HealthChecks {
                 let (prober, targets) = (Rc::clone(&check.prober), Rc::clone(&check.targets));
                 let (report, uplink, timeout) = (self.report.clone(), check.uplink, check.timeout);
                 tokio::task::spawn_local(async move {
-                    let target = &targets[target];
-                    let answer = prober.probe(target, timeout).await;
-                    let answer = answer.map_err(|error| format!("{target}: {error}"));
+                    let probed = &targets[target];
+                    let answer = prober.probe(probed, timeout).await;
+                    let answer = answer.map_err(|error| format!("{probed}: {error}"));
                     // Fails only when the instance has stopped.
-                    let _ = report.send(ProbeResult { uplink, round, answer });
+                    let _ = report.send(ProbeResult { uplink, round, target, answer });
                 });
             }
         }
@@ -107,8 +109,8 @@ impl Subsystem for HealthChecks {
 
     async fn handle(&mut self, event: Self::Event) -> Outcome {
         match event {
-            Some(ProbeResult { uplink, round, answer }) => {
-                self.monitor.record(uplink, round, answer)
+            Some(ProbeResult { uplink, round, target, answer }) => {
+                self.monitor.record(uplink, round, target, answer)
             }
             None => {
                 // The rounds first: after a pause of the whole machine, an uplink has no answers

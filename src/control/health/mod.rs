@@ -4,6 +4,7 @@
 //! |-----------|----------------------------------------------------------|
 //! | `uplink`  | one uplink as a pure state machine                       |
 //! | `rounds`  | the rounds of an uplink: waiting, good, lost             |
+//! | `loss`    | the loss of an uplink, from the results of its probes     |
 //! | `hold`    | the time that a failed uplink must answer                |
 //! | `monitor` | the state machines of all uplinks, and what they publish |
 //! | `checks`  | the subsystem that probes the uplinks at their intervals |
@@ -13,6 +14,7 @@
 
 mod checks;
 mod hold;
+mod loss;
 mod monitor;
 mod names;
 mod probes;

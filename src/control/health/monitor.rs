@@ -54,24 +54,32 @@ impl UplinkMonitor {
         self.monitored.borrow_mut()[uplink].health.begin_round(Instant::now())
     }
 
-    /// Records the result of one probe: the time until the answer, or the reason why there is none.
-    pub(super) fn record(&self, uplink: usize, round: u64, answer: Result<Duration, String>) {
+    /// Records the result of the probe of one target: the time until the answer, or the reason why
+    /// there is none.
+    pub(super) fn record(
+        &self,
+        uplink: usize,
+        round: u64,
+        target: usize,
+        answer: Result<Duration, String>,
+    ) {
         self.change(uplink, |state, now| match answer {
-            Ok(latency) => state.health.answered(round, latency, now),
+            Ok(latency) => state.health.answered(round, target, latency, now),
             Err(error) => {
                 tracing::debug!(uplink = %state.name, error, "probe without an answer");
                 state.last_error = error;
-                state.health.unanswered(round, now)
+                state.health.unanswered(round, target, now)
             }
         });
     }
 
-    /// Returns the time at which the next uplink fails unless it gets an answer.
+    /// Returns the time at which the next uplink fails, or is no last resort any more, unless it
+    /// gets an answer.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.monitored.borrow().iter().filter_map(|state| state.health.deadline()).min()
     }
 
-    /// Fails the uplinks whose deadline has passed.
+    /// Changes the uplinks whose deadline has passed.
     pub(super) fn expire_deadlines(&self) {
         let count = self.monitored.borrow().len();
         for uplink in 0..count {
@@ -98,6 +106,7 @@ impl UplinkMonitor {
         let health = &state.health;
         self.uplinks.update(uplink, |published| {
             published.up = health.is_healthy();
+            published.answers = health.answers(now);
             published.link_ready = health.link_ready();
             published.latency = health.latency();
             published.loss = health.loss();

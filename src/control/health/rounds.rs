@@ -7,10 +7,12 @@
 //! ```
 //!
 //! Rounds may end in another order than they began: a lost round ends at the timeout of its probes.
+//! The loss counts single probes: see [`super::loss`].
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::loss::{Loss, ProbeResults};
 use crate::config::Health;
 
 /// The rounds of one uplink.
@@ -23,13 +25,12 @@ pub(super) struct Rounds {
     next: u64,
     /// Start of the last round.
     last_began: Option<Instant>,
-    /// Rounds that wait for answers, oldest first.
+    /// Rounds with probes that wait for answers, oldest first.
     waiting: VecDeque<WaitingRound>,
     /// The rounds of the window, by number, after the same number of older rounds. An older round
     /// moves into the window when the window forgets an outage.
     ended: VecDeque<EndedRound>,
-    /// The last rounds, outages included, up to the length of the window: true for a good one.
-    recent: VecDeque<bool>,
+    probes: ProbeResults,
     /// Median latency of the window when the last round became good.
     latency: Option<Duration>,
 }
@@ -40,6 +41,8 @@ struct WaitingRound {
     began: Instant,
     answers: u32,
     unanswered: u32,
+    /// Whether the round is good or lost. The results of its other probes still count as loss.
+    has_ended: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -49,11 +52,13 @@ struct EndedRound {
     latency: Option<Duration>,
 }
 
-/// A round that has become good.
+/// A round in which a target has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct GoodRound {
+pub(super) struct AnsweredRound {
     pub(super) number: u64,
     pub(super) began: Instant,
+    /// Whether this answer makes the round good.
+    pub(super) becomes_good: bool,
 }
 
 impl Rounds {
@@ -66,7 +71,7 @@ impl Rounds {
             last_began: None,
             waiting: VecDeque::new(),
             ended: VecDeque::new(),
-            recent: VecDeque::new(),
+            probes: ProbeResults::new(health),
             latency: None,
         }
     }
@@ -76,7 +81,13 @@ impl Rounds {
         let number = self.next;
         self.next += 1;
         self.last_began = Some(now);
-        self.waiting.push_back(WaitingRound { number, began: now, answers: 0, unanswered: 0 });
+        self.waiting.push_back(WaitingRound {
+            number,
+            began: now,
+            answers: 0,
+            unanswered: 0,
+            has_ended: false,
+        });
         if self.waiting.len() > MAX_WAITING {
             self.waiting.pop_front();
         }
@@ -88,55 +99,63 @@ impl Rounds {
         self.last_began
     }
 
-    /// Records an answer. Returns the round if this answer makes it good.
-    pub(super) fn answered(&mut self, number: u64, latency: Duration) -> Option<GoodRound> {
-        let place = self.place(number)?;
-        let round = &mut self.waiting[place];
+    /// Records the answer of a target. Returns None if the window has forgotten the round.
+    pub(super) fn answered(
+        &mut self,
+        number: u64,
+        target: usize,
+        latency: Duration,
+    ) -> Option<AnsweredRound> {
+        let place = self.place(number);
+        self.probes.record(target, number, true, place.is_some());
+        let round = &mut self.waiting[place?];
         round.answers += 1;
-        if round.answers < self.quorum {
-            return None;
+        let becomes_good = !round.has_ended && round.answers >= self.quorum;
+        let answered = AnsweredRound { number, began: round.began, becomes_good };
+        if becomes_good {
+            self.end(place?, Some(latency));
+            self.latency = self.median().or(self.latency);
         }
-        let good = GoodRound { number, began: round.began };
-        self.end(place, Some(latency));
-        self.latency = self.median().or(self.latency);
-        Some(good)
+        self.remove_if_complete(place?);
+        Some(answered)
     }
 
-    /// Records a target without an answer. Returns true if this makes the round a lost one.
-    pub(super) fn unanswered(&mut self, number: u64) -> bool {
-        let Some(place) = self.place(number) else { return false };
+    /// Records a target without an answer.
+    pub(super) fn unanswered(&mut self, number: u64, target: usize) {
+        let place = self.place(number);
+        self.probes.record(target, number, false, place.is_some());
+        let Some(place) = place else { return };
         let round = &mut self.waiting[place];
         round.unanswered += 1;
-        let is_lost = round.unanswered > self.targets.saturating_sub(self.quorum);
-        if is_lost {
+        if !round.has_ended && round.unanswered > self.targets.saturating_sub(self.quorum) {
             self.end(place, None);
         }
-        is_lost
+        self.remove_if_complete(place);
     }
 
-    /// Forgets the lost and waiting rounds between two others: an outage, which does not count in
-    /// the window. Later results of these rounds do not count.
+    /// Forgets the lost probes, and the lost and waiting rounds, between two rounds: an outage,
+    /// which does not count in the window. Later results of these rounds do not count.
     pub(super) fn forget(&mut self, after: Option<u64>, before: u64) {
         let between = |number: u64| number < before && after.is_none_or(|after| number > after);
-        let waiting = self.waiting.len();
         self.waiting.retain(|round| !between(round.number));
-        for _ in self.waiting.len()..waiting {
-            self.remember(false);
-        }
         self.ended.retain(|round| round.latency.is_some() || !between(round.number));
+        self.probes.forget(between);
     }
 
-    /// Returns the number of lost rounds in the window, and of all rounds in it.
-    pub(super) fn lost(&self) -> (u32, u32) {
-        let lost = self.in_window().filter(|round| round.latency.is_none()).count();
-        (lost as u32, self.ended.len().min(self.window) as u32)
+    /// Returns the loss of the window; None: too few targets have a result.
+    pub(super) fn loss(&self) -> Option<Loss> {
+        self.probes.of_window()
     }
 
-    /// Returns the lost share of the last rounds, outages included, 0 to 1; None: no round has
-    /// ended yet.
+    /// Returns the lost share of the last probes, outages included, 0 to 1; None: too few targets
+    /// have a result.
     pub(super) fn recent_loss(&self) -> Option<f64> {
-        let lost = self.recent.iter().filter(|good| !**good).count();
-        (!self.recent.is_empty()).then(|| lost as f64 / self.recent.len() as f64)
+        self.probes.recent().map(Loss::share)
+    }
+
+    /// Returns the number of rounds in the window, up to its length.
+    pub(super) fn len(&self) -> u32 {
+        self.ended.len().min(self.window) as u32
     }
 
     /// Returns the median latency of the window; None: no round has been good.
@@ -149,11 +168,12 @@ impl Rounds {
     }
 
     fn end(&mut self, place: usize, latency: Option<Duration>) {
-        let Some(round) = self.waiting.remove(place) else { return };
-        self.remember(latency.is_some());
-        let later = self.ended.iter().rev().take_while(|ended| ended.number > round.number).count();
+        let round = &mut self.waiting[place];
+        round.has_ended = true;
+        let number = round.number;
+        let later = self.ended.iter().rev().take_while(|ended| ended.number > number).count();
         let place = self.ended.len() - later;
-        self.ended.insert(place, EndedRound { number: round.number, latency });
+        self.ended.insert(place, EndedRound { number, latency });
         if self.ended.len() > 2 * self.window {
             // An outage must not displace the rounds before it: the window will forget the outage.
             let lost = self.ended.iter().rev().take_while(|round| round.latency.is_none()).count();
@@ -161,15 +181,15 @@ impl Rounds {
         }
     }
 
-    fn in_window(&self) -> impl Iterator<Item = &EndedRound> {
-        self.ended.iter().rev().take(self.window)
+    fn remove_if_complete(&mut self, place: usize) {
+        let round = &self.waiting[place];
+        if round.answers + round.unanswered >= self.targets {
+            self.waiting.remove(place);
+        }
     }
 
-    fn remember(&mut self, good: bool) {
-        self.recent.push_back(good);
-        if self.recent.len() > self.window {
-            self.recent.pop_front();
-        }
+    fn in_window(&self) -> impl Iterator<Item = &EndedRound> {
+        self.ended.iter().rev().take(self.window)
     }
 
     fn median(&self) -> Option<Duration> {
@@ -180,5 +200,5 @@ impl Rounds {
     }
 }
 
-/// Most rounds that wait for answers. With the shortest interval, 100 others begin during one.
+/// Most rounds with waiting probes. With the shortest interval, 100 others begin during one.
 const MAX_WAITING: usize = 128;

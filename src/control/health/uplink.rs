@@ -10,22 +10,25 @@
 //!          and `hold` since the uplink answers
 //! ```
 //!
-//! An uplink whose link is ready starts healthy. A *good* round has at least `quorum` answers; a
-//! *lost* round has not. An *outage* is a time of `fall` intervals without a good round.
+//! An uplink whose link is ready starts healthy. A *good* round has at least `quorum` answers. An
+//! *outage* is a time of `fall` intervals without a good round.
 //!
 //! Invariants:
 //!
-//! * The rounds of the outage by which the uplink failed leave the window, so that an uplink that
-//!   was dead returns as fast as `rise` allows. All other lost rounds stay in it, so that an uplink
-//!   that loses packets all the time does not return.
+//! * The lost probes of the outage by which the uplink failed leave the window, so that an uplink
+//!   that was dead returns as fast as `rise` allows. All other lost probes stay in it, so that an
+//!   uplink that loses packets all the time does not return.
 //! * The hold begins with the first good round after an outage.
+//! * While a target has answered within `fall` intervals, a failed uplink is a last resort.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::hold::Damping;
-use super::rounds::{GoodRound, Rounds};
+use super::loss::Loss;
+use super::rounds::{AnsweredRound, Rounds};
 use crate::config::{Health, LatencyLimits, LossLimits};
+use crate::uplinks::Answers;
 
 /// The health of one uplink.
 #[derive(Clone, Debug)]
@@ -53,6 +56,9 @@ struct CheckState {
     last_good: Instant,
     /// Number of the last good round.
     last_good_round: Option<u64>,
+    /// Time of the last answer: the start of its round, but at most an interval before the answer;
+    /// None: no target has answered since the last tick after an outage.
+    last_answer: Option<Instant>,
     /// Good rounds in a row.
     good_rounds: u32,
     /// First good round since the failure and since the last outage; None: there was none.
@@ -77,11 +83,11 @@ pub(super) enum DownReason {
     LinkNotReady,
     /// For `fall` intervals, fewer targets than `quorum` have answered.
     NoAnswer,
-    /// Too many rounds of the window are lost.
+    /// Too many probes of the window are lost.
     Loss {
-        /// Lost rounds.
+        /// Lost probes of the target that counts.
         lost: u32,
-        /// Rounds that have ended.
+        /// Its probes that have ended.
         of: u32,
     },
     /// The median latency of the window is too long.
@@ -93,7 +99,7 @@ impl fmt::Display for DownReason {
         match self {
             Self::LinkNotReady => formatter.write_str("no carrier, no address or no next hop"),
             Self::NoAnswer => formatter.write_str("no answer"),
-            Self::Loss { lost, of } => write!(formatter, "loss: {lost} of {of} rounds"),
+            Self::Loss { lost, of } => write!(formatter, "loss: {lost} of {of} probes"),
             Self::Latency(latency) => {
                 write!(formatter, "latency: {:.1} ms", latency.as_secs_f64() * 1000.0)
             }
@@ -115,6 +121,7 @@ impl UplinkHealth {
             damping: Damping::new(health.hold),
             last_good: now,
             last_good_round: None,
+            last_answer: None,
             good_rounds: 0,
             answers_since: None,
             forgets_outage: !link_ready,
@@ -143,8 +150,19 @@ impl UplinkHealth {
         self.check.as_ref()?.rounds.latency()
     }
 
-    /// Returns the lost share of the last rounds, up to the length of the window, 0 to 1. Outages
-    /// count here. None: no round has ended yet.
+    /// Returns what the targets have answered lately. Without a health check, there are none.
+    pub(super) fn answers(&self, now: Instant) -> Answers {
+        match &self.check {
+            Some(check) if check.last_answer.is_some() => match check.answers_well(now) {
+                true => Answers::Good,
+                false => Answers::Poor,
+            },
+            Some(_) | None => Answers::None,
+        }
+    }
+
+    /// Returns the lost share of the last probes, up to the length of the window, 0 to 1. Outages
+    /// count here. None: too few probes have ended.
     pub(super) fn loss(&self) -> Option<f64> {
         self.check.as_ref()?.rounds.recent_loss()
     }
@@ -157,10 +175,12 @@ impl UplinkHealth {
         (until > now).then_some(until)
     }
 
-    /// Returns the time at which the uplink fails unless a good round comes before.
+    /// Returns the time at which the uplink fails unless a good round comes before. If the uplink
+    /// has failed: the time at which it is no last resort any more unless an answer comes before.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let check = self.check.as_ref().filter(|_| self.is_healthy())?;
-        Some(check.last_good + check.outage() + GRACE)
+        let check = self.check.as_ref()?;
+        let last = if self.is_healthy() { Some(check.last_good) } else { check.last_answer };
+        Some(check.end_of_outage(last?))
     }
 
     /// Begins a round. Returns its number.
@@ -171,6 +191,7 @@ impl UplinkHealth {
             let pause = now.saturating_duration_since(before + check.interval);
             if pause > check.interval {
                 check.last_good += pause;
+                check.last_answer = check.last_answer.map(|last| last + pause);
             }
         }
         check.rounds.begin(now)
@@ -180,30 +201,47 @@ impl UplinkHealth {
     pub(super) fn answered(
         &mut self,
         round: u64,
+        target: usize,
         latency: Duration,
         now: Instant,
     ) -> Option<UplinkEvent> {
         let check = self.check.as_mut()?;
-        let good = check.rounds.answered(round, latency)?;
-        check.count_good_round(good, self.link_ready, now);
+        let answered = check.rounds.answered(round, target, latency)?;
+        if self.link_ready {
+            check.record_answer(answered.began, now);
+        }
+        if answered.becomes_good {
+            check.count_good_round(answered, self.link_ready, now);
+        }
         if self.is_healthy() {
             return self.fail_by_limits(now);
         }
-        let returns = self.link_ready && self.check.as_ref()?.may_return(now);
+        let check = self.check.as_ref()?;
+        let returns = answered.becomes_good && self.link_ready && check.may_return(now);
         returns.then(|| self.turn(UplinkEvent::Up, now))
     }
 
     /// Records that a target has not answered in a round.
-    pub(super) fn unanswered(&mut self, round: u64, now: Instant) -> Option<UplinkEvent> {
-        let is_lost = self.check.as_mut()?.rounds.unanswered(round);
-        if is_lost && self.is_healthy() { self.fail_by_limits(now) } else { None }
+    pub(super) fn unanswered(
+        &mut self,
+        round: u64,
+        target: usize,
+        now: Instant,
+    ) -> Option<UplinkEvent> {
+        self.check.as_mut()?.rounds.unanswered(round, target);
+        if self.is_healthy() { self.fail_by_limits(now) } else { None }
     }
 
-    /// Fails the uplink if its deadline has passed.
+    /// Fails the uplink if its deadline has passed. A failed uplink is no last resort after its
+    /// deadline.
     pub(super) fn tick(&mut self, now: Instant) -> Option<UplinkEvent> {
-        self.deadline()
-            .is_some_and(|deadline| now >= deadline)
-            .then(|| self.turn(UplinkEvent::Down(DownReason::NoAnswer), now))
+        let is_due = self.deadline().is_some_and(|deadline| now >= deadline);
+        let check = self.check.as_mut()?;
+        if check.last_answer.is_some_and(|last| now >= check.end_of_outage(last)) {
+            check.last_answer = None;
+        }
+        let fails = is_due && self.is_healthy();
+        fails.then(|| self.turn(UplinkEvent::Down(DownReason::NoAnswer), now))
     }
 
     /// Records whether packets can leave by the uplink. When the link is ready again, an uplink
@@ -211,6 +249,9 @@ impl UplinkHealth {
     pub(super) fn set_link_ready(&mut self, ready: bool, now: Instant) -> Option<UplinkEvent> {
         if std::mem::replace(&mut self.link_ready, ready) == ready {
             return None;
+        }
+        if let Some(check) = &mut self.check {
+            check.last_answer = None;
         }
         let down = DownReason::LinkNotReady;
         if !ready && self.is_healthy() {
@@ -257,11 +298,23 @@ impl CheckState {
         self.interval * self.fall
     }
 
+    /// Returns the time at which an outage that began at `last` is long enough, and the last answers
+    /// are due.
+    fn end_of_outage(&self, last: Instant) -> Instant {
+        last + self.outage() + GRACE
+    }
+
+    /// Records an answer in a round. A slow answer counts when it comes, less an interval.
+    fn record_answer(&mut self, began: Instant, now: Instant) {
+        let heard = now.checked_sub(self.interval).map_or(began, |before| before.max(began));
+        self.last_answer = self.last_answer.max(Some(heard));
+    }
+
     /// Counts a good round. An answer may take longer than the interval, so a round whose answers
     /// are still missing does not break the row. A round that a later good round has overtaken
     /// does.
-    fn count_good_round(&mut self, good: GoodRound, link_ready: bool, now: Instant) {
-        let GoodRound { number, began } = good;
+    fn count_good_round(&mut self, good: AnsweredRound, link_ready: bool, now: Instant) {
+        let AnsweredRound { number, began, .. } = good;
         let follows_outage = began.saturating_duration_since(self.last_good) > self.outage();
         self.last_good = self.last_good.max(began);
         let last = self.last_good_round;
@@ -284,28 +337,42 @@ impl CheckState {
     /// Returns which limit the window has reached. A window that is not full yet counts as if the
     /// rounds to come were good.
     fn excess(&self) -> Option<DownReason> {
-        let (lost, all) = self.rounds.lost();
-        let window = self.window;
         // 100%: only `fall` decides.
-        if self.loss.fail < 100 && lost * 100 >= self.loss.fail * window {
-            return Some(DownReason::Loss { lost, of: all });
+        if let Some(Loss { lost, of }) = self.rounds.loss()
+            && self.loss.fail < 100
+            && lost * 100 >= self.loss.fail * self.window
+        {
+            return Some(DownReason::Loss { lost, of });
         }
-        let latency = self.rounds.latency().filter(|_| all * 2 >= window)?;
+        let is_known = self.rounds.len() * 2 >= self.window;
+        let latency = self.rounds.latency().filter(|_| is_known)?;
         let is_long = self.latency.is_some_and(|limits| latency >= limits.fail);
         is_long.then_some(DownReason::Latency(latency))
     }
 
-    /// Returns whether a failed uplink whose link is ready may return.
-    fn may_return(&self, now: Instant) -> bool {
-        let (lost, all) = self.rounds.lost();
-        let hold = self.damping.hold();
-        self.good_rounds >= self.rise
-            && lost * 100 <= self.loss.r#return * all
+    /// Returns whether loss and latency are within the limits at which the uplink may return.
+    fn is_within_limits(&self) -> bool {
+        let may_return = |loss: Loss| loss.lost * 100 <= self.loss.r#return * loss.of;
+        self.rounds.loss().is_none_or(may_return)
             && self
                 .latency
                 .zip(self.rounds.latency())
                 .is_none_or(|(limits, now)| now <= limits.back)
+    }
+
+    /// Returns whether a failed uplink whose link is ready may return.
+    fn may_return(&self, now: Instant) -> bool {
+        let hold = self.damping.hold();
+        self.good_rounds >= self.rise
+            && self.is_within_limits()
             && self.answers_since.is_some_and(|since| now >= since + hold)
+    }
+
+    /// Returns whether only `rise` and the hold keep a failed uplink from its return.
+    fn answers_well(&self, now: Instant) -> bool {
+        self.answers_since.is_some()
+            && now < self.end_of_outage(self.last_good)
+            && self.is_within_limits()
     }
 }
 

@@ -100,8 +100,9 @@ pub(super) async fn send(
     Err(errors.join("; "))
 }
 
-/// Returns the routes to the server, the best first: uplinks that are up, the other uplinks (their
-/// check may be wrong), the host's own routes. No uplink above the tier in use sends an update.
+/// Returns the routes to the server: the uplinks up to the tier in use, by rank and tier (the check
+/// of a failed uplink may be wrong), and last the host's own routes. These may lead over any
+/// interface, also that of a backup uplink: a late withdrawal is worse than a few packets there.
 fn routes(update: &Update, states: &UplinkStates) -> Vec<UpdateRoute> {
     let own_route = UpdateRoute { name: "by the host's own route".to_owned(), source: None };
     // Uplinks are IPv4.
@@ -111,7 +112,7 @@ fn routes(update: &Update, states: &UplinkStates) -> Vec<UpdateRoute> {
     let tier = states.tier_in_use();
     let mut uplinks: Vec<&UplinkState> = states.uplinks.iter().collect();
     uplinks.retain(|uplink| tier.is_none_or(|tier| uplink.tier <= tier));
-    uplinks.sort_by_key(|uplink| (!uplink.up, uplink.tier));
+    uplinks.sort_by_key(|uplink| (uplink.rank(), uplink.tier));
     let over = |uplink: &UplinkState| {
         let source = uplink.source.filter(|_| uplink.address.is_some())?;
         Some(UpdateRoute { name: format!("over {}", uplink.name), source: Some(source) })

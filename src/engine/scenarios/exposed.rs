@@ -250,6 +250,25 @@ fn a_host_exposed_on_a_backup_uplink_opens_its_sessions_on_the_lower_tier() {
     assert_eq!(harness.end_all(&Filter::preferring(1), EndReason::Failback), 1);
 }
 
+/// The third uplink is open, and the rule does not name it.
+#[test]
+fn the_exposed_hosts_own_sessions_use_the_last_resort_of_its_rule() {
+    let mut harness = Harness::new(exposed_on_first_of_two().with(|setup| {
+        let mut third = setup.policy.uplinks[1].clone();
+        third.addresses[0].address = Ipv4Addr::new(198, 51, 100, 99);
+        setup.policy.uplinks.push(third);
+        setup.policy.uplinks[1].tier = 2;
+    }));
+    let over = |harness: &mut Harness, port| harness.pass(&udp((S1, port), (E1, 53))).source;
+    harness.nat.set_admission(0, AdmitNew::None);
+    harness.nat.set_admission(1, AdmitNew::None);
+    assert_eq!(over(&mut harness, 5000), endpoint(G, 5000), "no uplink is better");
+    harness.nat.set_last_resort(1, true);
+    assert_eq!(over(&mut harness, 5001).address, G2);
+    harness.nat.set_last_resort(0, true);
+    assert_eq!(over(&mut harness, 5002), endpoint(G, 5002), "the lowest tier of the last resorts");
+}
+
 /// A server that opens sessions from its published port, as SIP and WireGuard do.
 #[test]
 fn sessions_from_a_single_published_port_move_as_well() {

@@ -337,6 +337,56 @@ fn an_endpoint_with_a_mapping_on_a_backup_uplink_returns_to_the_lower_tier() {
     assert_eq!(over(&mut harness, E1), G2);
 }
 
+/// A VPN over UDP kept a backup uplink busy for ever.
+#[test]
+fn sessions_without_a_connection_return_from_a_backup_uplink_and_the_others_stay() {
+    let mut settings = two_outbound_uplinks();
+    settings.policy.uplinks[0].tier = 2;
+    let mut harness = Harness::new(settings);
+    harness.nat.set_admission(1, AdmitNew::None);
+    let gre = builder::other(Protocol(47), S2, E1, b"gre");
+    assert_eq!(harness.pass(&udp((S2, 5000), (E1, 53))).source.address, G);
+    assert_eq!(harness.pass(&gre).source.address, G);
+    let port = connect_out(&mut harness, 0);
+    connect(&mut harness);
+    harness.pass(&udp((PROBE, 7), (E1, 53)));
+    let returning = |uplink| (Filter::returning_from_backup(uplink), EndReason::TierRecovered);
+    harness.nat.set_admission(1, AdmitNew::All);
+    assert_eq!(sweep(&mut harness, returning(0)), (0, vec![]), "a lower tier, not a higher one");
+    assert_eq!(sweep(&mut harness, returning(1)), (2, vec![]), "no host gets an error");
+    assert_eq!(harness.pass(&udp((S2, 5000), (E1, 53))).source.address, G2);
+    assert_eq!(harness.pass(&gre).source.address, G2);
+    assert_eq!(harness.pass(&tcp(ACK, (S2, port), (E1, 443), 1001, 3001)).source.address, G);
+    assert_eq!(harness.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
+    assert_eq!(sweep(&mut harness, recovered(1)).0, 1, "with `failback: reset` TCP as well");
+    // Of two uplinks of one tier, none is the backup of the other.
+    let mut harness = Harness::new(two_outbound_uplinks());
+    harness.nat.set_admission(1, AdmitNew::None);
+    (20_000..20_050).for_each(|port| assert_eq!(uplink_of(&mut harness, port), 0));
+    harness.nat.set_admission(1, AdmitNew::All);
+    assert_eq!(sweep(&mut harness, returning(1)).0, 0);
+}
+
+/// The rule of S2 names none of the uplinks that are open.
+#[test]
+fn sessions_leave_a_dead_uplink_for_the_last_resort_of_their_rule() {
+    let mut settings = two_outbound_uplinks();
+    let mut third = settings.policy.uplinks[1].clone();
+    third.addresses[0].address = Ipv4Addr::new(198, 51, 100, 99);
+    third.probe_address = None;
+    settings.policy.uplinks.push(third);
+    let mut harness = Harness::new(settings);
+    let port = port_on(&mut harness, 1);
+    harness.nat.set_admission(0, AdmitNew::None);
+    harness.nat.set_admission(1, AdmitNew::None);
+    assert_eq!(sweep(&mut harness, failed(1)).0, 0, "both are alike");
+    harness.nat.set_last_resort(0, true);
+    assert_eq!(uplink_of(&mut harness, port), 1, "the session goes on");
+    assert!(sweep(&mut harness, failed(1)).0 > 0);
+    assert_eq!(sweep(&mut harness, failed(0)).0, 0);
+    assert_eq!(uplink_of(&mut harness, port), 0);
+}
+
 #[test]
 fn a_forward_can_publish_a_service_on_the_probe_address() {
     let mut settings = two_outbound_uplinks();

@@ -1,7 +1,7 @@
 //! State of the uplinks: which new sessions each one admits, and its MTU. The MTUs of the inside
 //! legs are here as well.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering::Relaxed};
 
 use crate::nat::policy::rules::{Policy, Uplink};
 
@@ -19,6 +19,17 @@ pub enum AdmitNew {
     None = 2,
 }
 
+/// How well an uplink can take a new session, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Usability {
+    /// It admits all new sessions.
+    Open,
+    /// It is used while none of the uplinks that a session may use is open.
+    LastResort,
+    /// It is used while none of the uplinks that a session may use is better.
+    Closed,
+}
+
 /// MTUs and admission, which may change while packets flow. Relaxed: a packet or two that see the
 /// old value do no harm.
 pub(crate) struct UplinkStates {
@@ -33,6 +44,7 @@ pub(crate) struct UplinkStates {
 struct UplinkState {
     mtu: AtomicU16,
     admission: AtomicU8,
+    is_last_resort: AtomicBool,
 }
 
 impl UplinkStates {
@@ -40,6 +52,7 @@ impl UplinkStates {
         let state = |uplink: &Uplink| UplinkState {
             mtu: AtomicU16::new(uplink.mtu),
             admission: AtomicU8::new(AdmitNew::All as u8),
+            is_last_resort: AtomicBool::new(false),
         };
         let states = Self {
             legs: policy.legs.iter().map(|leg| AtomicU16::new(leg.mtu)).collect(),
@@ -75,6 +88,19 @@ impl UplinkStates {
         }
     }
 
+    /// Returns how well an uplink can take a new session.
+    pub(crate) fn usability(&self, uplink: u8) -> Usability {
+        match self.admission(uplink) {
+            AdmitNew::All => Usability::Open,
+            AdmitNew::KnownEndpoints | AdmitNew::None => {
+                match self.uplinks[usize::from(uplink)].is_last_resort.load(Relaxed) {
+                    true => Usability::LastResort,
+                    false => Usability::Closed,
+                }
+            }
+        }
+    }
+
     /// Number of uplinks.
     pub(crate) fn len(&self) -> usize {
         self.uplinks.len()
@@ -99,5 +125,10 @@ impl UplinkStates {
     /// Sets which new sessions an uplink admits from now on.
     pub(crate) fn set_admission(&self, uplink: u8, admission: AdmitNew) {
         self.uplinks[usize::from(uplink)].admission.store(admission as u8, Relaxed);
+    }
+
+    /// Sets whether an uplink is a last resort.
+    pub(crate) fn set_last_resort(&self, uplink: u8, is_last_resort: bool) {
+        self.uplinks[usize::from(uplink)].is_last_resort.store(is_last_resort, Relaxed);
     }
 }

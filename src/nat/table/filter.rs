@@ -51,6 +51,9 @@ pub enum PolicyCondition {
     /// The session was opened from inside over another uplink, and would use this uplink if it
     /// began now.
     Prefers(u8),
+    /// The session meets [`Self::Prefers`], its own uplink is of a higher tier, and it is no TCP
+    /// session: its next packet begins a session over this uplink without an error at either end.
+    ReturnsFromBackup(u8),
     /// An external address of the session is no longer configured.
     AddressRemoved,
     /// The policy does not allow the session.
@@ -67,6 +70,11 @@ impl Filter {
     /// Sessions from inside over other uplinks that would use this uplink if they began now.
     pub fn preferring(uplink: u8) -> Self {
         Self { condition: PolicyCondition::Prefers(uplink), ..Self::default() }
+    }
+
+    /// Sessions of [`Self::preferring`] over uplinks of a higher tier, except TCP sessions.
+    pub fn returning_from_backup(uplink: u8) -> Self {
+        Self { condition: PolicyCondition::ReturnsFromBackup(uplink), ..Self::default() }
     }
 
     /// Sessions over external addresses that are no longer configured.

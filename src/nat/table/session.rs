@@ -189,6 +189,9 @@ pub enum EndReason {
     UplinkFailed,
     /// The session belongs on an uplink that has recovered.
     Failback,
+    /// An uplink of a lower tier has recovered, and the next packet of the session begins another
+    /// one there.
+    TierRecovered,
     /// An external address of the session is no longer configured.
     AddressRemoved,
     /// A new policy does not allow the session.
@@ -206,6 +209,7 @@ impl EndReason {
             Self::Superseded => "superseded",
             Self::UplinkFailed => "uplink-failed",
             Self::Failback => "failback",
+            Self::TierRecovered => "tier-recovered",
             Self::AddressRemoved => "address-removed",
             Self::PolicyChanged => "policy-changed",
             Self::Requested => "requested",
@@ -217,7 +221,11 @@ impl EndReason {
     pub(crate) fn notifies_inside(self) -> bool {
         match self {
             Self::UplinkFailed | Self::Failback | Self::AddressRemoved | Self::Requested => true,
-            Self::Expired | Self::Evicted | Self::Superseded | Self::PolicyChanged => false,
+            Self::Expired
+            | Self::Evicted
+            | Self::Superseded
+            | Self::TierRecovered
+            | Self::PolicyChanged => false,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::nat::table::filter::{Filter, PolicyCondition};
 use crate::nat::table::listing::{Page, TableCursor};
 use crate::nat::table::session::{EndReason, EndpointKind, SessionId, SessionInfo};
 use crate::nat::translator::Translator;
-use crate::packet::Tuple;
+use crate::packet::{Protocol, Tuple};
 use crate::time::Tick;
 
 /// Outcome of one slice of [`Translator::end_matching`].
@@ -128,6 +128,12 @@ impl Translator {
             PolicyCondition::Prefers(uplink) => {
                 self.is_movable(session) && self.prefers(session, uplink)
             }
+            PolicyCondition::ReturnsFromBackup(uplink) => {
+                session.original.protocol != Protocol::TCP
+                    && self.tier(session.uplink) > self.tier(uplink)
+                    && self.is_movable(session)
+                    && self.prefers(session, uplink)
+            }
             PolicyCondition::AddressRemoved => self.address_removed(session),
             PolicyCondition::Disallowed => !self.permits(session),
         }
@@ -150,7 +156,7 @@ impl Translator {
         match session.origin.initiator {
             EndpointKind::Mapping | EndpointKind::Address | EndpointKind::Port => {
                 let is_elsewhere = |published: PublishedEndpoint| {
-                    published.uplink != session.uplink && self.admits_new(published.uplink)
+                    self.is_alternative(published.uplink, session.uplink)
                 };
                 self.outbound_rule(source.address, destination.address)
                     .is_some_and(|rule| self.has_alternative(rule, session.uplink))

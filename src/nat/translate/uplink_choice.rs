@@ -1,15 +1,17 @@
 //! Selects the uplink of a new session.
 //!
 //! Each inside endpoint gets a pseudo-random score for every uplink, from a keyed hash and the
-//! uplink's weight. Of the uplinks that the session may use, those of the lowest tier remain, and
-//! of these the best score wins (rendezvous hashing). So sessions are spread by weight, an endpoint
-//! always gets the same uplink of a tier, and a failing uplink moves only its own sessions. A rule
-//! may hash the inside address instead, or the inside address with the remote one.
+//! uplink's weight. Of the uplinks that the session may use, the most usable ones remain: those that
+//! admit all new sessions, else those of last resort, else all. Of these, the ones of the lowest
+//! tier remain, and of these the best score wins (rendezvous hashing). So sessions are spread by
+//! weight, an endpoint always gets the same uplink of a tier, and a failing uplink moves only its
+//! own sessions. A rule may hash the inside address instead, or the inside address with the remote
+//! one.
 
 use std::net::Ipv4Addr;
 
 use crate::nat::policy::rules::{HashBy, OutboundRule};
-use crate::nat::state::uplink_states::AdmitNew;
+use crate::nat::state::uplink_states::{AdmitNew, Usability};
 use crate::nat::table::related::RelatedPlace;
 use crate::nat::translate::decide::has_ports;
 use crate::nat::translator::Translator;
@@ -37,11 +39,17 @@ impl Translator {
         self.uplink_states.set_admission(uplink, admission);
     }
 
+    /// Sets whether an uplink that does not admit all new sessions is a last resort: sessions use it
+    /// while none of the uplinks that they may use admits all. A translator begins without one.
+    pub fn set_last_resort(&self, uplink: u8, is_last_resort: bool) {
+        self.uplink_states.set_last_resort(uplink, is_last_resort);
+    }
+
     /// Returns the uplink of a session that `tuple` opens from inside. The first choice is the
     /// uplink of the inbound session to which the session is related, the second one an uplink
     /// where its endpoint has a mapping, the third one the best of the uplinks that admit new
     /// sessions. Of several uplinks with a mapping, one that admits new sessions comes first. If no
-    /// uplink admits new sessions, returns the best of all.
+    /// uplink admits new sessions, returns the best of the last resorts, or of all.
     ///
     /// A mapping on a tier above that of the best uplink does not count: a backup uplink gets no
     /// new session after a lower tier has recovered.
@@ -57,8 +65,8 @@ impl Translator {
             return Some(only).filter(|only| self.has_address(*only));
         }
         let admission = |uplink: &u8| self.uplink_states.admission(*uplink);
-        let all_closed = !rule.uplinks.iter().any(|uplink| admission(uplink) == AdmitNew::All);
-        let begins = |uplink: &u8| all_closed || admission(uplink) == AdmitNew::All;
+        let most_usable = self.most_usable(rule);
+        let begins = |uplink: &u8| self.uplink_states.usability(*uplink) == most_usable;
         // The host's own packets leave a failed uplink at once, whatever their mapping.
         let is_host = self.policy.host_address == Some(tuple.source.address);
         let continues = |uplink: &u8| admission(uplink) == AdmitNew::KnownEndpoints && !is_host;
@@ -104,11 +112,30 @@ impl Translator {
         }
     }
 
-    /// Reports whether an uplink of a rule other than `uplink` admits new sessions.
+    /// Returns the usability of the uplinks of a rule that new sessions may use now.
+    fn most_usable(&self, rule: &OutboundRule) -> Usability {
+        let uplinks = rule.uplinks.iter().filter(|uplink| self.has_address(**uplink));
+        let usability = uplinks.map(|uplink| self.uplink_states.usability(*uplink));
+        usability.min().unwrap_or(Usability::Closed)
+    }
+
+    /// Reports whether an uplink of a rule is an alternative to `uplink`.
     pub(crate) fn has_alternative(&self, rule: &OutboundRule, uplink: u8) -> bool {
-        rule.uplinks
-            .iter()
-            .any(|other| *other != uplink && self.uplink_states.admission(*other) == AdmitNew::All)
+        rule.uplinks.iter().any(|other| self.is_alternative(*other, uplink))
+    }
+
+    /// Reports whether the sessions of an uplink could begin again over another one: `other` admits
+    /// new sessions, or is a last resort and `uplink` is none.
+    pub(crate) fn is_alternative(&self, other: u8, uplink: u8) -> bool {
+        let usability = |uplink: u8| self.uplink_states.usability(uplink);
+        other != uplink
+            && self.has_address(other)
+            && (usability(other) == Usability::Open || usability(other) < usability(uplink))
+    }
+
+    /// Reports whether an uplink admits new sessions of any endpoint, or is a last resort.
+    pub(crate) fn is_usable(&self, uplink: u8) -> bool {
+        self.has_address(uplink) && self.uplink_states.usability(uplink) < Usability::Closed
     }
 
     /// Reports whether an uplink admits new sessions of any endpoint.
@@ -281,6 +308,32 @@ mod tests {
         nat.set_admission(0, AdmitNew::None);
         nat.set_admission(1, AdmitNew::KnownEndpoints);
         assert_eq!(choices(&nat), before);
+    }
+
+    #[test]
+    fn without_an_open_uplink_the_last_resorts_get_all_endpoints_whatever_their_tier() {
+        let nat = box_with(&[1, 1, 3], |policy| policy.uplinks[0].tier = 2);
+        for uplink in 0..3 {
+            nat.set_admission(uplink, AdmitNew::KnownEndpoints);
+        }
+        let is_all_over = |uplink: u8| choices(&nat).iter().all(|chosen| *chosen == uplink);
+        nat.set_last_resort(0, true);
+        assert!(is_all_over(0), "a higher tier");
+        nat.set_last_resort(1, true);
+        assert!(is_all_over(1), "the lowest tier of the last resorts");
+        nat.set_last_resort(2, true);
+        assert!((share(&choices(&nat), 2) - 0.75).abs() < 0.02, "by weight");
+        nat.set_admission(0, AdmitNew::All);
+        assert!(is_all_over(0), "an open uplink comes first");
+    }
+
+    #[test]
+    fn the_last_resort_of_a_rule_is_used_although_another_uplink_is_open() {
+        let nat = box_with(&[1, 1, 1], |policy| policy.outbound[0].uplinks = vec![1, 2]);
+        nat.set_admission(1, AdmitNew::None);
+        nat.set_admission(2, AdmitNew::None);
+        nat.set_last_resort(2, true);
+        assert!(choices(&nat).iter().all(|chosen| *chosen == 2));
     }
 
     #[test]

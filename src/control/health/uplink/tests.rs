@@ -12,7 +12,7 @@ fn health(quorum: u32, fall: u32, rise: u32) -> Health {
     Health { quorum, fall, rise, hold, ..Health::of_pings(3) }
 }
 
-/// Plays as [`play`] does. A round without `quorum` answers is lost at its end.
+/// Plays as [`play`] does. In each round all targets answer, or none does.
 fn play_lossy(
     uplink: &mut UplinkHealth,
     start: Instant,
@@ -24,10 +24,10 @@ fn play_lossy(
         let began = start + SECOND * second as u32;
         let round = uplink.begin_round(began);
         let end = began + latency;
-        for _ in 0..3 {
+        for target in 0..3 {
             let event = match answers {
-                true => uplink.answered(round, latency, end),
-                false => uplink.unanswered(round, end),
+                true => uplink.answered(round, target, latency, end),
+                false => uplink.unanswered(round, target, end),
             };
             events.extend(event.map(|event| (second as u64, event)));
         }
@@ -43,8 +43,8 @@ fn play(uplink: &mut UplinkHealth, start: Instant, answers: &[u32]) -> Vec<(u128
     for (second, count) in answers.iter().enumerate() {
         let began = start + SECOND * second as u32;
         let round = uplink.begin_round(began);
-        for _ in 0..*count {
-            let event = uplink.answered(round, QUICK, began + QUICK);
+        for target in 0..*count {
+            let event = uplink.answered(round, target as usize, QUICK, began + QUICK);
             events.extend(event.map(|event| (began + QUICK, event)));
         }
         // The caller looks at the clock at the deadline.
@@ -90,7 +90,7 @@ fn answers_slower_than_the_interval_keep_an_uplink_healthy() {
         let began = start + SECOND * second;
         let round = uplink.begin_round(began);
         if let Some(before) = round.checked_sub(1) {
-            assert_eq!(uplink.answered(before, SECOND + QUICK, began + QUICK), None);
+            assert_eq!(uplink.answered(before, 0, SECOND + QUICK, began + QUICK), None);
         }
         assert_eq!(uplink.tick(began + SECOND - QUICK), None, "second {second}");
     }
@@ -111,7 +111,7 @@ fn a_failed_uplink_with_answers_slower_than_the_interval_recovers() {
         // The answer to a round comes after the next round has begun. The answer to the round
         // of second 5 is lost.
         if second != 6 && second > 4 {
-            let event = uplink.answered(round - 1, SECOND + QUICK, began + QUICK);
+            let event = uplink.answered(round - 1, 0, SECOND + QUICK, began + QUICK);
             events.extend(event.map(|event| (second, event)));
         }
     }
@@ -188,10 +188,64 @@ fn a_dead_target_beside_one_that_answers_is_no_loss() {
     for second in 0..100 {
         let began = start + SECOND * second;
         let round = uplink.begin_round(began);
-        assert_eq!(uplink.answered(round, QUICK, began + QUICK), None);
-        assert_eq!(uplink.unanswered(round, began + SECOND), None);
+        assert_eq!(uplink.answered(round, 0, QUICK, began + QUICK), None);
+        assert_eq!(uplink.unanswered(round, 1, began + SECOND), None);
     }
     assert_eq!(uplink.loss(), Some(0.0));
+}
+
+/// In every round one target answers, and each target loses two of three probes.
+#[test]
+fn an_uplink_without_a_lost_round_fails_by_the_loss_of_its_probes() {
+    let start = Instant::now();
+    let mut uplink = UplinkHealth::new(Some(&health(1, 3, 3)), true, start);
+    let mut events = Vec::new();
+    for second in 0..30 {
+        let began = start + SECOND * second;
+        let round = uplink.begin_round(began);
+        for target in 0..3 {
+            let event = match second % 3 == target {
+                true => uplink.answered(round, target as usize, QUICK, began + QUICK),
+                false => uplink.unanswered(round, target as usize, began + QUICK),
+            };
+            events.extend(event.map(|event| (second, event)));
+        }
+        assert_eq!(uplink.tick(began + SECOND), None);
+    }
+    assert_eq!(events, [(17, UplinkEvent::Down(DownReason::Loss { lost: 12, of: 18 }))]);
+    assert_eq!(uplink.loss(), Some(2.0 / 3.0));
+}
+
+#[test]
+fn a_failed_uplink_is_a_last_resort_while_a_target_answers() {
+    let start = Instant::now();
+    let mut uplink = UplinkHealth::new(Some(&health(2, 3, 3)), true, start);
+    assert_eq!(play(&mut uplink, start, &[0, 0, 0, 0]).len(), 1);
+    assert_eq!(uplink.answers(start + SECOND * 4), Answers::None);
+    let again = start + SECOND * 4;
+    play(&mut uplink, again, &[1]);
+    assert_eq!(uplink.answers(again), Answers::Poor, "one answer of two");
+    play(&mut uplink, again + SECOND, &[2]);
+    assert_eq!(uplink.answers(again + SECOND), Answers::Good, "one of three good rounds");
+    assert_eq!(play(&mut uplink, again + SECOND * 2, &[1, 1, 1, 1]), []);
+    let end = again + SECOND * 6;
+    assert_eq!(uplink.answers(end), Answers::Poor, "three rounds without a quorum");
+    play(&mut uplink, end, &[0, 0, 0, 0]);
+    assert_eq!(uplink.answers(end + SECOND * 4), Answers::None, "no answer for three intervals");
+    assert_eq!(uplink.deadline(), None, "nothing is due");
+
+    // Loss, and then no link.
+    let mut uplink = UplinkHealth::new(Some(&health(1, 9, 3)), true, start);
+    assert_eq!(play_lossy(&mut uplink, start, &[true, false].repeat(12), QUICK).len(), 1);
+    let now = start + SECOND * 24;
+    play(&mut uplink, now, &[1]);
+    assert_eq!(uplink.answers(now), Answers::Poor);
+    uplink.set_link_ready(false, now);
+    assert_eq!(uplink.answers(now), Answers::None);
+    play(&mut uplink, now, &[1]);
+    assert_eq!(uplink.answers(now), Answers::None, "an old answer");
+    uplink.set_link_ready(true, now);
+    assert_eq!(uplink.answers(now), Answers::None);
 }
 
 #[test]
@@ -202,7 +256,7 @@ fn an_uplink_fails_by_loss_and_returns_when_the_loss_is_small() {
     let events = play_lossy(&mut uplink, start, &lossy(60), QUICK);
     let down = DownReason::Loss { lost: 12, of: 24 };
     assert_eq!(events, [(23, UplinkEvent::Down(down))], "40 % of 30 rounds, and then it stays out");
-    assert_eq!((uplink.down(), down.to_string().as_str()), (Some(down), "loss: 12 of 24 rounds"));
+    assert_eq!((uplink.down(), down.to_string().as_str()), (Some(down), "loss: 12 of 24 probes"));
     // 15 of the window are lost. Up to 3 may be left.
     let events = play_lossy(&mut uplink, start + SECOND * 60, &[true; 60], QUICK);
     assert_eq!(events, [(23, UplinkEvent::Up)]);

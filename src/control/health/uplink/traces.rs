@@ -7,23 +7,30 @@ use crate::config::HoldTimes;
 
 const QUICK: Duration = Duration::from_millis(20);
 
+/// Round, target, and whether the target answered.
+type ProbeResult = (u64, usize, bool);
+
 /// Plays a trace of rounds at their intervals: true is an answer, false none within `fall`
 /// intervals. Returns the changes with their times in milliseconds.
 fn play(health: &Health, trace: impl IntoIterator<Item = bool>) -> Vec<(u128, UplinkEvent)> {
+    play_targets(health, &trace.into_iter().map(|answered| vec![answered]).collect::<Vec<_>>())
+}
+
+/// Plays a trace with the answers of all targets.
+fn play_targets(health: &Health, trace: &[Vec<bool>]) -> Vec<(u128, UplinkEvent)> {
     let start = Instant::now();
     let mut uplink = UplinkHealth::new(Some(health), true, start);
     let timeout = health.interval * health.fall;
-    // Results that are still to come, in the order of their times.
-    let mut results: Vec<(Instant, u64, bool)> = Vec::new();
+    // Results that are still to come, with their times.
+    let mut results: Vec<(Instant, ProbeResult)> = Vec::new();
     let mut changes = Vec::new();
-    let trace: Vec<bool> = trace.into_iter().collect();
-    for (index, &answered) in trace.iter().enumerate() {
+    for (index, answers) in trace.iter().enumerate() {
         let began = start + health.interval * index as u32;
-        let mut happened: Vec<(Instant, Option<(u64, bool)>)> = Vec::new();
-        results.retain(|&(at, round, answered)| {
+        let mut happened: Vec<(Instant, Option<ProbeResult>)> = Vec::new();
+        results.retain(|&(at, result)| {
             let is_due = at <= began;
             if is_due {
-                happened.push((at, Some((round, answered))));
+                happened.push((at, Some(result)));
             }
             !is_due
         });
@@ -31,14 +38,16 @@ fn play(health: &Health, trace: impl IntoIterator<Item = bool>) -> Vec<(u128, Up
         happened.sort_by_key(|(at, _)| *at);
         for (at, what) in happened {
             let change = match what {
-                Some((round, true)) => uplink.answered(round, QUICK, at),
-                Some((round, false)) => uplink.unanswered(round, at),
+                Some((round, target, true)) => uplink.answered(round, target, QUICK, at),
+                Some((round, target, false)) => uplink.unanswered(round, target, at),
                 None => uplink.tick(at),
             };
             changes.extend(change.map(|change| ((at - start).as_millis(), change)));
         }
         let round = uplink.begin_round(began);
-        results.push((began + if answered { QUICK } else { timeout }, round, answered));
+        results.extend(answers.iter().enumerate().map(|(target, &answered)| {
+            (began + if answered { QUICK } else { timeout }, (round, target, answered))
+        }));
     }
     changes
 }
@@ -78,6 +87,31 @@ fn an_uplink_that_loses_half_of_its_rounds_fails_and_stays_out() {
     }
     // Only an uplink whose first rounds are good by chance returns, and only once.
     assert!(returned < 60, "{returned} of 1000");
+}
+
+/// Rounds of three targets are seldom lost, but half of the packets are.
+#[test]
+fn an_uplink_that_loses_half_of_its_packets_fails_whatever_the_number_of_targets() {
+    for targets in [2, 3, 5] {
+        let (mut in_time, mut returned) = (0, 0);
+        for seed in 0..200 {
+            let answers = random(150 * targets, 50, seed);
+            let trace: Vec<_> = answers.chunks(targets).map(<[bool]>::to_vec).collect();
+            let changes = play_targets(&Health::of_pings(targets as u32), &trace);
+            in_time += usize::from(changes.first().is_some_and(|(at, _)| *at < 60_000));
+            returned += usize::from(changes.len() > 1);
+        }
+        assert!(in_time > 180 && returned < 12, "{targets}: {in_time}, {returned} of 200");
+    }
+}
+
+#[test]
+fn loss_of_one_target_does_not_fail_an_uplink() {
+    for seed in 0..200 {
+        let lossy = random(150, 60, seed);
+        let trace: Vec<_> = lossy.iter().map(|answered| vec![*answered, true]).collect();
+        assert_eq!(play_targets(&Health::of_pings(2), &trace), [], "seed {seed}");
+    }
 }
 
 #[test]

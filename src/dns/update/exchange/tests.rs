@@ -10,6 +10,7 @@ use hickory_proto::rr::TSigResponseContext;
 use super::super::super::testing::{name, states, zone};
 use super::super::settings::{Replace, TsigKey};
 use super::*;
+use crate::uplinks::Answers;
 
 fn update(server: SocketAddr) -> Update {
     let key = TsigKey { name: name("k"), algorithm: Algorithm::HmacSha256, secret: vec![7; 32] };
@@ -58,7 +59,7 @@ fn uplinks_that_are_up_come_first_and_the_hosts_own_route_last() {
 }
 
 #[test]
-fn no_uplink_above_the_tier_in_use_sends_an_update() {
+fn no_uplink_above_the_tier_in_use_is_a_route_by_itself() {
     let update = update(([192, 0, 2, 53], 53).into());
     let mut states = sourced();
     for (uplink, tier) in states.uplinks.iter_mut().zip([2, 1, 1]) {
@@ -76,6 +77,12 @@ fn no_uplink_above_the_tier_in_use_sends_an_update() {
         names(&update, &states),
         ["over isp2", "over isp3", "over isp1", "by the host's own route"],
         "no check may be right"
+    );
+    states.uplinks[0].answers = Answers::Good;
+    assert_eq!(
+        names(&update, &states),
+        ["over isp1", "over isp2", "over isp3", "by the host's own route"],
+        "the last resort first"
     );
 }
 

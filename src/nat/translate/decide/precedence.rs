@@ -12,7 +12,7 @@
 //! lives. Clients outside cannot hold the ports that the pool keeps back for mappings.
 
 use crate::nat::policy::forwards::PublishedEndpoint;
-use crate::nat::state::uplink_states::AdmitNew;
+use crate::nat::state::uplink_states::{AdmitNew, Usability};
 use crate::nat::tracking::state::State;
 use crate::nat::tracking::tcp_state::TcpState;
 use crate::nat::translate::decide::decision::Receiver;
@@ -83,9 +83,9 @@ impl Translator {
     /// server opens.
     ///
     /// The session leaves by `chosen` if the server is published there, otherwise by an uplink
-    /// where it is published, so that it keeps its published address. If none of these uplinks
-    /// admits new sessions, or all are backups, and `chosen` admits them, the session uses a
-    /// mapping there. `first` is one of the published endpoints.
+    /// where it is published, so that it keeps its published address. If `chosen` is more usable
+    /// than all of these uplinks, or all are backups, the session uses a mapping there. `first` is
+    /// one of the published endpoints.
     pub(super) fn source_of_server(
         &self,
         tuple: Tuple,
@@ -93,11 +93,15 @@ impl Translator {
         first: PublishedEndpoint,
         chosen: Option<u8>,
     ) -> Result<(u8, State, ExternalEndpoint), DropReason> {
-        let alternative = chosen.filter(|chosen| self.admits_new(*chosen));
-        let begins = |published: &PublishedEndpoint| {
-            self.begins_at(tuple.protocol, published) && !self.is_backup(published, alternative)
+        let alternative = chosen.filter(|chosen| self.is_usable(*chosen));
+        let usable_as = |usability: Usability| {
+            self.preferred_endpoint(tuple.protocol, tuple.source, chosen, |published| {
+                self.begins_at(tuple.protocol, published, usability)
+                    && !self.is_backup(published, alternative)
+            })
         };
-        let published = self.preferred_endpoint(tuple.protocol, tuple.source, chosen, begins);
+        let least = alternative.map_or(Usability::LastResort, |chosen| self.usability(chosen));
+        let published = usable_as(Usability::Open).or_else(|| usable_as(least));
         if let (None, Some(uplink)) = (published, alternative) {
             return Ok((uplink, state, self.dynamic_endpoint(tuple, uplink, None)?));
         }
@@ -138,17 +142,29 @@ impl Translator {
     /// uplink is a backup for `alternative`. A single published port is for replies as well.
     pub(crate) fn is_backup(&self, published: &PublishedEndpoint, alternative: Option<u8>) -> bool {
         published.is_shared
-            && alternative.is_some_and(|other| self.tier(other) < self.tier(published.uplink))
+            && alternative.is_some_and(|other| {
+                self.tier(other) < self.tier(published.uplink)
+                    && self.usability(other) <= self.usability(published.uplink)
+            })
     }
 
-    /// Reports whether new sessions may begin at a published endpoint. An uplink that admits only
-    /// known endpoints admits those with a live session.
-    fn begins_at(&self, protocol: Protocol, published: &PublishedEndpoint) -> bool {
-        match self.uplink_states.admission(published.uplink) {
-            AdmitNew::All => true,
-            AdmitNew::KnownEndpoints => self.mappings.is_held(protocol, published.external),
-            AdmitNew::None => false,
-        }
+    /// Reports whether new sessions may begin at a published endpoint: its uplink is as usable as
+    /// `least`, or admits known endpoints and this one has a live session.
+    fn begins_at(
+        &self,
+        protocol: Protocol,
+        published: &PublishedEndpoint,
+        least: Usability,
+    ) -> bool {
+        let is_known = || {
+            self.uplink_states.admission(published.uplink) == AdmitNew::KnownEndpoints
+                && self.mappings.is_held(protocol, published.external)
+        };
+        self.usability(published.uplink) <= least || is_known()
+    }
+
+    fn usability(&self, uplink: u8) -> Usability {
+        self.uplink_states.usability(uplink)
     }
 
     /// Returns the external endpoint of a session that a server opens at a published endpoint. If
