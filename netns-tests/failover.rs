@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use natbox::lab::boxes::NatBox;
-use natbox::lab::http::{Connection, HttpServer, connect};
+use natbox::lab::http::{Connection, HttpServer, connect, connect_from};
 use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, TopologyUplink};
 
 use crate::lab::{BoxConfig, Echo, Nginx, Site, TIMEOUT, datagrams, listen, wait_for};
@@ -412,5 +412,38 @@ fn outbound_rules_choose_uplinks_by_destination_and_hash_by_host() -> Result<()>
         let mut connection = site.server().enter(|| connect(None, elsewhere, TIMEOUT))??;
         ensure!(seen(&mut connection)? == site.uplink(1).published);
     }
+    Ok(())
+}
+
+#[test]
+fn host_spreads_its_destinations_and_keeps_each_on_one_uplink() -> Result<()> {
+    let (site, _outside) = site()?;
+    let destinations: Vec<SocketAddrV4> =
+        (100..124).map(|host| SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, host), 8082)).collect();
+    for destination in &destinations {
+        site.client().address("lo", *destination.ip(), 32)?;
+    }
+    let _servers =
+        HttpServer::start(vec![listen(site.client(), Ipv4Addr::UNSPECIFIED, 8082)?], None)?;
+    let rule = format!("from: {}, hash_by: source-and-destination", site.uplink(0).prefix);
+    let _natbox = site.start(0, &site.three_legged_config().outbound(&rule))?;
+    // A source port that has a mapping on one uplink keeps to it, whatever the destination.
+    let mut ports = 20_000..;
+    let mut used = std::collections::BTreeSet::new();
+    for destination in destinations {
+        let mut talk = || {
+            let from = SocketAddrV4::new(site.server_address(0), ports.next().unwrap());
+            let talk = || connect_from(Some(from), destination, TIMEOUT);
+            seen(&mut site.server().enter(talk)??)
+        };
+        let first = talk()?;
+        for _ in 0..4 {
+            let other = talk()?;
+            ensure!(other == first, "{destination} by {first} and by {other}");
+        }
+        used.insert(first);
+    }
+    let all = site.topology.uplinks.iter().map(|uplink| uplink.published);
+    ensure!(used == all.collect(), "{used:?}");
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use rustix::process::Signal;
 
 use crate::single_box::{
-    CLIENT, DATAGRAMS, Published, SERVER, SingleBox, eventually, seconds, serve,
+    CLIENT, DATAGRAMS, Published, RunningBox, SERVER, SingleBox, eventually, seconds, serve,
 };
 
 /// Runs all kinds of traffic of such a host at the same time.
@@ -110,6 +110,25 @@ fn the_hosts_traffic_and_translated_traffic_work_side_by_side() {
     }
 }
 
+/// JSON and Ansible write keywords in quotes. A program that reads YAML 1.1 makes `false` of `off`.
+#[test]
+fn box_starts_with_keywords_as_other_programs_write_them() {
+    let scene = SingleBox::new(Published::Owned);
+    let _server = scene.serve();
+    let config = crate::single_box::Config {
+        extra: "nat: { \"mss_clamp\": false, \"mapping\": \"endpoint-independent\" }\n".into(),
+        workers: "\"auto\"".into(),
+        ..scene.config()
+    };
+    let listed = format!("addresses: [{}]", scene.published);
+    let text = config.to_string();
+    assert!(text.contains(&listed), "{text}");
+    let path = scene.write("quoted", &text.replace(&listed, "addresses: \"interface\""));
+    let natbox = RunningBox::launch(&scene.natbox, "quoted", &path, &config.socket);
+    assert_eq!(natbox.status().uplinks[0].address, Some(scene.published));
+    scene.assert_traffic();
+}
+
 #[test]
 fn no_mapping_takes_a_port_at_which_the_host_waits() {
     let _proof = crate::conformance::proves(&["PORT-3"]);
@@ -148,6 +167,47 @@ fn no_mapping_takes_a_port_at_which_the_host_waits() {
         own.send_to(b"from the host", from).unwrap();
         let (length, from) = client.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..length], from.port()), (&b"from the host"[..], 5351));
+    }
+}
+
+/// The ports lie in the range from which the host picks ports for its own connections.
+#[test]
+fn kept_port_in_the_range_of_the_host_is_kept_while_the_host_does_not_use_it() {
+    let scene = SingleBox::new(Published::Owned);
+    // A connection of the host, which has no listening socket.
+    let peer = bind(&scene.net, CLIENT, 53);
+    let own = bind(&scene.natbox, Ipv4Addr::UNSPECIFIED, 41_000);
+    scene.natbox.enter(|| own.connect((CLIENT, 53))).unwrap().unwrap();
+    let extra = "nat: { port_preservation: true }\n".into();
+    let _natbox = scene.start(&crate::single_box::Config { extra, ..scene.config() });
+    let external = |inside_port| {
+        let inside = bind(&scene.server, SERVER, inside_port);
+        inside.send_to(b"which port?", (CLIENT, 53)).unwrap();
+        let mut buffer = [0; 64];
+        let (_, from) = peer.recv_from(&mut buffer).unwrap();
+        assert_eq!(from.ip(), scene.published);
+        peer.send_to(b"this one", from).unwrap();
+        inside.recv_from(&mut buffer).unwrap();
+        from.port()
+    };
+    assert_eq!(external(40_000), 40_000);
+    let other = external(41_000);
+    assert!(other != 41_000 && !(32_768..=60_999).contains(&other), "{other}");
+    // The host picks the port of an inside connection for a connection to another server.
+    let servers = [8080, 8081].map(|port| (serve(&scene.net, CLIENT, port), port));
+    let from = |address, (_, port): &(_, u16)| {
+        let to = SocketAddrV4::new(CLIENT, *port);
+        let from = Some(SocketAddrV4::new(address, 42_000));
+        natbox::lab::http::connect_from(from, to, seconds(3)).unwrap()
+    };
+    let seen = |connection: &mut natbox::lab::http::Connection| {
+        connection.get("/").unwrap().text().trim().to_owned()
+    };
+    let mut inside = scene.server.enter(|| from(SERVER, &servers[0])).unwrap();
+    let mut hosts = scene.natbox.enter(|| from(scene.published, &servers[1])).unwrap();
+    for connection in [&mut inside, &mut hosts] {
+        assert_eq!(connection.stream_ref().local_addr().unwrap().port(), 42_000);
+        assert_eq!(seen(connection), scene.published.to_string());
     }
 }
 

@@ -105,3 +105,23 @@ fn killed_lister_of_rules_is_replaced() -> Result<()> {
     shell(host, DOCKER)?;
     wait_for_warning(&natbox).map(drop)
 }
+
+/// The kernel reports no change of these rules, so natbox sees them at its next look: at the start,
+/// or within a minute.
+#[test]
+fn status_says_that_it_does_not_read_rules_of_iptables_legacy() -> Result<()> {
+    let site = Site::new(Private::Shared, 1)?;
+    let host = &site.uplink(0).natbox;
+    shell(host, "iptables-legacy -A FORWARD -s 192.0.2.99 -j DROP")?;
+    let natbox = site.start(0, &site.web_config(0))?;
+    let warning = wait_for("the warning", || {
+        let mut warnings = natbox.status()?.warnings.into_iter();
+        Ok(warnings.find(|warning| warning.found.starts_with("iptables-legacy: ")))
+    })?;
+    ensure!(warning.advice.contains("iptables-legacy-save"));
+    let mut status = host.command(NATBOX);
+    status.args(["status", "--socket"]).arg(natbox.socket());
+    let text = output(status)?;
+    ensure!(text.contains("iptables-legacy: natbox does not read its rules"), "{text}");
+    Ok(())
+}

@@ -239,6 +239,47 @@ fn legs_reach_each_other_past_natbox_and_published_services_through_it() -> Resu
     Ok(())
 }
 
+/// Guests reach the DMZ from an external address. The LAN reaches it directly.
+#[test]
+fn outbound_rule_to_another_leg_hides_the_hosts_of_the_first_one() -> Result<()> {
+    for assigned_to_host in [false, true] {
+        let legs = Legs::new()?;
+        let published = legs.site.uplink(1).published;
+        if assigned_to_host {
+            legs.natbox().address("wan1", published, 24)?;
+        }
+        let _web = legs.serve_in_dmz()?;
+        let echo = crate::lab::Echo::start(&legs.dmz, DMZ, 7)?;
+        let rule = "  - { from: 10.2.0.0/24, to: [10.1.0.0/24], uplinks: [isp2] }\n";
+        let mut natbox = legs.start(&legs.text(rule))?;
+        let url = format!("http://{DMZ}/");
+        let seen = |host: &Namespace, from| -> Result<String> {
+            Ok(curl(host, from, &[&url]).with_context(|| format!("from {from}"))?.trim().to_owned())
+        };
+        ensure!(seen(&legs.guest, GUEST)? == published.to_string());
+        ensure!(seen(legs.site.server(), legs.lan_host())? == legs.lan_host().to_string());
+        ping(&legs.guest, GUEST, DMZ, 2)?;
+        let guest = datagrams(&legs.guest, GUEST, 0)?;
+        guest.connect((DMZ, 7))?;
+        for size in [10, 1472, 4000] {
+            exchange(&guest, size).with_context(|| format!("{size} bytes"))?;
+        }
+        ensure!(echo.seen().iter().all(|(peer, _)| peer.ip() == published), "{:?}", echo.seen());
+        // The DMZ's kernel says that nothing listens.
+        let refused = datagrams(&legs.guest, GUEST, 0)?;
+        refused.connect((DMZ, 9))?;
+        refused.send(b"nobody is there")?;
+        let error = refused.recv(&mut [0; 8]).expect_err("an ICMP error");
+        ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "{error}");
+        // Hosts that the rule does not name keep their own addresses, and the Internet its rules.
+        legs.assert_traffic()?;
+        let rules = legs.natbox().ip_output(&["rule", "show"])?;
+        ensure!(rules.contains("to 10.1.0.0/24 iif guest0"), "{rules}");
+        natbox.process().terminate()?;
+    }
+    Ok(())
+}
+
 /// A host behind one leg sends with a source of another leg: to a host of a third leg, to the
 /// Internet, and to a published address. Nothing arrives.
 #[test]

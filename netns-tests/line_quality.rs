@@ -224,6 +224,7 @@ enum Portal {
     Absent = 200,
     ForeignRedirect = 302,
     LoginPage = 1,
+    ForeignRefresh = 2,
     AuthenticationRequired = 511,
     SameHost = 301,
 }
@@ -236,6 +237,7 @@ fn portal(site: &Site, page: SocketAddrV4, mode: &Arc<AtomicU16>) -> Result<Http
         let mode = mode.load(Ordering::Relaxed);
         let mut answer = match mode {
             1 => HttpAnswer::text(200, "please log in"),
+            2 => HttpAnswer::text(200, "here all is well, after the login"),
             mode => HttpAnswer::text(mode, if mode == 200 { "here all is well" } else { "" }),
         };
         let target = match mode {
@@ -244,6 +246,10 @@ fn portal(site: &Site, page: SocketAddrV4, mode: &Arc<AtomicU16>) -> Result<Http
             _ => None,
         };
         answer.headers.extend(target.map(|target| ("Location".to_owned(), target)));
+        if mode == 2 {
+            let target = "0;url=http://portal.example.net/login".to_owned();
+            answer.headers.push(("Refresh".to_owned(), target));
+        }
         Some(answer)
     });
     Ok(HttpServer::start(vec![listen(site.client(), *page.ip(), page.port())?], Some(handler))?)
@@ -271,6 +277,7 @@ fn answers_of_a_captive_portal_do_not_count() -> Result<()> {
         (Portal::ForeignRedirect, [false, false], "a redirect to another host, portal.example.net"),
         (Portal::Absent, [true, true], ""),
         (Portal::LoginPage, [true, false], "does not contain the text"),
+        (Portal::ForeignRefresh, [false, false], "a redirect to another host, portal.example.net"),
         (Portal::AuthenticationRequired, [false, false], "status 511"),
         (Portal::SameHost, [true, false], "status 301"),
     ] {

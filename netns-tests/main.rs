@@ -10,6 +10,7 @@
 //! | `three_legged` | one box with several uplinks: replies, conflicting clients, added bandwidth |
 //! | `failover` | an uplink fails, drains, recovers or changes its address: only its sessions notice |
 //! | `exposed_host` | an exposed host or a forward of all ports: the rest of the box works beside it |
+//! | `exhaustion` | inside hosts take all sessions or all ports: the box's own probes still work |
 //! | `line_quality` | loss, latency, unsteady uplinks and captive portals: uplinks fail and return without flapping |
 //! | `tiers` | backup uplinks carry nothing until they are needed, and are left afterwards |
 //! | `host_route` | the host's own packets follow the healthy uplinks (`host.default_route: follow`) |
@@ -59,6 +60,7 @@ mod demo;
 mod dns;
 mod doctor;
 mod events;
+mod exhaustion;
 mod exposed_host;
 mod failover;
 mod fragments;

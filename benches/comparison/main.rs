@@ -2,7 +2,7 @@
 //! `benches/compare` runs it, and installs the programs that it needs.
 //!
 //! Every round measures every device once, in rotating order, each in new namespaces. The figures
-//! are medians over the rounds. On a virtual machine with few cores only the ratios within one run
+//! are medians over the rounds, those of requests with confidence intervals. On a virtual machine with few cores only the ratios within one run
 //! are meaningful.
 
 use std::fs;
@@ -13,11 +13,14 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::json;
 
+use latency::Placement;
 use report::Figures;
 use testbed::{Device, Testbed};
-use workloads::Workload;
+use workloads::{Load, Workload};
 
+mod latency;
 mod report;
+mod statistics;
 mod testbed;
 mod udp;
 mod workloads;
@@ -38,6 +41,9 @@ struct Arguments {
     /// Workloads, separated by commas. The default is all.
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
+    /// Requests of each run of the workload `request`. Figures for publication need 20,000 or more.
+    #[arg(long, default_value_t = 20_000)]
+    requests: u32,
     /// Directory for results.json, results.md and results.svg.
     #[arg(long, default_value = "target/compare")]
     output: PathBuf,
@@ -98,9 +104,12 @@ fn measure(
     device: Device,
     figures: &mut Figures,
 ) -> Result<()> {
-    let testbed = Testbed::new(device, &arguments.tun)?;
+    let placement = workload.is_pinned.then(Placement::choose).transpose()?;
+    let testbed = Testbed::new(device, &arguments.tun, placement)?;
+    let load =
+        Load { time: Duration::from_secs(arguments.seconds), requests: arguments.requests.max(1) };
     let values = workload
-        .run(&testbed, Duration::from_secs(arguments.seconds))
+        .run(&testbed, load)
         .with_context(|| format!("{} through {}", workload.name, device.name()))?;
     for (figure, value) in workload.figures.iter().zip(values) {
         print(&format!(
@@ -118,10 +127,18 @@ fn measure(
 /// Writes the figures as JSON, Markdown and SVG, and prints the table.
 fn write_report(arguments: &Arguments, devices: &[Device], figures: &Figures) -> Result<()> {
     let machine = machine();
-    let command =
-        format!("benches/compare --rounds {} --seconds {}", arguments.rounds, arguments.seconds);
+    let Arguments { rounds, seconds, requests, .. } = arguments;
+    let mut command = format!("benches/compare --rounds {rounds} --seconds {seconds}");
     let table = figures.table(devices);
-    let caption = format!("{machine}; {command}");
+    let mut caption = machine.clone();
+    if arguments.workloads()?.iter().any(|workload| workload.is_pinned) {
+        command.push_str(&format!(" --requests {requests}"));
+        caption.push_str(&format!("; {}", Placement::choose()?.describe()));
+    }
+    caption.push_str(&format!("; {command}"));
+    if let Some(note) = figures.note() {
+        caption.push_str(&format!("; {note}"));
+    }
     let report = json!({
         "machine": machine,
         "command": command,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::statistics::{self, Interval};
 use crate::testbed::Device;
 use crate::workloads::{self, Figure};
 
@@ -29,20 +30,60 @@ impl Figures {
     }
 
     pub(crate) fn spread(&self, figure: Figure, device: Device) -> Option<Spread> {
-        let mut values = self.0.get(&(figure.name, device.name()))?.clone();
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        };
-        Some(Spread { median, min: *values.first()?, max: *values.last()? })
+        let values = self.values(figure, device)?;
+        let (min, max) = (values.iter().copied(), values.iter().copied());
+        Some(Spread {
+            median: statistics::median(values)?,
+            min: min.min_by(f64::total_cmp)?,
+            max: max.max_by(f64::total_cmp)?,
+        })
     }
 
-    /// Returns the median as a share of the reference's.
+    fn values(&self, figure: Figure, device: Device) -> Option<&[f64]> {
+        self.0.get(&(figure.name, device.name())).map(Vec::as_slice)
+    }
+
+    /// Returns the ratio to the reference: the median of the ratios of single rounds.
     pub(crate) fn ratio(&self, figure: Figure, device: Device) -> Option<f64> {
-        Some(self.spread(figure, device)?.median / self.spread(figure, REFERENCE)?.median)
+        statistics::median(&self.ratios(figure, device)?)
+    }
+
+    fn ratios(&self, figure: Figure, device: Device) -> Option<Vec<f64>> {
+        let (values, reference) = (self.values(figure, device)?, self.values(figure, REFERENCE)?);
+        Some(statistics::paired_ratios(values, reference))
+    }
+
+    /// Formats the median and its uncertainty: the confidence interval of a cost, the extremes of
+    /// other figures.
+    fn cell(&self, figure: Figure, device: Device) -> Option<String> {
+        let Spread { median, min, max } = self.spread(figure, device)?;
+        let mut text = match statistics::median_interval(self.values(figure, device)?) {
+            Some(Interval { low, high, .. }) if figure.is_cost => {
+                format!(" {} ({}..{})", short(median), short(low), short(high))
+            }
+            _ => format!(" {} [{}..{}]", short(median), short(min), short(max)),
+        };
+        if let Some(ratio) = self.ratio(figure, device).filter(|_| device != REFERENCE) {
+            let _ = write!(text, " **{ratio:.2}**");
+            let interval = statistics::median_interval(&self.ratios(figure, device)?);
+            if let Some(Interval { low, high, .. }) = interval.filter(|_| figure.is_cost) {
+                let _ = write!(text, " ({low:.2}..{high:.2})");
+            }
+        }
+        Some(text)
+    }
+
+    /// Returns a note about the confidence intervals of the table; None: it has none.
+    pub(crate) fn note(&self) -> Option<String> {
+        let values = figures().filter(|figure| figure.is_cost).find_map(|figure| {
+            Device::ALL.iter().find_map(|device| self.values(figure, *device))
+        })?;
+        let confidence = statistics::median_interval(values)?.confidence;
+        let rounds = values.len();
+        Some(format!(
+            "(low..high): confidence interval of the median, {:.0} % with {rounds} rounds",
+            100.0 * confidence
+        ))
     }
 
     /// Formats a Markdown table: median, spread, ratio to the reference.
@@ -59,18 +100,8 @@ impl Figures {
             }
             let _ = write!(text, "\n| {}, {} |", figure.title, figure.unit);
             for device in devices {
-                match self.spread(figure, *device) {
-                    None => text.push_str(" - |"),
-                    Some(Spread { median, min, max }) => {
-                        let _ = write!(text, " {} [{}..{}]", short(median), short(min), short(max));
-                        if let Some(ratio) =
-                            self.ratio(figure, *device).filter(|_| *device != REFERENCE)
-                        {
-                            let _ = write!(text, " **{ratio:.2}**");
-                        }
-                        text.push_str(" |");
-                    }
-                }
+                let cell = self.cell(figure, *device);
+                let _ = write!(text, "{} |", cell.as_deref().unwrap_or(" -"));
             }
         }
         text.push('\n');
@@ -84,8 +115,16 @@ impl Figures {
             for device in devices {
                 if let Some(Spread { median, min, max }) = self.spread(figure, *device) {
                     let rounds = &self.0[&(figure.name, device.name())];
-                    let ratio = self.ratio(figure, *device);
-                    let value = json!({ "median": median, "least": min, "most": max, "ratio": ratio, "rounds": rounds });
+                    let ratios = self.ratios(figure, *device).unwrap_or_default();
+                    let value = json!({
+                        "median": median,
+                        "interval": interval_json(rounds),
+                        "least": min,
+                        "most": max,
+                        "ratio": self.ratio(figure, *device),
+                        "ratio_interval": interval_json(&ratios),
+                        "rounds": rounds,
+                    });
                     values.insert(device.name().to_owned(), value);
                 }
             }
@@ -152,6 +191,12 @@ impl Figures {
             );
         }
     }
+}
+
+/// Returns the confidence interval of the median of these values.
+fn interval_json(values: &[f64]) -> Option<Value> {
+    let Interval { low, high, confidence } = statistics::median_interval(values)?;
+    Some(json!({ "low": low, "high": high, "confidence": confidence }))
 }
 
 fn draw_legend(svg: &mut String, devices: &[Device]) {

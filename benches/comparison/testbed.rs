@@ -16,6 +16,8 @@ use anyhow::{Context, Result, bail, ensure};
 use natbox::lab::{Child, Lab, Namespace};
 use serde_json::Value;
 
+use crate::latency::{self, Placement};
+
 pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const UPLINK: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
 const PUBLISHED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -71,6 +73,8 @@ pub(crate) struct Testbed {
     pub net: Namespace,
     pub middle: Namespace,
     pub server: Namespace,
+    /// None: the scheduler places all programs.
+    pub placement: Option<Placement>,
     tun: String,
     // Dropped before the lab, so that the programs end first.
     running: Option<Child>,
@@ -79,8 +83,8 @@ pub(crate) struct Testbed {
 
 impl Testbed {
     /// Sets up the namespaces and starts the device. `tun` holds further keys of the `tun` section
-    /// of natbox's configuration.
-    pub(crate) fn new(device: Device, tun: &str) -> Result<Testbed> {
+    /// of natbox's configuration. With a `placement` the device runs on its processor.
+    pub(crate) fn new(device: Device, tun: &str, placement: Option<Placement>) -> Result<Testbed> {
         let lab = Lab::new("nbcmp")?;
         let (net, middle, server) =
             (lab.namespace("net")?, lab.namespace("box")?, lab.namespace("server")?);
@@ -96,8 +100,13 @@ impl Testbed {
             namespace.sysctl("net/ipv4/ip_local_port_range", "10000 65000")?;
         }
         let tun = tun.to_owned();
-        let mut testbed = Testbed { device, net, middle, server, tun, running: None, lab };
-        testbed.start().with_context(|| format!("starting {}", device.name()))?;
+        let mut testbed =
+            Testbed { device, net, middle, server, placement, tun, running: None, lab };
+        let started = match placement {
+            Some(Placement { device, .. }) => latency::pinned(device, || testbed.start()),
+            None => testbed.start(),
+        };
+        started.with_context(|| format!("starting {}", device.name()))?;
         Ok(testbed)
     }
 

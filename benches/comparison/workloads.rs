@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use natbox::lab::Namespace;
 use serde_json::Value;
 
+use crate::latency::{self, Latencies};
 use crate::testbed::{CAPACITY, CLIENT, Device, HTTP, IPERF, SERVER, Testbed, UDP, run, wait_for};
 use crate::udp;
 
@@ -33,8 +34,19 @@ const fn cost(name: &'static str, title: &'static str, unit: &'static str) -> Fi
 pub(crate) struct Workload {
     pub name: &'static str,
     pub figures: &'static [Figure],
+    /// True: client, server and device are pinned to processors ([`crate::latency`]).
+    pub is_pinned: bool,
     fits: fn(Device) -> bool,
-    work: fn(&Testbed, Duration) -> Result<Vec<f64>>,
+    work: fn(&Testbed, Load) -> Result<Vec<f64>>,
+}
+
+/// The size of one measurement.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    /// Duration of measurements by time.
+    pub time: Duration,
+    /// Number of requests of measurements by number.
+    pub requests: u32,
 }
 
 impl Workload {
@@ -43,8 +55,8 @@ impl Workload {
     }
 
     /// Measures the figures, in their order.
-    pub(crate) fn run(&self, testbed: &Testbed, time: Duration) -> Result<Vec<f64>> {
-        (self.work)(testbed, time)
+    pub(crate) fn run(&self, testbed: &Testbed, load: Load) -> Result<Vec<f64>> {
+        (self.work)(testbed, load)
     }
 }
 
@@ -60,38 +72,44 @@ pub(crate) const ALL: &[Workload] = &[
     Workload {
         name: "tcp1",
         figures: &[figure("tcp1", "TCP, 1 stream in", "Gbit/s")],
+        is_pinned: false,
         fits: every_device,
-        work: |testbed, time| bulk(testbed, time, true, &["-P", "1"]),
+        work: |testbed, load| bulk(testbed, load.time, true, &["-P", "1"]),
     },
     Workload {
         name: "tcp4",
         figures: &[figure("tcp4", "TCP, 4 streams in", "Gbit/s")],
+        is_pinned: false,
         fits: every_device,
-        work: |testbed, time| bulk(testbed, time, true, &["-P", "4"]),
+        work: |testbed, load| bulk(testbed, load.time, true, &["-P", "4"]),
     },
     Workload {
         name: "tcp4-download",
         figures: &[figure("tcp4-download", "TCP, 4 streams, server sends", "Gbit/s")],
+        is_pinned: false,
         fits: every_device,
-        work: |testbed, time| bulk(testbed, time, true, &["-P", "4", "-R"]),
+        work: |testbed, load| bulk(testbed, load.time, true, &["-P", "4", "-R"]),
     },
     Workload {
         name: "tcp4-out",
         figures: &[figure("tcp4-out", "TCP, 4 streams out", "Gbit/s")],
+        is_pinned: false,
         fits: no_proxy,
-        work: |testbed, time| bulk(testbed, time, false, &["-P", "4"]),
+        work: |testbed, load| bulk(testbed, load.time, false, &["-P", "4"]),
     },
     Workload {
         name: "http",
         figures: &[figure("http", "HTTP, new connections in", "1/s")],
+        is_pinned: false,
         fits: every_device,
-        work: |testbed, time| Ok(vec![http(testbed, time, true, 32, true)?.rate]),
+        work: |testbed, load| Ok(vec![http(testbed, load.time, true)?]),
     },
     Workload {
         name: "http-out",
         figures: &[figure("http-out", "HTTP, new connections out", "1/s")],
+        is_pinned: false,
         fits: no_proxy,
-        work: |testbed, time| Ok(vec![http(testbed, time, false, 32, true)?.rate]),
+        work: |testbed, load| Ok(vec![http(testbed, load.time, false)?]),
     },
     Workload {
         name: "request",
@@ -99,23 +117,23 @@ pub(crate) const ALL: &[Workload] = &[
             cost("request-p50", "one small request, median", "us"),
             cost("request-p99", "one small request, 99th percentile", "us"),
         ],
+        is_pinned: true,
         fits: every_device,
-        work: |testbed, time| {
-            let requests = http(testbed, time, true, 1, false)?;
-            Ok(vec![requests.median, requests.percentile_99])
-        },
+        work: requests,
     },
     Workload {
         name: "udp64",
         figures: &[figure("udp64", "UDP, 64-byte frames, 64 flows in", "packets/s")],
+        is_pinned: false,
         fits: no_proxy,
-        work: |testbed, time| datagrams_in(testbed, time, 64),
+        work: |testbed, load| datagrams_in(testbed, load.time, 64),
     },
     Workload {
         name: "udp20000",
         figures: &[figure("udp20000", "UDP, 20,000 flows in, packet by packet", "packets/s")],
+        is_pinned: false,
         fits: no_proxy,
-        work: |testbed, time| datagrams_in(testbed, time, 20_000),
+        work: |testbed, load| datagrams_in(testbed, load.time, 20_000),
     },
     Workload {
         name: "rfc9693",
@@ -129,8 +147,9 @@ pub(crate) const ALL: &[Workload] = &[
             ),
             figure("tear-down", "sessions ended at once", "1/s"),
         ],
+        is_pinned: false,
         fits: Device::translates,
-        work: stateful,
+        work: |testbed, load| stateful(testbed, load.time),
     },
 ];
 
@@ -150,59 +169,30 @@ fn bulk(testbed: &Testbed, time: Duration, inbound: bool, more: &[&str]) -> Resu
     Ok(vec![rate.as_f64().with_context(|| format!("iperf3: no rate in {report}"))? / 1e9])
 }
 
-/// The result of wrk.
-struct Requests {
-    /// Requests per second.
-    rate: f64,
-    /// Median time of a request, in microseconds.
-    median: f64,
-    /// 99th percentile of the time of a request, in microseconds.
-    percentile_99: f64,
-}
-
-/// Runs wrk against nginx.
-fn http(
-    testbed: &Testbed,
-    time: Duration,
-    inbound: bool,
-    connections: u32,
-    closing: bool,
-) -> Result<Requests> {
+/// Runs wrk against nginx, with 32 connections and one request for each. Returns the requests a
+/// second.
+fn http(testbed: &Testbed, time: Duration, inbound: bool) -> Result<f64> {
     let (from, to, target) = ends(testbed, inbound);
     let _server = testbed.web_server(to)?;
     wait_for_listener(to, HTTP)?;
+    let seconds = format!("{}s", time.as_secs().max(1));
     let mut command = from.command("wrk");
-    command.args([
-        "-t",
-        "1",
-        "-c",
-        &connections.to_string(),
-        "-d",
-        &format!("{}s", time.as_secs().max(1)),
-    ]);
-    if closing {
-        command.args(["-H", "Connection: close"]);
-    }
-    command.args(["--latency", &format!("http://{target}:{HTTP}/")]);
+    command.args(["-t", "1", "-c", "32", "-d", &seconds, "-H", "Connection: close"]);
+    command.arg(format!("http://{target}:{HTTP}/"));
     let text = run(&mut command)?;
-    let word = |label: &str| {
-        let line = text.lines().map(str::trim_start).find(|line| line.starts_with(label));
-        line.and_then(|line| line[label.len()..].split_whitespace().next())
-            .with_context(|| format!("wrk: no {label} in {text}"))
-    };
-    let rate = word("Requests/sec:")?.parse()?;
-    let (median, percentile_99) = (microseconds(word("50%")?)?, microseconds(word("99%")?)?);
-    Ok(Requests { rate, median, percentile_99 })
+    let rates = text.lines().find_map(|line| line.trim_start().strip_prefix("Requests/sec:"));
+    let rate = rates.with_context(|| format!("wrk: no rate in {text}"))?;
+    Ok(rate.trim().parse()?)
 }
 
-/// Reads a time as wrk prints it.
-fn microseconds(text: &str) -> Result<f64> {
-    for (unit, factor) in [("us", 1.0), ("ms", 1e3), ("s", 1e6)] {
-        if let Some(number) = text.strip_suffix(unit) {
-            return Ok(number.parse::<f64>()? * factor);
-        }
-    }
-    bail!("wrk: {text} is not a time")
+/// Measures single requests to nginx: median and 99th percentile.
+fn requests(testbed: &Testbed, load: Load) -> Result<Vec<f64>> {
+    let placement = testbed.placement.context("the workload is pinned")?;
+    let _server = latency::pinned(placement.server, || testbed.web_server(&testbed.server))?;
+    wait_for_listener(&testbed.server, HTTP)?;
+    let Latencies { median, percentile_99 } =
+        latency::measure(testbed, placement.client, load.requests)?;
+    Ok(vec![median, percentile_99])
 }
 
 fn datagrams_in(testbed: &Testbed, time: Duration, flows: u16) -> Result<Vec<f64>> {

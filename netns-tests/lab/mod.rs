@@ -108,6 +108,7 @@ impl Site {
             forwards: Vec::new(),
             outbound: String::new(),
             manage: true,
+            extra: String::new(),
         }
     }
 
@@ -171,6 +172,7 @@ pub(crate) struct BoxConfig {
     forwards: Vec<String>,
     outbound: String,
     manage: bool,
+    extra: String,
 }
 
 impl BoxConfig {
@@ -233,6 +235,13 @@ impl BoxConfig {
         self
     }
 
+    /// Adds a key of the top level, as in the file.
+    pub(crate) fn extra(mut self, key: &str) -> BoxConfig {
+        self.extra.push_str(key);
+        self.extra.push('\n');
+        self
+    }
+
     pub(crate) fn text(&self) -> String {
         let BoxConfig {
             number,
@@ -245,6 +254,7 @@ impl BoxConfig {
             forwards,
             outbound,
             manage,
+            extra,
         } = self;
         let all = format!("  - {{ from: {prefix} }}\n");
         let outbound = if outbound.is_empty() { &all } else { outbound };
@@ -259,7 +269,7 @@ impl BoxConfig {
              uplinks:\n  - {}\n\
              {forwards}\
              outbound:\n{outbound}\
-             host: {{ manage: {manage} }}\n",
+             host: {{ manage: {manage} }}\n{extra}",
             uplinks.join("\n  - ")
         )
     }

@@ -28,14 +28,16 @@ use crate::engine::Handle;
 use crate::host::doctor::Finding;
 use crate::host::{
     self, HostChange, HostReport, LinkChange, LinkEvent, LinkWatch, LookCause, ManagedHost,
+    UsedPorts,
 };
+use crate::packet::Protocol;
 use crate::uplinks::Uplinks;
 
 /// Reacts to changes of the host, and restores the host at the stop.
 pub(super) struct HostReconciler {
     host: ManagedHost,
     links: LinkWatch,
-    listening_ports: Interval,
+    used_ports: Interval,
     looks: Interval,
     tun_is_down: bool,
     parts: Parts,
@@ -59,8 +61,8 @@ pub(super) enum HostEvent {
     Change(HostChange),
     /// A reload has changed the configuration.
     Reloaded,
-    /// Time to read the ports at which the host's programs listen.
-    ReadListeningPorts,
+    /// Time to read the ports that the host's programs use.
+    ReadUsedPorts,
     /// Time to look for changes that the kernel does not report.
     Look,
 }
@@ -68,11 +70,11 @@ pub(super) enum HostEvent {
 impl HostReconciler {
     /// `links`: a subscription that began before `host` was applied, so that no change is lost.
     pub(super) fn new(host: ManagedHost, links: LinkWatch, parts: Parts) -> Self {
-        let listening_ports = tokio::time::interval(LISTENING_PORTS_INTERVAL);
+        let used_ports = tokio::time::interval(USED_PORTS_INTERVAL);
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         parts.announcements.adopt(host.announcements());
-        let reconciler = Self { host, links, listening_ports, looks, tun_is_down: false, parts };
+        let reconciler = Self { host, links, used_ports, looks, tun_is_down: false, parts };
         reconciler.warn();
         reconciler
     }
@@ -224,11 +226,11 @@ impl HostReconciler {
         }
     }
 
-    fn exclude_listening_ports(&self) {
-        match host::listening_ports(self.host.facts()) {
-            Ok(ports) => self.parts.engine.exclude_ports(&ports),
+    fn exclude_used_ports(&self) {
+        match host::used_ports(self.host.config(), self.host.facts()) {
+            Ok(ports) => exclude_ports(&self.parts.engine, &ports),
             Err(error) => tracing::warn!(
-                %error, "host: listening ports cannot be read; a mapping may get the port of a program"
+                %error, "host: the ports in use cannot be read; a mapping may get the port of a program"
             ),
         }
     }
@@ -244,15 +246,15 @@ impl Subsystem for HostReconciler {
         tokio::select! {
             change = self.links.next() => HostEvent::Change(change),
             () = self.parts.reloader.reloaded() => HostEvent::Reloaded,
-            _ = self.listening_ports.tick() => HostEvent::ReadListeningPorts,
+            _ = self.used_ports.tick() => HostEvent::ReadUsedPorts,
             _ = self.looks.tick() => HostEvent::Look,
         }
     }
 
     async fn handle(&mut self, event: HostEvent) -> Outcome {
         let cause = match event {
-            HostEvent::ReadListeningPorts => {
-                self.exclude_listening_ports();
+            HostEvent::ReadUsedPorts => {
+                self.exclude_used_ports();
                 None
             }
             HostEvent::Reloaded => {
@@ -282,7 +284,14 @@ impl Subsystem for HostReconciler {
     }
 }
 
-/// Time between two readings of the host's listening ports.
-const LISTENING_PORTS_INTERVAL: Duration = Duration::from_secs(2);
+/// Excludes the ports that the host's programs use from new mappings.
+pub(super) fn exclude_ports(engine: &Handle, UsedPorts { tcp, udp }: &UsedPorts) {
+    for (protocol, ports) in [(Protocol::TCP, tcp), (Protocol::UDP, udp)] {
+        engine.exclude_ports(protocol, &ports.listening, &ports.connected);
+    }
+}
+
+/// Time between two readings of the ports that the host's programs use.
+const USED_PORTS_INTERVAL: Duration = Duration::from_secs(2);
 /// Time between two looks for changes that the kernel does not report.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

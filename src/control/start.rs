@@ -24,7 +24,7 @@ use super::failover::Failover;
 use super::firewall::{FirewallWatch, ListerProcess};
 use super::health::{self, HealthChecks, RawSockets, UplinkMonitor};
 use super::instance::Instance;
-use super::reconcile::{HostReconciler, Parts};
+use super::reconcile::{self, HostReconciler, Parts};
 use super::reload::Reloader;
 use super::settings;
 use super::signals::{SignalStreams, Signals};
@@ -210,13 +210,13 @@ async fn start_workers(
     subsystems: &mut Subsystems,
 ) -> Result<(Handle, TunStatus, u32), RunError> {
     let policy = settings::policy(config, host.facts(), dns_ports);
-    let listening_ports = host::listening_ports(host.facts())?;
+    let used_ports = host::used_ports(config, host.facts())?;
     let tun = workers::open_tun(config).await?;
     let index = tun.index;
     let workers = WorkerThreads::start(config, tun, policy)?;
     let (engine, status) = (workers.handle(), workers.tun_status());
     subsystems.start(workers);
-    engine.exclude_ports(&listening_ports);
+    reconcile::exclude_ports(&engine, &used_ports);
     Ok((engine, status, index))
 }
 

@@ -13,6 +13,7 @@ use crate::nat::{
     AdmitNew, Counters, EndReason, EndedSlice, Filter, Page, Policy, SessionInfo, TableCursor,
     Translator,
 };
+use crate::packet::Protocol;
 use crate::time::Tick;
 
 use super::counters::SharedCounters;
@@ -133,10 +134,10 @@ impl Handle {
         self.nat.load().set_uplink_mtu(uplink, mtu);
     }
 
-    /// Excludes the ports at which the host's programs listen: no mapping gets one of them on an
-    /// address of the host.
-    pub(crate) fn exclude_ports(&self, ports: &[u16]) {
-        self.nat.load().exclude_ports(ports);
+    /// Excludes the ports that the host's programs use: those at which they listen, and those of
+    /// their connections. No new mapping gets one of them on an address of the host.
+    pub(crate) fn exclude_ports(&self, protocol: Protocol, listening: &[u16], connected: &[u16]) {
+        self.nat.load().exclude_ports(protocol, listening, connected);
     }
 
     /// Applies a policy, ends the sessions that it does not allow, and calls `done` with their

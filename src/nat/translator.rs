@@ -20,9 +20,10 @@ use crate::nat::state::delayed_rejects::DelayedRejects;
 use crate::nat::state::icmp_errors::IcmpErrorLimiter;
 use crate::nat::state::notifications::NotificationQueue;
 use crate::nat::state::uplink_states::UplinkStates;
-use crate::nat::table::Table;
+use crate::nat::table::{EndedSession, Table};
 use crate::nat::tracking::state::IdleTimeouts;
 use crate::nat::verdict::{DropReason, Verdict};
+use crate::packet::Protocol;
 use crate::time::{Span, Tick};
 
 /// A translator, shared by its workers: sessions, mappings and the policy.
@@ -165,17 +166,40 @@ impl Translator {
             self.expire_fragments(context, now);
             self.mappings.expire_pinholes(now);
             self.hosts.prune_idle(now);
+            self.expire_reserved(context, now);
         }
         self.send_due(context, now);
         self.send_notifications(context);
         let mut ended = std::mem::take(&mut context.ended);
         let done = self.table.expire(context.worker, now, EXPIRY_BUDGET, &mut ended);
+        self.release_expired(context, ended, now);
+        done
+    }
+
+    /// Does all expiry work of the reserved records, which are few.
+    fn expire_reserved(&self, context: &mut WorkerContext, now: Tick) {
+        loop {
+            let mut ended = std::mem::take(&mut context.ended);
+            let done = self.table.expire_reserved(now, EXPIRY_BUDGET, &mut ended);
+            self.release_expired(context, ended, now);
+            if done {
+                return;
+            }
+        }
+    }
+
+    /// Releases what expired sessions held, and gives the list of them back to the context.
+    fn release_expired(
+        &self,
+        context: &mut WorkerContext,
+        mut ended: Vec<EndedSession>,
+        now: Tick,
+    ) {
         context.counters.sessions_expired += ended.len() as u64;
         for session in ended.drain(..) {
             self.release(&session, now);
         }
         context.ended = ended;
-        done
     }
 
     /// Reports whether the translator holds no state that expires or is due.
@@ -188,10 +212,10 @@ impl Translator {
             && self.fragments.is_empty()
     }
 
-    /// Sets the ports at which programs of the host listen. No new mapping gets one of these ports
-    /// on an address of the host.
-    pub fn exclude_ports(&self, ports: &[u16]) {
-        self.mappings.exclude(ports);
+    /// Sets the TCP or UDP ports that programs of the host use: those at which they listen, and
+    /// those of their connections. No new mapping gets one of these ports on an address of the host.
+    pub fn exclude_ports(&self, protocol: Protocol, listening: &[u16], connected: &[u16]) {
+        self.mappings.exclude(protocol, listening, connected);
     }
 
     /// Returns the verdict on a packet that is not translated for `reason`. If the host has the

@@ -32,8 +32,9 @@ section! {
         pub body: Unresolved<String> = text()
             .optional("natbox requests the page with HEAD and reads no text")
             .example("Example Domain"),
-        /// Whether a redirect to another host counts. A redirect to the same host always counts, if
-        /// its status does: another page, `https` instead of `http`, or `www.` before the name.
+        /// Whether a redirect to another host counts, by `Location` or by `Refresh`. A redirect to
+        /// the same host always counts, if its status does: another page, `https` instead of
+        /// `http`, or `www.` before the name.
         pub foreign_redirect: bool = boolean().default(false),
     }
 }

@@ -20,15 +20,17 @@ section! {
         pub filtering: EndpointDependence = word().default(EndpointDependence::AddressAndPortDependent),
         /// Whether inside hosts reach one another through external addresses (RFC 4787 section 6).
         pub hairpin: bool = boolean().default(true).reloadable(),
-        /// Dynamic external ports.
+        /// Dynamic external ports. If the box itself opens sessions, for example health checks, 16
+        /// to 32 ports of each external address serve only these, or an eighth of fewer than 128.
         pub ports: PortRange = network::ports().default(PortRange { first: 1024, last: 65535 }),
         /// Inside TCP and UDP ports that a mapping keeps as its external port while that port is
         /// free. `true` keeps every port within `ports`. A list keeps its ports, even outside of
-        /// `ports`. If another inside host has the port, the mapping gets a random one. `off` makes
-        /// every port random, so that remote hosts cannot predict it (RFC 6056).
+        /// `ports`. If another inside host has the port, the mapping gets a random one. So it does
+        /// if a program of the host uses the port on an address that the host has as well. `off`
+        /// makes every port random, so that remote hosts cannot predict it (RFC 6056).
         pub port_preservation: PortPreservation = PreservedPorts.default(PortPreservation::Off).reloadable(),
         /// Upper bound of the MSS option of TCP SYN segments. `auto` takes the smaller MTU of the
-        /// two interfaces, less 40. `off` leaves the option alone.
+        /// two interfaces, less 40. `off` or `false` leaves the option alone.
         pub mss_clamp: MssClamp = mss_clamp().default(MssClamp::Auto).reloadable(),
         /// Treatment of a new session of a host whose external address has no port left (RFC 4787
         /// section 4.1, RFC 7857 section 4).

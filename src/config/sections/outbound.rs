@@ -35,7 +35,8 @@ section! {
                 "add `from: PREFIX`, such as `from: 10.0.0.0/24`",
             )
             .example("10.0.0.0/24"),
-        /// Destinations.
+        /// Destinations. A prefix within that of another inside leg makes natbox translate the
+        /// packets to that leg; without it, the host routes them.
         pub to: Unresolved<Items<Ipv4Net>> = some(network::prefix(), MAX_DESTINATIONS, "prefixes")
             .optional("all")
             .example("[192.0.2.0/24]"),

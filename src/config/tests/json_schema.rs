@@ -44,6 +44,7 @@ fn the_forms_that_the_file_allows_meet_the_schema() {
         with("limits: { sessions: 512M, fragments: 64k, delayed_ports: 0 }"),
         with("nat: { ports: 2000, mss_clamp: 1400 }\nlog: { level: trace }"),
         with("nat: { ports: 2000-3000, mss_clamp: off }"),
+        with("nat: { mss_clamp: false }"),
         with("nat: { port_preservation: true }"),
         with("nat: { port_preservation: false }"),
         with("nat: { port_preservation: off }"),

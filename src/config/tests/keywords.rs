@@ -85,3 +85,23 @@ fn every_keyword_is_accepted_with_and_without_quotes() {
     }
     assert!(accepted * 10 > keywords.len() * 8, "{accepted} of {}", keywords.len());
 }
+
+/// Programs that read `off` by YAML 1.1 write `false`.
+#[test]
+fn truth_value_stands_for_on_or_off() {
+    let schema: Value = serde_json::from_str(&json_schema()).unwrap();
+    let mut keywords = Vec::new();
+    collect(&schema, "", &mut keywords);
+    keywords.retain(|(_, word)| matches!(word.as_str(), "on" | "off"));
+    assert!(keywords.contains(&("/nat/mss_clamp".into(), "off".into())), "{keywords:?}");
+    for (pointer, word) in &keywords {
+        let text = with_mark(pointer);
+        let mark = format!("\"{MARK}\"");
+        let truth = if word == "on" { "true" } else { "false" };
+        let plain = outcome(&text.replace(&mark, word));
+        assert!(plain.is_ok(), "{pointer}: {word}");
+        assert_eq!(outcome(&text.replace(&mark, truth)), plain, "{pointer}: {truth}");
+    }
+    let refused = outcome(&with_mark("/nat/mss_clamp").replace(&format!("\"{MARK}\""), "true"));
+    assert_eq!(refused, Err(vec!["nat.mss_clamp".to_owned()]), "there is no `on`");
+}

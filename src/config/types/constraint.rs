@@ -9,9 +9,12 @@ pub(in crate::config) fn pattern(regex: &str) -> Document {
     Document::mapping([("type", "string".into()), ("pattern", regex.into())])
 }
 
-/// Returns the constraint of a choice of words.
+/// Returns the constraint of a choice of words. A truth value stands for `on` or `off`.
 pub(in crate::config) fn words(words: &[&str]) -> Document {
-    Document::mapping([("enum", Document::texts(words.iter().copied()))])
+    let truth = [("on", true), ("off", false)].into_iter();
+    let truth = truth.filter(|(word, _)| words.contains(word)).map(|(_, truth)| truth.into());
+    let words = words.iter().map(Document::text);
+    Document::mapping([("enum", Document::List(words.chain(truth).collect()))])
 }
 
 /// Returns the constraint of a whole number within a range. In quotes it may have any size.

@@ -38,7 +38,12 @@ impl<S: Scalar> ValueType for S {
     fn read(&self, cursor: &Cursor<'_>) -> Option<S::Value> {
         match self.is_free_text() {
             true => cursor.text(|text| self.parse(text)),
-            false => cursor.value(|text| self.parse(text)),
+            false => cursor.value(|text| {
+                self.parse(text).or_else(|error| match keyword_of(text) {
+                    Some(keyword) => self.parse(keyword).map_err(|_| error),
+                    None => Err(error),
+                })
+            }),
         }
     }
 
@@ -52,6 +57,16 @@ impl<S: Scalar> ValueType for S {
 
     fn describe(&self) -> TypeInfo {
         Scalar::describe(self)
+    }
+}
+
+/// Returns the keyword that a truth value stands for. YAML 1.1 has only truth values for the words
+/// `on` and `off`, so programs that read a file by YAML 1.1 write `true` and `false` instead.
+fn keyword_of(text: &str) -> Option<&'static str> {
+    match text {
+        "true" | "True" | "TRUE" => Some("on"),
+        "false" | "False" | "FALSE" => Some("off"),
+        _ => None,
     }
 }
 

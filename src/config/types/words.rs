@@ -98,8 +98,8 @@ impl<W: ConfigEnum> Scalar for WordOf<W> {
     }
 
     fn describe(&self) -> TypeInfo {
-        let words = W::ALL.iter().map(|value| value.word());
-        let constraint = Document::mapping([("enum", Document::texts(words))]);
+        let words: Vec<&str> = W::ALL.iter().map(|value| value.word()).collect();
+        let constraint = super::constraint::words(&words);
         let words = W::ALL.iter();
         TypeInfo {
             words: words

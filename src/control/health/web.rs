@@ -2,13 +2,14 @@
 //!
 //! A provider that wants something of its customer answers every request itself: a captive portal,
 //! an unpaid bill. Such answers prove nothing about the way to the Internet. Most of them are
-//! redirects to another host; the others differ by their status or by the text of their page.
+//! redirects to another host, by their status or by the header `Refresh`. The others differ by their
+//! status or by the text of their page.
 
 use std::error::Error;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use reqwest::header::LOCATION;
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION, REFRESH};
 use reqwest::{Method, Response, Url};
 
 use super::names::Names;
@@ -59,8 +60,7 @@ impl WebClient {
         let method = if self.expect.body.is_some() { Method::GET } else { Method::HEAD };
         let sent = self.client.request(method, page.clone()).send().await;
         let answer = sent.map_err(|error| innermost(&error))?;
-        let location = answer.headers().get(LOCATION).map(|location| location.as_bytes());
-        check_head(&self.expect, page, answer.status().as_u16(), location)?;
+        check_head(&self.expect, page, answer.status().as_u16(), answer.headers())?;
         match &self.expect.body {
             Some(text) => check_body(answer, text).await,
             None => Ok(()),
@@ -73,10 +73,9 @@ fn check_head(
     expect: &Expectation,
     page: &Url,
     status: u16,
-    location: Option<&[u8]>,
+    headers: &HeaderMap,
 ) -> Result<(), String> {
-    if let Some(location) = location.filter(|_| (300..400).contains(&status)) {
-        let text = String::from_utf8_lossy(location);
+    if let Some(text) = redirect(status, headers) {
         let target = page.join(&text).map_err(|_| format!("a redirect to no page, `{text}`"))?;
         if !expect.foreign_redirect && !is_same_host(page, &target) {
             let host = target.host_str().unwrap_or("no host");
@@ -87,6 +86,41 @@ fn check_head(
         true => Ok(()),
         false => Err(format!("status {status}")),
     }
+}
+
+/// Returns the page that an answer sends a browser to. `Location` counts in a redirect only.
+/// Browsers follow `Refresh` in every answer.
+fn redirect(status: u16, headers: &HeaderMap) -> Option<String> {
+    let header = |name| {
+        let value: &HeaderValue = headers.get(name)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let location = header(LOCATION).filter(|_| (300..400).contains(&status));
+    location.or_else(|| refresh_target(&header(REFRESH)?).map(str::to_owned))
+}
+
+/// Returns the page of a `Refresh` header such as `0; url=http://portal.example.net/`, as browsers
+/// read it (HTML, shared declarative refresh steps). None: the header reloads the same page, or is
+/// malformed.
+fn refresh_target(value: &str) -> Option<&str> {
+    let value = value.trim();
+    let rest = value.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let is_timed = rest.len() < value.len();
+    if !is_timed || !rest.starts_with(|c: char| matches!(c, ';' | ',') || c.is_whitespace()) {
+        return None;
+    }
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix([';', ',']).unwrap_or(rest).trim_start();
+    let after_word = rest.get(..3).filter(|word| word.eq_ignore_ascii_case("url"));
+    let after_word = after_word.and_then(|_| rest[3..].trim_start().strip_prefix('='));
+    let target = after_word.unwrap_or(rest).trim_start();
+    let quoted = target.strip_prefix('"').map(|inner| (inner, '"'));
+    let quoted = quoted.or_else(|| target.strip_prefix('\'').map(|inner| (inner, '\'')));
+    let target = match quoted {
+        Some((inner, quote)) => inner.split(quote).next().unwrap_or(inner),
+        None => target,
+    };
+    (!target.is_empty()).then_some(target)
 }
 
 /// Returns whether two pages have one host. Some sites have their pages at `www.` of their name.
@@ -139,8 +173,14 @@ mod tests {
     use super::*;
 
     fn head(page: &str, status: u16, location: Option<&str>) -> Result<(), String> {
-        let page = page.parse().unwrap();
-        check_head(&Expectation::usual(), &page, status, location.map(str::as_bytes))
+        let headers = location.map(|location| (LOCATION, location.parse().unwrap()));
+        let headers = headers.into_iter().collect();
+        check_head(&Expectation::usual(), &page.parse().unwrap(), status, &headers)
+    }
+
+    fn refresh(page: &str, value: &str) -> Result<(), String> {
+        let headers = [(REFRESH, value.parse().unwrap())].into_iter().collect();
+        check_head(&Expectation::usual(), &page.parse().unwrap(), 200, &headers)
     }
 
     #[test]
@@ -160,7 +200,9 @@ mod tests {
         assert!(head("https://example.org/", 302, Some("http://example.org/")).is_err());
         let any = Expectation { foreign_redirect: true, ..Expectation::usual() };
         let page = "http://example.org/".parse().unwrap();
-        assert_eq!(check_head(&any, &page, 302, Some(b"http://portal.example.net/")), Ok(()));
+        let portal = "http://portal.example.net/";
+        let headers = [(LOCATION, portal.parse().unwrap())].into_iter().collect();
+        assert_eq!(check_head(&any, &page, 302, &headers), Ok(()));
     }
 
     #[test]
@@ -181,6 +223,29 @@ mod tests {
     }
 
     #[test]
+    fn refresh_that_leads_to_another_host_is_no_answer() {
+        for value in [
+            "0;url=http://portal.example.net/login",
+            "0; URL=http://portal.example.net/",
+            "5, url = 'http://portal.example.net/'; more",
+            "0 http://portal.example.net/",
+            "0.5;\"//portal.example.net/\"",
+        ] {
+            let error = refresh("http://example.org/alive", value).unwrap_err();
+            assert!(error.contains("another host, portal.example.net"), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn refresh_of_the_same_host_is_an_answer() {
+        for value in
+            ["30", "30;", "0;url=", "0; url=/other", "0; https://example.org/", "soon;url=x"]
+        {
+            assert_eq!(refresh("http://example.org/alive", value), Ok(()), "{value}");
+        }
+    }
+
+    #[test]
     fn other_statuses_than_the_expected_ones_are_no_answers() {
         for status in [199, 400, 404, 500, 511] {
             let error = head("http://example.org/", status, None);
@@ -189,8 +254,9 @@ mod tests {
         let only = crate::config::StatusRange { first: 204, last: 204 };
         let expect = Expectation { status: vec![only], ..Expectation::usual() };
         let page = "http://example.org/".parse().unwrap();
-        assert_eq!(check_head(&expect, &page, 204, None), Ok(()));
-        assert_eq!(check_head(&expect, &page, 200, None), Err("status 200".to_owned()));
+        let none = HeaderMap::new();
+        assert_eq!(check_head(&expect, &page, 204, &none), Ok(()));
+        assert_eq!(check_head(&expect, &page, 200, &none), Err("status 200".to_owned()));
     }
 
     /// Serves one answer to each connection. Returns the page.

@@ -6,6 +6,7 @@
 //! ([`builder::verify`]).
 
 mod errors;
+mod exhaustion;
 mod exposed;
 mod fragments;
 mod inside_legs;

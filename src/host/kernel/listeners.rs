@@ -1,10 +1,11 @@
-//! Ports on which programs of this host listen. A mapping of an address that is assigned to the
-//! host must not use these ports.
+//! Ports that programs of this host use. A mapping of an address that is assigned to the host must
+//! not use these ports.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 
+use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::model::facts::HostFacts;
 
@@ -25,6 +26,17 @@ struct SocketTable {
     listening: &'static str,
 }
 
+/// A line of a table: one socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SocketLine<'l> {
+    /// Local address; None for any address.
+    address: Option<Ipv4Addr>,
+    /// Local port; 0 for a UDP socket that is not bound.
+    port: u16,
+    /// State, in hexadecimal.
+    state: &'l str,
+}
+
 /// A listening TCP socket, or a UDP socket without a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Listener {
@@ -35,20 +47,53 @@ pub(crate) struct Listener {
     pub(crate) port: u16,
 }
 
-/// Lists the ports on which the host's own programs listen; empty when no external address is
-/// assigned to the host.
+/// Ports that programs of the host use on external addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UsedPorts {
+    pub(crate) tcp: PortsByUse,
+    pub(crate) udp: PortsByUse,
+}
+
+/// Ports of one protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PortsByUse {
+    /// Ports of listening TCP sockets, or of UDP sockets without a peer.
+    pub(crate) listening: Vec<u16>,
+    /// Ports of all other sockets: connections in any state.
+    pub(crate) connected: Vec<u16>,
+}
+
+/// Lists the ports that the host's own programs use on the external addresses that are assigned to
+/// the host, or on any address; empty when no external address is assigned to the host.
 ///
 /// # Errors
 /// When the kernel's tables of sockets cannot be read.
-pub(crate) fn listening_ports(facts: &HostFacts) -> Result<Vec<u16>, HostError> {
-    if facts.any_assigned_to_host() { ports() } else { Ok(Vec::new()) }
+pub(crate) fn used_ports(config: &Config, facts: &HostFacts) -> Result<UsedPorts, HostError> {
+    if !facts.any_assigned_to_host() {
+        return Ok(UsedPorts::default());
+    }
+    let uplinks = config.uplinks.iter().zip(&facts.assigned_to_host);
+    let assigned = uplinks.flat_map(|(uplink, assigned)| {
+        let addresses = uplink.addresses.iter().zip(assigned);
+        addresses.filter(|(_, assigned)| **assigned).map(|(address, _)| *address)
+    });
+    ports_on(&assigned.collect())
 }
 
-/// Lists the ports of all listening sockets, whatever their addresses.
-fn ports() -> Result<Vec<u16>, HostError> {
-    let mut ports = BTreeSet::new();
-    for_each_socket(|table, line| ports.extend(port_of(line, table.listening)))?;
-    Ok(ports.into_iter().collect())
+/// Lists the ports of the sockets that are bound to one of these addresses, or to any address.
+fn ports_on(addresses: &BTreeSet<Ipv4Addr>) -> Result<UsedPorts, HostError> {
+    let mut sets: [[BTreeSet<u16>; 2]; 2] = Default::default();
+    for_each_socket(|table, socket| {
+        if socket.address.is_none_or(|address| addresses.contains(&address)) {
+            let listens = socket.state == table.listening;
+            sets[usize::from(table.udp)][usize::from(listens)].insert(socket.port);
+        }
+    })?;
+    let [tcp, udp] = sets.map(|[connected, listening]| PortsByUse {
+        listening: listening.into_iter().collect(),
+        connected: connected.into_iter().collect(),
+    });
+    Ok(UsedPorts { tcp, udp })
 }
 
 /// Lists the sockets that listen for IPv4.
@@ -57,21 +102,24 @@ fn ports() -> Result<Vec<u16>, HostError> {
 /// When the kernel's tables of sockets cannot be read.
 pub(crate) fn listeners() -> Result<Vec<Listener>, HostError> {
     let mut found = Vec::new();
-    for_each_socket(|table, line| {
-        let local =
-            line.split_whitespace().nth(1).and_then(|local| address_of(local.split_once(':')?.0));
-        let port = port_of(line, table.listening);
-        let udp = table.udp;
-        found.extend(local.zip(port).map(|(address, port)| Listener { udp, address, port }));
+    for_each_socket(|table, socket| {
+        if socket.state == table.listening {
+            let SocketLine { address, port, .. } = socket;
+            found.push(Listener { udp: table.udp, address, port });
+        }
     })?;
     Ok(found)
 }
 
-fn for_each_socket(mut visit: impl FnMut(&SocketTable, &str)) -> Result<(), HostError> {
+/// Calls `visit` for the sockets of IPv4, and for those of IPv6 that include IPv4.
+fn for_each_socket(mut visit: impl FnMut(&SocketTable, SocketLine<'_>)) -> Result<(), HostError> {
     for table in &TABLES {
         let path = format!("/proc/thread-self/net/{}", table.name);
         match fs::read_to_string(&path) {
-            Ok(text) => text.lines().skip(1).for_each(|line| visit(table, line)),
+            Ok(text) => {
+                let sockets = text.lines().skip(1).filter_map(socket_of);
+                sockets.for_each(|socket| visit(table, socket));
+            }
             // A kernel without IPv6.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -101,14 +149,14 @@ fn address_of(hexadecimal: &str) -> Option<Option<Ipv4Addr>> {
     }
 }
 
-/// Reads the local port of a table's line if the socket is in the state `listening`
-/// (proc_net_tcp.rst of the kernel's docs).
-fn port_of(line: &str, listening: &str) -> Option<u16> {
+/// Reads a table's line (proc_net_tcp.rst of the kernel's docs). None: the socket is of IPv6 alone.
+fn socket_of(line: &str) -> Option<SocketLine<'_>> {
     let mut words = line.split_whitespace();
     let (_slot, local, _remote, state) =
         (words.next()?, words.next()?, words.next()?, words.next()?);
-    let (_, port) = local.split_once(':')?;
-    (state == listening).then(|| u16::from_str_radix(port, 16).ok()).flatten()
+    let (address, port) = local.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some(SocketLine { address: address_of(address)?, port, state })
 }
 
 #[cfg(test)]
@@ -116,21 +164,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listening_socket_has_a_port_and_a_connection_has_none() {
-        let listening =
-            "   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1 1";
-        let connected =
-            "   1: 0100007F:0050 0100007F:9C40 01 00000000:00000000 00:00000000 00000000 0 0 1 1";
-        assert_eq!(
-            (port_of(listening, "0A"), port_of(connected, "0A"), port_of("", "0A")),
-            (Some(80), None, None)
-        );
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let found = ports().unwrap();
-        for port in [socket.local_addr().unwrap().port(), datagrams.local_addr().unwrap().port()] {
-            assert!(found.contains(&port), "{port} in {found:?}");
+    fn a_line_has_a_local_endpoint_and_a_state() {
+        let line = |address, state| {
+            format!("   0: {address}:0050 0100007F:9C40 {state} 00000000:00000000 00:0 0 0 0 1 1")
+        };
+        let localhost = format!("{:08X}", u32::from_ne_bytes([127, 0, 0, 1]));
+        for (address, wanted) in [("00000000", None), (&localhost, Some(Ipv4Addr::LOCALHOST))] {
+            for state in ["0A", "01", "06"] {
+                let wanted = SocketLine { address: wanted, port: 80, state };
+                assert_eq!(socket_of(&line(address, state)), Some(wanted));
+            }
         }
+        assert_eq!(socket_of(&line(&"20".repeat(16), "0A")), None, "IPv6 alone");
+        assert_eq!(socket_of(""), None);
+    }
+
+    #[test]
+    fn ports_of_all_sockets_on_the_address_are_in_use() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let bound = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let connected = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        connected.connect("127.0.0.1:9").unwrap();
+        let elsewhere = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let found = ports_on(&[Ipv4Addr::LOCALHOST].into()).unwrap();
+        let [listener, client, elsewhere] = [
+            listener.local_addr().unwrap().port(),
+            client.local_addr().unwrap().port(),
+            elsewhere.local_addr().unwrap().port(),
+        ];
+        assert!(found.tcp.listening.contains(&listener) && found.tcp.connected.contains(&client));
+        assert!(!found.tcp.listening.contains(&elsewhere));
+        assert!(found.udp.listening.contains(&bound.local_addr().unwrap().port()));
+        assert!(found.udp.connected.contains(&connected.local_addr().unwrap().port()));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | `watch`        | changes of interfaces and addresses, as the kernel reports them |
 //! | `nftables`     | the filter of private addresses on the uplinks               |
 //! | `sysctl`       | `/proc/sys`                                                  |
-//! | `listeners`    | ports on which the host's programs listen                    |
+//! | `listeners`    | ports that the host's programs use                           |
 
 mod decode;
 mod encode;

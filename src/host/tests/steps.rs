@@ -139,12 +139,16 @@ fn each_uplink_has_a_table_and_each_interface_one_rule() {
 #[test]
 fn the_hosts_own_packets_leave_by_the_uplink_of_their_source() {
     let mut host = host();
-    host.addresses.push(address(4, "198.51.100.9", "198.51.100.0/24", false));
+    // The second one is published, the third one is not.
+    for second in ["198.51.100.9", "198.51.100.77"] {
+        host.addresses.push(address(4, second, "198.51.100.0/24", false));
+    }
     let of_several = commands(&three_legged(), &host);
     for line in [
         "ip rule add priority 1011 from 203.0.113.1 iif lo protocol 110 lookup 7103",
         "ip rule add priority 1011 from 198.51.100.1 iif lo protocol 110 lookup 7105",
         "ip rule add priority 1011 from 198.51.100.9 iif lo protocol 110 lookup 7105",
+        "ip rule add priority 1011 from 198.51.100.77 iif lo protocol 110 lookup 7105",
     ] {
         assert!(of_several.contains(line), "{line} in\n{of_several}");
     }
@@ -216,6 +220,14 @@ fn each_inside_leg_has_its_rules_and_no_leg_takes_the_source_of_another() {
     let mut config = natbox1();
     config.inside.legs.push(leg("dmz0", "10.1.0.0/24"));
     config.inside.legs.push(leg("guest0", "10.2.0.0/24"));
+    let to_other_leg = OutboundRule {
+        from: net("10.2.0.0/24"),
+        // The second one is wider than the prefix of a leg, the third one is the leg's own.
+        to: vec![net("10.1.0.0/25"), net("10.0.0.0/8"), net("10.2.0.0/28")],
+        uplinks: vec![0],
+        hash_by: HashBy::SourcePort,
+    };
+    config.outbound.push(to_other_leg);
     let mut host = host();
     host.addresses.push(address(3, "203.0.113.10", "203.0.113.0/24", false));
     let commands = commands(&config, &host);
@@ -227,6 +239,7 @@ fn each_inside_leg_has_its_rules_and_no_leg_takes_the_source_of_another() {
         "ip rule add priority 1021 from 10.0.0.0/24 iif dmz0 protocol 110 blackhole",
         "ip rule add priority 1021 from 10.2.0.0/24 iif dmz0 protocol 110 blackhole",
         "ip rule add priority 1021 from 10.0.0.0/24 iif guest0 protocol 110 blackhole",
+        "ip rule add priority 1022 from 10.2.0.0/24 to 10.1.0.0/25 iif guest0 protocol 110 lookup 7165",
         "ip rule add priority 1024 from all iif dmz0 protocol 110 lookup 7164",
         "ip rule add priority 1018 from 10.0.0.0/24 to 203.0.113.10 iif dmz0 protocol 110 blackhole",
         "ip rule add priority 1019 from all to 203.0.113.10 iif dmz0 protocol 110 lookup 7164",
@@ -234,5 +247,6 @@ fn each_inside_leg_has_its_rules_and_no_leg_takes_the_source_of_another() {
         assert!(commands.contains(&format!("{line}\n")), "{line} in\n{commands}");
     }
     assert!(!commands.contains("from 10.1.0.0/24 iif dmz0"), "{commands}");
+    assert_eq!(commands.matches("priority 1022").count(), 1, "{commands}");
     assert!(!commands.contains("dmz0.rp_filter"), "the interface does not exist: {commands}");
 }

@@ -11,6 +11,7 @@ use crate::nat::mapping::held_ports::HeldPorts;
 use crate::nat::mapping::key::MappingKey;
 use crate::nat::mapping::ports::{PortPool, PortPreference};
 use crate::nat::mapping::reuse_delay::ReuseDelay;
+use crate::nat::policy::initiator::Initiator;
 use crate::nat::policy::limits::Timeouts;
 use crate::nat::policy::port_range::PortRange;
 use crate::nat::policy::rules::{ExternalAddress, Policy};
@@ -25,10 +26,19 @@ pub(crate) struct PortAllocator {
     pub(crate) ports: PortPool,
     /// Ports that sessions hold without a mapping.
     held: Mutex<HeldPorts>,
-    /// Number of free ports that only the box's own probes get.
-    kept_for_probes: u32,
+    /// Number of free ports that only the box itself gets.
+    kept_for_box: u32,
     /// None: a freed port is free at once.
     delay: Option<ReuseDelay>,
+}
+
+/// What decides which ports a new mapping may get, besides its key.
+#[derive(Clone, Copy)]
+pub(crate) struct PortRequest {
+    /// True: the mapping gets its inside port where that is free.
+    pub(crate) keeps_port: bool,
+    /// The initiator of the mapping's first session.
+    pub(crate) initiator: Initiator,
 }
 
 /// Makes an allocator for each protocol with ports on each external address.
@@ -47,14 +57,15 @@ pub(crate) fn allocators(
 
 impl PortAllocator {
     /// Makes an allocator. `delayed_ports` is the number of freed UDP ports that wait for their
-    /// last holder; None: a freed port is free at once. `is_owned` names the ports of forwards that
-    /// do not share them.
+    /// last holder; None: a freed port is free at once. `keeps_for_box`: the box itself opens
+    /// sessions. `is_owned` names the ports of forwards that do not share them.
     pub(crate) fn new(
         protocol: Protocol,
         external: &ExternalAddress,
         ports: PortRange,
         delayed_ports: Option<u32>,
         timeouts: Timeouts,
+        keeps_for_box: bool,
         is_owned: impl Fn(Protocol, Endpoint) -> bool,
     ) -> Arc<Self> {
         // No service listens at a query identifier: all identifiers are dynamic.
@@ -67,8 +78,8 @@ impl PortAllocator {
         let delayed_ports = delayed_ports.filter(|_| protocol == Protocol::UDP);
         let delay = delayed_ports.zip(timeouts.port_reuse_delay);
         let delay = delay.map(|(most, delay)| ReuseDelay::new(delay, most));
-        let kept_for_probes = (ports.free() / PORTS_PER_PROBE_PORT).min(MAX_PROBE_PORTS);
-        Arc::new(Self { ports, held: Mutex::default(), kept_for_probes, delay })
+        let kept_for_box = if keeps_for_box { kept_for_box(ports.free()) } else { 0 };
+        Arc::new(Self { ports, held: Mutex::default(), kept_for_box, delay })
     }
 
     /// Takes a port for a new mapping: the one that waits for the mapping's holder, the inside port
@@ -76,22 +87,22 @@ impl PortAllocator {
     pub(crate) fn take(
         &self,
         key: &MappingKey,
-        keeps_port: bool,
+        PortRequest { keeps_port, initiator }: PortRequest,
         preference: PortPreference,
         random: &mut StdRng,
         now: Tick,
     ) -> Option<u16> {
         if let Some(delay) = &self.delay {
             match delay.reclaim(key) {
-                Some(port) if self.ports.is_excluded(port) => self.ports.release(port),
+                Some(port) if self.ports.is_used(port) => self.ports.release(port),
                 Some(port) => return Some(port),
                 None => {}
             }
             delay.release_due(now, |port| self.ports.release(port));
         }
         // Without a port, a health check would take a crowded uplink for a dead one.
-        let is_probe = key.inside.address.is_link_local();
-        let is_crowded = self.ports.free() <= self.kept_for_probes && !is_probe;
+        let left = initiator.must_leave(self.kept_for_box);
+        let is_crowded = left != 0 && self.ports.free() <= left;
         let inside = key.inside.port;
         let may_keep = keeps_port && !(is_crowded && self.ports.is_dynamic(inside));
         if may_keep && self.ports.take_kept(inside) {
@@ -161,7 +172,15 @@ impl PortAllocator {
     }
 }
 
-/// Number of dynamic ports for each one that is kept for probes.
-const PORTS_PER_PROBE_PORT: u32 = 1024;
-/// Most ports that are kept for probes on an external address.
-const MAX_PROBE_PORTS: u32 = 32;
+/// Returns the number of ports that are kept for the box itself, of this many dynamic ports.
+fn kept_for_box(free: u32) -> u32 {
+    (free / PORTS_PER_KEPT_PORT).clamp(MIN_KEPT_PORTS, MAX_KEPT_PORTS).min(free / 8)
+}
+
+/// Number of dynamic ports for each one that is kept for the box.
+const PORTS_PER_KEPT_PORT: u32 = 1024;
+/// Bounds of the number of ports that are kept for the box on an external address. A range of fewer
+/// than eight times the lower bound keeps an eighth of its ports: half of those that sessions of
+/// exposed hosts leave to mappings.
+const MIN_KEPT_PORTS: u32 = 16;
+const MAX_KEPT_PORTS: u32 = 32;

@@ -31,14 +31,20 @@ impl Mappings {
         self.ports_of(protocol, external.address, |ports| ports.ports.is_kept_back(external.port))
     }
 
-    /// Reports whether the host, which has the external address as well, uses a port.
+    /// Reports whether a port belongs to the host, which has the external address as well: see
+    /// [`PortPool::is_hosts`](crate::nat::mapping::ports::PortPool::is_hosts).
     pub(crate) fn is_hosts(&self, protocol: Protocol, external: Endpoint) -> bool {
         self.ports_of(protocol, external.address, |ports| ports.ports.is_hosts(external.port))
     }
 
     /// Reports whether a program of the host listens at an external port.
     pub(crate) fn has_listener(&self, protocol: Protocol, external: Endpoint) -> bool {
-        self.ports_of(protocol, external.address, |ports| ports.ports.is_excluded(external.port))
+        self.ports_of(protocol, external.address, |ports| ports.ports.has_listener(external.port))
+    }
+
+    /// Reports whether a program of the host uses an external port.
+    pub(crate) fn is_used_by_host(&self, protocol: Protocol, external: Endpoint) -> bool {
+        self.ports_of(protocol, external.address, |ports| ports.ports.is_used(external.port))
     }
 
     /// Holds a random free port of an external address for a session.

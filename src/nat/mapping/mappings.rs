@@ -24,7 +24,7 @@ use dashmap::mapref::entry::Entry;
 use rand::rngs::StdRng;
 
 use crate::nat::event_channel::event_channel;
-use crate::nat::mapping::allocator::{PortAllocator, PortAllocators, allocators};
+use crate::nat::mapping::allocator::{PortAllocator, PortAllocators, PortRequest, allocators};
 use crate::nat::mapping::events::{MappingChange, MappingEvent, MappingEvents, MappingLog};
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey, MappingValue};
 use crate::nat::mapping::ports::PortPreference;
@@ -89,6 +89,7 @@ impl Mappings {
                 limits.ports,
                 delayed_ports,
                 limits.timeouts,
+                policy.has_own_sessions(),
                 is_owned,
             )
         };
@@ -124,9 +125,17 @@ impl Mappings {
                 Some(known) => Arc::clone(known),
                 None => {
                     let (ports, delayed) = (self.ports, self.delayed_ports);
-                    PortAllocator::new(protocol, external, ports, delayed, self.timeouts, |_, _| {
-                        false
-                    })
+                    let own = policy.has_own_sessions();
+                    let is_owned = |_, _| false;
+                    PortAllocator::new(
+                        protocol,
+                        external,
+                        ports,
+                        delayed,
+                        self.timeouts,
+                        own,
+                        is_owned,
+                    )
                 }
             }
         });
@@ -185,12 +194,11 @@ impl Mappings {
     }
 
     /// Holds a mapping for one more session and returns its external endpoint. A new mapping is
-    /// made on the first of these external addresses that has a port for it. If the mapping
-    /// `keeps_port`, it gets its inside port where that is free.
+    /// made on the first of these external addresses that has a port for it.
     pub(crate) fn acquire(
         &self,
         key: MappingKey,
-        keeps_port: bool,
+        request: PortRequest,
         addresses: impl IntoIterator<Item = Ipv4Addr>,
         random: &mut StdRng,
         now: Tick,
@@ -209,7 +217,7 @@ impl Mappings {
             Entry::Vacant(entry) => {
                 let mut addresses = addresses.into_iter();
                 let external = addresses
-                    .find_map(|address| self.allocate_on(address, key, keeps_port, random, now))
+                    .find_map(|address| self.allocate_on(address, key, request, random, now))
                     .ok_or(PortsExhaustedOn)?;
                 self.note(MappingChange::Begins, entry.key(), external, now);
                 entry.insert(Mapping { external, sessions: 1, refreshed: now });
@@ -227,14 +235,14 @@ impl Mappings {
         &self,
         address: Ipv4Addr,
         key: MappingKey,
-        keeps_port: bool,
+        request: PortRequest,
         random: &mut StdRng,
         now: Tick,
     ) -> Option<Endpoint> {
         let allocators = self.allocators.load();
         let allocator = allocators.get(&(key.protocol, address))?;
         let preference = self.preference(key.protocol, key.inside.port);
-        let Some(port) = allocator.take(&key, keeps_port, preference, random, now) else {
+        let Some(port) = allocator.take(&key, request, preference, random, now) else {
             self.overlap_counts.as_ref()?;
             return allocator
                 .ports
@@ -440,11 +448,13 @@ impl Mappings {
         }
     }
 
-    /// Excludes the ports of the host's services, on every address that is assigned to the host;
-    /// see [`PortPool::exclude`](crate::nat::mapping::ports::PortPool::exclude).
-    pub(crate) fn exclude(&self, ports: &[u16]) {
-        for allocator in self.allocators.load().values() {
-            allocator.ports.exclude(ports);
+    /// Excludes the ports that the host uses, on every address that is assigned to the host; see
+    /// [`PortPool::exclude`](crate::nat::mapping::ports::PortPool::exclude).
+    pub(crate) fn exclude(&self, protocol: Protocol, listening: &[u16], connected: &[u16]) {
+        for ((of, _), allocator) in self.allocators.load().iter() {
+            if *of == protocol {
+                allocator.ports.exclude(listening, connected);
+            }
         }
     }
 

@@ -15,6 +15,10 @@
 //! mappings (by default from 49408, about the dynamic ports of RFC 6335): clients outside cannot
 //! hold these ports, so no flood of theirs takes them all.
 //!
+//! On an address that the host has as well, the host may at any moment pick a port of a range of its
+//! own for a new connection. The random choice keeps off this range. A mapping that keeps its inside
+//! port may have a port of this range, unless a program of the host uses the port.
+//!
 //! Ports below 1024 are a class of their own (RFC 4787 REQ-3a). An inside port of that class gets
 //! an external port of that class while one is free. An inside port from 1024 up never gets one,
 //! unless the range has no others.
@@ -36,14 +40,24 @@ pub(crate) struct PortPool {
     /// The range of dynamic ports.
     first: u16,
     last: u16,
-    /// Ranges that the host itself uses; never handed out.
-    hosts: Box<[PortRange]>,
-    /// Ports at which programs of the host listen at the moment; None if the address is not
-    /// assigned to the host.
-    excluded: Option<PortSet>,
+    /// The host's ports; None if the address is not assigned to the host.
+    hosts: Option<HostsPorts>,
     /// Ports that a forward shares with mappings, without those kept back. Unset: none was ever
     /// shared.
     shared: OnceLock<PortSet>,
+}
+
+/// Ports of the host on an address that it shares with mappings.
+struct HostsPorts {
+    /// Ports that the host may pick for its own connections at any moment.
+    ephemeral: PortSet,
+    /// True: the random choice keeps off the ephemeral ports. False: the range of dynamic ports has
+    /// no others.
+    avoids_ephemeral: bool,
+    /// Ports at which programs of the host listen at the moment.
+    listening: PortSet,
+    /// Ports that programs of the host use at the moment, those of connections included.
+    used: PortSet,
 }
 
 /// One bit for each port.
@@ -78,41 +92,32 @@ struct Candidates {
 }
 
 impl PortPool {
-    /// Makes a pool of `range`, less the host's own ports and those that `is_reserved` claims.
+    /// Makes a pool of `range`, less those ports that `is_reserved` claims. `ephemeral` holds the
+    /// host's own ranges, if the address is assigned to the host.
     pub(crate) fn new(
         range: PortRange,
-        hosts: &[PortRange],
+        ephemeral: &[PortRange],
         is_reserved: impl Fn(u16) -> bool,
     ) -> Self {
+        let hosts = (!ephemeral.is_empty()).then(|| HostsPorts::new(range, ephemeral));
         let taken: Box<[AtomicU64; WORDS]> = Box::new([const { AtomicU64::new(u64::MAX) }; WORDS]);
-        let mut free = 0;
-        for port in PortRange::ALL.iter() {
-            let is_usable = port != 0 || range.first == 0;
-            if !is_usable || is_within(hosts, port) || is_reserved(port) {
-                continue;
-            }
-            let word = &taken[usize::from(port / 64)];
-            word.store(word.load(Relaxed) & !(1 << (port % 64)), Relaxed);
-            free += u32::from(range.contains(port));
-        }
-        let excluded = (!hosts.is_empty()).then(no_ports);
         let PortRange { first, last } = range;
-        let free = AtomicU32::new(free);
-        let shared = OnceLock::new();
-        Self { taken, free, first, last, hosts: hosts.into(), excluded, shared }
+        let (free, shared) = (AtomicU32::new(0), OnceLock::new());
+        let pool = Self { taken, free, first, last, hosts, shared };
+        for port in PortRange::ALL.iter() {
+            if pool.has(port) && !is_reserved(port) {
+                pool.release(port);
+            }
+        }
+        pool
     }
 
     /// Sets the ports that forwards share with mappings.
     pub(crate) fn share(&self, ranges: impl Iterator<Item = PortRange>) {
-        let mut words = [0; WORDS];
-        for port in ranges.flat_map(PortRange::iter).filter(|port| !self.is_kept_back(*port)) {
-            words[usize::from(port / 64)] |= 1 << (port % 64);
-        }
-        if self.shared.get().is_none() && words.iter().all(|word| *word == 0) {
-            return;
-        }
-        for (shared, word) in self.shared.get_or_init(no_ports).iter().zip(words) {
-            shared.store(word, Relaxed);
+        let ports = ranges.flat_map(PortRange::iter).filter(|port| !self.is_kept_back(*port));
+        let mut ports = ports.peekable();
+        if self.shared.get().is_some() || ports.peek().is_some() {
+            set_all(self.shared.get_or_init(no_ports), ports);
         }
     }
 
@@ -122,36 +127,42 @@ impl PortPool {
         (self.first..=self.last).contains(&port) && u32::from(self.last - port) < kept
     }
 
-    /// Reports whether the host uses a port: a program listens there, or the port is one of the
-    /// host's own range.
+    /// Reports whether a port belongs to the host: a program uses it, or the host may pick it for
+    /// its own connections.
     pub(crate) fn is_hosts(&self, port: u16) -> bool {
-        self.is_excluded(port) || is_within(&self.hosts, port)
+        self.is_used(port)
+            || self.hosts.as_ref().is_some_and(|hosts| is_set(&hosts.ephemeral, port))
     }
 
-    /// Hands out none of these ports from now on, and again those that were excluded before. A
-    /// mapping that has an excluded port keeps the port.
-    pub(crate) fn exclude(&self, ports: &[u16]) {
-        let Some(excluded) = &self.excluded else { return };
-        let mut words = [0; WORDS];
-        ports.iter().for_each(|port| words[usize::from(port / 64)] |= 1 << (port % 64));
-        for (excluded, word) in excluded.iter().zip(words) {
-            excluded.store(word, Relaxed);
-        }
+    /// Hands out none of these ports from now on, and again those that were excluded before: ports
+    /// at which programs of the host listen, and ports of their connections. A mapping that has an
+    /// excluded port keeps the port.
+    pub(crate) fn exclude(&self, listening: &[u16], connected: &[u16]) {
+        let Some(hosts) = &self.hosts else { return };
+        set_all(&hosts.listening, listening.iter().copied());
+        set_all(&hosts.used, listening.iter().chain(connected).copied());
     }
 
     /// Reports whether a program of the host listens at a port.
-    pub(crate) fn is_excluded(&self, port: u16) -> bool {
-        self.excluded_in(usize::from(port / 64)) & 1 << (port % 64) != 0
+    pub(crate) fn has_listener(&self, port: u16) -> bool {
+        self.hosts.as_ref().is_some_and(|hosts| is_set(&hosts.listening, port))
     }
 
-    fn excluded_in(&self, word: usize) -> u64 {
-        self.excluded.as_ref().map_or(0, |excluded| excluded[word].load(Relaxed))
+    /// Reports whether a program of the host uses a port.
+    pub(crate) fn is_used(&self, port: u16) -> bool {
+        self.hosts.as_ref().is_some_and(|hosts| is_set(&hosts.used, port))
+    }
+
+    /// The ports of a word that the random choice keeps off, as bits.
+    fn avoided_in(&self, word: usize) -> u64 {
+        let Some(hosts) = &self.hosts else { return 0 };
+        hosts.used[word].load(Relaxed) | hosts.avoided_ephemeral_in(word)
     }
 
     /// Takes the inside port of a mapping as its external port, if that port is free and no program
-    /// of the host listens there. The port may lie outside the range of dynamic ports.
+    /// of the host uses it. The port may lie outside the range of dynamic ports.
     pub(crate) fn take_kept(&self, port: u16) -> bool {
-        !self.is_excluded(port) && self.reserve(port)
+        !self.is_used(port) && self.reserve(port)
     }
 
     /// Number of free ports of the range.
@@ -185,7 +196,9 @@ impl PortPool {
         let Candidates { first, last, .. } = last_choice.expect("the last choice is always there");
         let count = u32::from(last - first) + 1;
         let start = random.random_range(0..count);
-        (0..count.min(SHARED_TRIES)).map(move |step| first + ((start + step) % count) as u16)
+        (0..count.min(SHARED_TRIES))
+            .map(move |step| first + ((start + step) % count) as u16)
+            .filter(|port| self.is_dynamic(*port))
     }
 
     /// Candidates, best first; the last is always there.
@@ -230,7 +243,8 @@ impl PortPool {
             };
             // Parity may lead out of the range by one.
             let is_candidate = (first..=last).contains(&port) && among.has(port);
-            if is_candidate && !self.is_excluded(port) && self.reserve(port) {
+            let is_avoided = self.avoided_in(usize::from(port / 64)) & 1 << (port % 64) != 0;
+            if is_candidate && !is_avoided && self.reserve(port) {
                 return Some(port);
             }
         }
@@ -239,7 +253,7 @@ impl PortPool {
         for number in (start..=to).chain(from..start) {
             loop {
                 let candidates = mask & word_mask(number, first, last);
-                let closed = self.excluded_in(number) | among.skipped_in(number);
+                let closed = self.avoided_in(number) | among.skipped_in(number);
                 let open = !self.taken[number].load(Relaxed) & !closed & candidates;
                 if open == 0 {
                     break;
@@ -284,12 +298,16 @@ impl PortPool {
 
     /// Reports whether a mapping may get a port, now or later.
     pub(crate) fn has(&self, port: u16) -> bool {
-        (port != 0 || self.first == 0) && !is_within(&self.hosts, port)
+        port != 0 || self.first == 0
     }
 
-    /// Reports whether a port lies in the range of dynamic ports.
+    /// Reports whether the random choice may take a port: it lies in the range of dynamic ports, and
+    /// is not one that the host may pick.
     pub(crate) fn is_dynamic(&self, port: u16) -> bool {
-        (self.first..=self.last).contains(&port)
+        let is_ephemeral = |hosts: &HostsPorts| {
+            hosts.avoided_ephemeral_in(usize::from(port / 64)) & 1 << (port % 64) != 0
+        };
+        (self.first..=self.last).contains(&port) && !self.hosts.as_ref().is_some_and(is_ephemeral)
     }
 
     /// Frees a taken port.
@@ -300,6 +318,24 @@ impl PortPool {
         if self.is_dynamic(port) {
             self.free.fetch_add(1, Relaxed);
         }
+    }
+}
+
+impl HostsPorts {
+    fn new(range: PortRange, ephemeral: &[PortRange]) -> Self {
+        let ports = no_ports();
+        set_all(&ports, ephemeral.iter().flat_map(|range| range.iter()));
+        Self {
+            avoids_ephemeral: range.iter().any(|port| !is_set(&ports, port)),
+            ephemeral: ports,
+            listening: no_ports(),
+            used: no_ports(),
+        }
+    }
+
+    /// The ephemeral ports of a word that the random choice keeps off, as bits.
+    fn avoided_ephemeral_in(&self, word: usize) -> u64 {
+        if self.avoids_ephemeral { self.ephemeral[word].load(Relaxed) } else { 0 }
     }
 }
 
@@ -330,8 +366,17 @@ fn no_ports() -> PortSet {
     Box::new([const { AtomicU64::new(0) }; WORDS])
 }
 
-fn is_within(ranges: &[PortRange], port: u16) -> bool {
-    ranges.iter().any(|range| range.contains(port))
+/// Makes a set hold exactly these ports.
+fn set_all(set: &PortSet, ports: impl Iterator<Item = u16>) {
+    let mut words = [0; WORDS];
+    ports.for_each(|port| words[usize::from(port / 64)] |= 1 << (port % 64));
+    for (stored, word) in set.iter().zip(words) {
+        stored.store(word, Relaxed);
+    }
+}
+
+fn is_set(set: &PortSet, port: u16) -> bool {
+    set[usize::from(port / 64)].load(Relaxed) & 1 << (port % 64) != 0
 }
 
 /// The bits of a word whose ports lie between `first` and `last`. The word has one of these ports.

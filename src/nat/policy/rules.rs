@@ -140,9 +140,10 @@ pub struct ExternalAddress {
     /// True: the address is assigned to the host as well, and the host gets the packets that match
     /// no session, mapping or forward.
     pub assigned_to_host: bool,
-    /// Ports of the host's own outgoing connections; no mapping gets them.
-    /// [`Translator::exclude_ports`](crate::nat::Translator::exclude_ports) reserves the ports at
-    /// which the host listens.
+    /// Ports that the host may pick for its own connections. A mapping gets one of them only as a
+    /// kept port, or if [`Limits::ports`](crate::nat::Limits::ports) has no others.
+    /// [`Translator::exclude_ports`](crate::nat::Translator::exclude_ports) names the ports that the
+    /// host uses at the moment.
     pub reserved: Vec<PortRange>,
 }
 

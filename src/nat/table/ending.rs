@@ -5,12 +5,12 @@ use crate::nat::table::family::Family;
 use crate::nat::table::pool::Pool;
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::session::{EndReason, EndedSession, SessionId};
-use crate::nat::table::session_table::Table;
+use crate::nat::table::session_table::{RESERVE, Table};
 use crate::nat::table::wheel::Due;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::TcpState;
-use crate::time::Tick;
+use crate::time::{Span, Tick};
 
 impl<F: Family> Table<F> {
     /// Ends a session if its time is over. Returns None if a packet has refreshed the session or
@@ -76,7 +76,26 @@ impl<F: Family> Table<F> {
         budget: u32,
         ended: &mut Vec<EndedSession<F::Key>>,
     ) -> bool {
-        let pool = &self.pools[worker % self.pools.len()];
+        self.expire_pool(&self.pools[worker % self.pools.len()], now, budget, ended)
+    }
+
+    /// [`Self::expire`] for the reserved records.
+    pub(crate) fn expire_reserved(
+        &self,
+        now: Tick,
+        budget: u32,
+        ended: &mut Vec<EndedSession<F::Key>>,
+    ) -> bool {
+        self.expire_pool(&self.reserve, now, budget, ended)
+    }
+
+    fn expire_pool(
+        &self,
+        pool: &Pool,
+        now: Tick,
+        budget: u32,
+        ended: &mut Vec<EndedSession<F::Key>>,
+    ) -> bool {
         let mut locked = pool.lock();
         for _ in 0..budget {
             match locked.wheel.step(&self.records, now, &self.idle_timeouts) {
@@ -95,16 +114,42 @@ impl<F: Family> Table<F> {
     /// natbox does not end live mappings for newcomers (RFC 6888 REQ-11). Looks at a bounded number
     /// of records of each pool, `worker`'s first.
     pub fn evict(&self, worker: usize, now: Tick) -> Option<EndedSession<F::Key>> {
-        let pools = self.pools.len();
-        (0..pools).find_map(|step| self.evict_from(&self.pools[(worker + step) % pools], now))
+        let yields = |record: &F::Record| yields_first(record.common(), &self.idle_timeouts, now);
+        let is_closing = |record: &F::Record| is_closing(record.common());
+        self.pools_from(worker).find_map(|pool| {
+            self.evict_from(pool, EVICTION_SCAN, yields, now)
+                .or_else(|| self.evict_from(pool, EVICTION_SCAN, is_closing, now))
+        })
     }
 
-    fn evict_from(&self, pool: &Pool, now: Tick) -> Option<EndedSession<F::Key>> {
+    /// Ends a session of the box itself in a reserved record that no probe needs any more: its time
+    /// is over, it [`is_closing`], or it is a TCP connection that is not established and has been
+    /// idle for [`LONGEST_PROBE`]. `uplink` restricts the search to the sessions of an uplink.
+    pub(crate) fn evict_reserved(
+        &self,
+        uplink: Option<u8>,
+        now: Tick,
+    ) -> Option<EndedSession<F::Key>> {
+        let is_over = |record: &F::Record| {
+            let record = record.common();
+            uplink.is_none_or(|uplink| record.uplink() == uplink)
+                && (is_closing(record)
+                    || now.reached(record.deadline(&self.idle_timeouts))
+                    || is_unestablished(record) && now.since(record.last_seen()) >= LONGEST_PROBE)
+        };
+        self.evict_from(&self.reserve, RESERVE, is_over, now)
+    }
+
+    /// Ends a session that `is_victim` accepts among the next `scan` records of a pool.
+    fn evict_from(
+        &self,
+        pool: &Pool,
+        scan: u32,
+        is_victim: impl Fn(&F::Record) -> bool,
+        now: Tick,
+    ) -> Option<EndedSession<F::Key>> {
         let mut locked = pool.lock();
-        let yields = |record: &F::Record| yields_first(record.common(), &self.idle_timeouts, now);
-        let victim = locked.slab.find_victim(&self.records, yields).or_else(|| {
-            locked.slab.find_victim(&self.records, |record| is_closing(record.common()))
-        })?;
+        let victim = locked.slab.find_victim(&self.records, scan, is_victim)?;
         locked.wheel.cancel(&self.records, victim);
         let overdue =
             now.reached(self.records[victim as usize].common().deadline(&self.idle_timeouts));
@@ -138,3 +183,13 @@ fn yields_first(record: &RecordCommon, idle_timeouts: &IdleTimeouts, now: Tick) 
 pub(super) fn is_closing(record: &RecordCommon) -> bool {
     matches!(record.state(), State::Tcp(TcpState::FinBoth | TcpState::Reset))
 }
+
+/// Whether a TCP connection is not complete, or one end has closed it.
+fn is_unestablished(record: &RecordCommon) -> bool {
+    matches!(record.state(), State::Tcp(state) if state != TcpState::Established)
+}
+
+/// Records examined in one search for a victim.
+const EVICTION_SCAN: u32 = 64;
+/// Longest time that a probe takes. A probe that is over has closed its connection.
+const LONGEST_PROBE: Span = Span::seconds(10);

@@ -7,7 +7,8 @@ use crate::nat::table::session::{SessionId, SessionInfo};
 use crate::nat::table::session_table::Table;
 use crate::nat::tracking::direction::Direction;
 
-/// Position in a walk over the table: a pool, and a record in the pool. The default is the start.
+/// Position in a walk over the table: a pool, and a record in the pool. The pool of the reserved
+/// records comes last. The default is the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableCursor {
     /// Index of the pool.
@@ -39,15 +40,17 @@ impl<F: Family> Table<F> {
         mut visit: impl FnMut(SessionInfo<TupleOf<F>>),
     ) -> Option<TableCursor> {
         let TableCursor { pool, record } = from;
-        let locked = self.pools.get(pool)?.lock();
+        let pools = self.pools.len();
+        let locked = match pool == pools {
+            true => self.reserve.lock(),
+            false => self.pools.get(pool)?.lock(),
+        };
         let next = locked.slab.visit(&self.records, record, limit, |slot, record| {
             visit(self.info(slot, record));
         });
         match next {
             Some(record) => Some(TableCursor { pool, record }),
-            None => {
-                (pool + 1 < self.pools.len()).then_some(TableCursor { pool: pool + 1, record: 0 })
-            }
+            None => (pool < pools).then_some(TableCursor { pool: pool + 1, record: 0 }),
         }
     }
 

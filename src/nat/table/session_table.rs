@@ -26,9 +26,13 @@ pub struct Table<F: Family = V4> {
     pub(super) records: Region<F::Record>,
     pub(super) index: Index,
     hasher: KeyHasher,
+    /// The pools of the workers.
     pub(super) pools: Box<[Pool]>,
-    /// Number of records in each pool's range but the last, which may have fewer.
+    /// The pool after those of the workers: see [`Self::insert_reserved`].
+    pub(super) reserve: Pool,
+    /// Number of records in each worker's pool but the last, which may have fewer.
     pool_size: u32,
+    /// Number of records of all workers' pools.
     capacity: u32,
     pub(super) idle_timeouts: IdleTimeouts,
     pub(super) subscribers: Subscribers<TupleOf<F>>,
@@ -95,11 +99,13 @@ impl<F: Family> Table<F> {
                 Pool::new(first, pool_size.min(capacity - first), now)
             })
             .collect();
+        let records = capacity as usize + RESERVE as usize;
         Ok(Self {
-            records: Region::map(capacity as usize)?,
-            index: Index::new(2 * capacity as usize)?,
+            records: Region::map(records)?,
+            index: Index::new(2 * records)?,
             hasher: KeyHasher::new(secret),
             pools,
+            reserve: Pool::new(capacity, RESERVE, now),
             pool_size,
             capacity,
             idle_timeouts,
@@ -114,7 +120,7 @@ impl<F: Family> Table<F> {
     /// # Errors
     /// When the memory cannot be mapped.
     pub fn with_accounting(self) -> io::Result<Self> {
-        let accounts = Some(Accounts::new(self.capacity as usize)?);
+        let accounts = Some(Accounts::new(self.records.len())?);
         Ok(Self { accounts, ..self })
     }
 
@@ -123,7 +129,7 @@ impl<F: Family> Table<F> {
     /// # Errors
     /// When the memory cannot be mapped.
     pub(crate) fn with_related(self) -> io::Result<Self> {
-        let related = Some(RelatedLists::new(self.capacity)?);
+        let related = Some(RelatedLists::new(self.capacity + RESERVE)?);
         Ok(Self { related, ..self })
     }
 
@@ -145,14 +151,15 @@ impl<F: Family> Table<F> {
         self.idle_timeouts.of(state)
     }
 
-    /// Maximum number of sessions.
+    /// Maximum number of sessions, without the reserved records.
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
 
-    /// Number of sessions. May lag behind insertions and ends that are under way.
+    /// Number of sessions, those in reserved records included. May lag behind insertions and ends
+    /// that are under way.
     pub fn len(&self) -> u32 {
-        self.pools.iter().map(Pool::live).sum()
+        self.pools.iter().chain([&self.reserve]).map(Pool::live).sum()
     }
 
     /// Whether the table holds no session.
@@ -204,6 +211,34 @@ impl<F: Family> Table<F> {
         first: Option<FirstPacket<'_>>,
         now: Tick,
     ) -> Result<SessionId, InsertError> {
+        self.insert_first(self.pools_from(worker), new, first, now)
+    }
+
+    /// Adds a session of the box itself in a reserved record. Only such sessions get one of these
+    /// records, so a table that is full of other sessions has room for them. At most `most`
+    /// reserved records are in use afterwards.
+    ///
+    /// # Errors
+    /// See [`InsertError`]; the table has not changed then.
+    pub(crate) fn insert_reserved(
+        &self,
+        most: u32,
+        new: &NewSession<F::Key>,
+        first: Option<FirstPacket<'_>>,
+        now: Tick,
+    ) -> Result<SessionId, InsertError> {
+        let reserve = (self.reserve.live() < most).then_some(&self.reserve);
+        self.insert_first(reserve.into_iter(), new, first, now)
+    }
+
+    #[inline]
+    fn insert_first<'t>(
+        &'t self,
+        pools: impl Iterator<Item = &'t Pool>,
+        new: &NewSession<F::Key>,
+        first: Option<FirstPacket<'_>>,
+        now: Tick,
+    ) -> Result<SessionId, InsertError> {
         let accounting = || {
             let mut accounting = Accounting::starting(now);
             if let Some(FirstPacket { direction, bytes, .. }) = first {
@@ -211,7 +246,7 @@ impl<F: Family> Table<F> {
             }
             accounting
         };
-        self.insert_filled(worker, new, accounting, now, |record| {
+        self.insert_filled(pools, new, accounting, now, |record| {
             if let Some(FirstPacket { segment: Some(segment), direction, .. }) = first {
                 record.common().tcp.advance(direction, segment, SequenceCheck::InWindow);
             }
@@ -230,9 +265,9 @@ impl<F: Family> Table<F> {
         now: Tick,
     ) -> Result<SessionId, InsertError> {
         let KeyHash(hash) = self.hash(new.original);
-        let worker = hash as u32 as usize;
+        let pools = self.pools_from(hash as u32 as usize);
         self.insert_filled(
-            worker,
+            pools,
             new,
             || *accounting,
             now,
@@ -240,19 +275,25 @@ impl<F: Family> Table<F> {
         )
     }
 
-    /// Adds a session whose record `complete` finishes before the index names the record.
+    /// The workers' pools, that of `worker` first.
     #[inline]
-    fn insert_filled(
-        &self,
-        worker: usize,
+    pub(super) fn pools_from(&self, worker: usize) -> impl Iterator<Item = &Pool> {
+        let pools = self.pools.len();
+        (0..pools).map(move |step| &self.pools[(worker + step) % pools])
+    }
+
+    /// Adds a session in the first of these pools that has a free record. `complete` finishes the
+    /// record before the index names it.
+    #[inline]
+    fn insert_filled<'t>(
+        &'t self,
+        pools: impl Iterator<Item = &'t Pool>,
         new: &NewSession<F::Key>,
         accounting: impl Fn() -> Accounting,
         now: Tick,
         complete: impl Fn(&F::Record),
     ) -> Result<SessionId, InsertError> {
-        let pools = self.pools.len();
-        for step in 0..pools {
-            let pool = &self.pools[(worker + step) % pools];
+        for pool in pools {
             let mut locked = pool.lock();
             let Some(slot) = locked.slab.take(&self.records) else { continue };
             let record = &self.records[slot as usize];
@@ -337,7 +378,10 @@ impl<F: Family> Table<F> {
         &self,
         id: SessionId,
     ) -> Option<(&Pool, MutexGuard<'_, PoolContents>)> {
-        let pool = self.pools.get((id.slot() / self.pool_size) as usize)?;
+        let pool = match id.slot() < self.capacity {
+            true => &self.pools[(id.slot() / self.pool_size) as usize],
+            false => &self.reserve,
+        };
         let locked = pool.lock();
         locked.slab.has(&self.records, id).then_some((pool, locked))
     }
@@ -349,6 +393,9 @@ impl<F: Family> Table<F> {
         self.records[slot as usize].key(direction) == key
     }
 }
+
+/// Records that only sessions of the box itself get: see [`Table::insert_reserved`].
+pub(crate) const RESERVE: u32 = 1024;
 
 /// The entries of a record's original and reply key.
 fn entries(slot: u32) -> [IndexEntry; 2] {

@@ -61,13 +61,14 @@ impl Slab {
             && records[slot as usize].common().wheel_slot.load(Relaxed) != FREE
     }
 
-    /// Finds a live record that `is_victim` accepts among the next [`EVICTION_SCAN`] of the slab.
+    /// Finds a live record that `is_victim` accepts among the next `scan` records of the slab.
     pub(crate) fn find_victim<R: SessionRecord>(
         &mut self,
         records: &Region<R>,
+        scan: u32,
         is_victim: impl Fn(&R) -> bool,
     ) -> Option<u32> {
-        for _ in 0..EVICTION_SCAN.min(self.used) {
+        for _ in 0..scan.min(self.used) {
             self.clock_hand = (self.clock_hand + 1) % self.used;
             let slot = self.first + self.clock_hand;
             if self.is_live(records, slot) && is_victim(&records[slot as usize]) {
@@ -96,6 +97,3 @@ impl Slab {
         (end < self.used).then_some(end)
     }
 }
-
-/// Records examined in one search for a victim.
-const EVICTION_SCAN: u32 = 64;

@@ -10,8 +10,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::nat::context::WorkerContext;
+use crate::nat::mapping::allocator::PortRequest;
 use crate::nat::mapping::mappings::Mappings;
 use crate::nat::policy::forwards::Forwards;
+use crate::nat::policy::initiator::Initiator;
 use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
 use crate::nat::policy::rules::{MssClamp, Policy};
 use crate::nat::seed::{HashKey, Seed};
@@ -139,13 +141,14 @@ fn a_mapping_borrowed_while_its_port_changes_is_released() {
     let inside = Endpoint::new(HOST, 5000);
     let remote = Endpoint::new(Ipv4Addr::new(192, 0, 2, 1), 1);
     let key = mappings.key(Protocol::UDP, 0, inside, remote);
+    let request = PortRequest { keeps_port: false, initiator: Initiator::InsideHost };
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut random = StdRng::seed_from_u64(1);
             for _ in 0..200_000 {
                 mappings
-                    .acquire(key, false, [G], &mut random, Tick(0))
+                    .acquire(key, request, [G], &mut random, Tick(0))
                     .expect("four ports for one mapping");
                 mappings.release(key, Tick(0));
             }

@@ -5,7 +5,9 @@
 use std::net::Ipv4Addr;
 
 use crate::nat::context::WorkerContext;
+use crate::nat::mapping::allocator::PortRequest;
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
+use crate::nat::policy::initiator::Initiator;
 use crate::nat::table::session::{EndpointKind, SessionKind};
 use crate::nat::table::{EndedSession, SessionId};
 use crate::nat::translate::decide::{ExternalEndpoint, Server};
@@ -99,9 +101,22 @@ impl Translator {
         now: Tick,
     ) -> Result<Binding, DropReason> {
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
-        let addresses = self.external_addresses(uplink, tuple.source.address, first);
-        let keeps_port = self.policy.keeps_port(tuple.protocol, tuple.source.port);
-        match self.mappings.acquire(key, keeps_port, addresses, &mut context.random, now) {
+        let request = PortRequest {
+            keeps_port: self.policy.keeps_port(tuple.protocol, tuple.source.port),
+            initiator: self.policy.initiator(tuple.source.address),
+        };
+        let acquire = |context: &mut WorkerContext| {
+            let addresses = self.external_addresses(uplink, tuple.source.address, first);
+            self.mappings.acquire(key, request, addresses, &mut context.random, now)
+        };
+        let mut acquired = acquire(context);
+        if acquired.is_err()
+            && request.initiator != Initiator::InsideHost
+            && self.evict_reserved(context, Some(uplink), now)
+        {
+            acquired = acquire(context);
+        }
+        match acquired {
             Ok(external) => {
                 // Added before the session is in the table, where another worker could end it at
                 // once.

@@ -2,8 +2,10 @@
 //! packet.
 
 use crate::nat::context::WorkerContext;
+use crate::nat::policy::initiator::Initiator;
 use crate::nat::table::key::Key;
 use crate::nat::table::session::NewSession;
+use crate::nat::table::session_table::RESERVE;
 use crate::nat::table::{FirstPacket, InsertError, Lookup, Match};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::tcp_window::Segment;
@@ -137,6 +139,63 @@ impl Translator {
             context.counters.sessions_created += 1;
         }
         result.map(drop)
+    }
+
+    /// Inserts a session that the box itself opens. Records are kept back for such sessions: a probe
+    /// uses them first, and the host when no other record is left.
+    #[cold]
+    pub(crate) fn insert_own(
+        &self,
+        context: &mut WorkerContext,
+        initiator: Initiator,
+        new: &NewSession,
+        first: FirstPacket<'_>,
+        now: Tick,
+    ) -> Result<(), InsertError> {
+        let most = RESERVE - initiator.must_leave(RESERVE);
+        let is_probe = initiator == Initiator::Probe;
+        let mut insert = |reserved: bool| match reserved {
+            true => self.insert_reserved(context, most, new, first, now),
+            false => self.insert(context, new, first, now),
+        };
+        match insert(is_probe) {
+            Err(InsertError::Full) => insert(!is_probe),
+            inserted => inserted,
+        }
+    }
+
+    /// Inserts a session of the box in a reserved record. If `most` of them are in use, evicts a
+    /// session that has done its work.
+    fn insert_reserved(
+        &self,
+        context: &mut WorkerContext,
+        most: u32,
+        new: &NewSession,
+        first: FirstPacket<'_>,
+        now: Tick,
+    ) -> Result<(), InsertError> {
+        let mut result = self.table.insert_reserved(most, new, Some(first), now);
+        if result == Err(InsertError::Full) && self.evict_reserved(context, None, now) {
+            result = self.table.insert_reserved(most, new, Some(first), now);
+        }
+        if result.is_ok() {
+            context.counters.sessions_created += 1;
+        }
+        result.map(drop)
+    }
+
+    /// Ends a session in a reserved record that has done its work, and releases its port. `uplink`
+    /// restricts the search to the sessions of an uplink. False: there is none.
+    pub(crate) fn evict_reserved(
+        &self,
+        context: &mut WorkerContext,
+        uplink: Option<u8>,
+        now: Tick,
+    ) -> bool {
+        let Some(ended) = self.table.evict_reserved(uplink, now) else { return false };
+        context.counters.sessions_evicted += 1;
+        self.release(&ended, now);
+        true
     }
 }
 

@@ -197,7 +197,10 @@ impl Translator {
             Receiver::Mapping => {}
         }
         let state = query.opening_state().map_err(|reason| {
-            match self.mappings.exists(protocol, destination) {
+            // The packet may answer the host, which has picked the port of a mapping meanwhile.
+            match self.mappings.exists(protocol, destination)
+                && !self.mappings.is_hosts(protocol, destination)
+            {
                 true => reason,
                 false => DropReason::NoMapping,
             }

@@ -22,6 +22,7 @@ pub(super) mod position {
     pub(super) const TO_HOST: u32 = 4;
     pub(super) const SPOOFED: u32 = 5;
     pub(super) const BYPASS: u32 = 6;
+    pub(super) const BETWEEN_LEGS: u32 = 6;
     pub(super) const FROM_OUTSIDE: u32 = 7;
     pub(super) const FROM_INSIDE: u32 = 8;
     pub(super) const TO_INSIDE: u32 = 9;
@@ -81,6 +82,7 @@ impl StepPlanner<'_> {
             for prefix in self.prefixes_of_other_legs(leg) {
                 rules.push(Rule { iif: iif.clone(), from: Some(prefix), ..spoofed.clone() });
             }
+            rules.extend(self.rules_between_legs(leg));
             let priority = self.ids.priority(position::FROM_INSIDE);
             rules.push(Rule { iif, ..Rule::new(priority, to_natbox) });
         }
@@ -132,6 +134,39 @@ impl StepPlanner<'_> {
         Ipv4Net::aggregate(&prefixes)
     }
 
+    /// Lists the rules for packets from a leg to prefixes of other legs that an outbound rule names
+    /// as destinations.
+    ///
+    /// Without such a rule the host routes these packets. natbox translates their source to an
+    /// external address, and the rules for translated packets lead them to the other leg. The errors
+    /// table takes them to natbox, because each of its routes leads into the TUN.
+    fn rules_between_legs(&self, leg: &InsideLeg) -> Vec<Rule> {
+        let others = self.prefixes_of_other_legs(leg);
+        let action = RuleAction::Lookup(self.ids.errors_table());
+        let rule = Rule::new(self.ids.priority(position::BETWEEN_LEGS), action);
+        let mut rules: Vec<Rule> = Vec::new();
+        for outbound in &self.config.outbound {
+            let within = |to: &&Ipv4Net| others.iter().any(|other| other.contains(*to));
+            for to in outbound.to.iter().filter(within) {
+                // The rules of other legs drop a source that is not behind this leg.
+                let rule = Rule {
+                    iif: Some(leg.interface.clone()),
+                    from: (outbound.from.prefix_len() > 0).then_some(outbound.from),
+                    to: Some(*to),
+                    ..rule.clone()
+                };
+                let is_here = leg
+                    .prefixes
+                    .iter()
+                    .any(|own| own.contains(&outbound.from) || outbound.from.contains(own));
+                if is_here && !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+            }
+        }
+        rules
+    }
+
     /// Lists the rules for packets from an outside interface.
     fn outside_rules(&self, interface: &str, table: u32) -> Vec<Rule> {
         let mut rules = Vec::new();
@@ -153,29 +188,46 @@ impl StepPlanner<'_> {
     /// from its own addresses, and the kernel's errors about packets that have just arrived, may
     /// belong to another uplink.
     fn host_rules(&self) -> Vec<Rule> {
-        let mut rules: Vec<Rule> = Vec::new();
         if self.config.uplinks.len() < 2 {
-            return rules;
+            return Vec::new();
         }
-        let priority = self.ids.priority(position::FROM_HOST);
-        for (place, uplink) in self.config.uplinks.iter().enumerate() {
-            let assigned = uplink
-                .addresses
-                .iter()
-                .copied()
-                .filter(|address| self.assigned_to_host(place, *address));
-            for address in assigned.chain(self.facts.uplinks[place].address) {
-                let from = Some(host_prefix(address));
-                // Uplinks that share an interface share its address. The first of them gets it.
-                if rules.iter().any(|rule| rule.from == from) {
-                    continue;
-                }
-                let action = RuleAction::Lookup(self.ids.uplink_table(place));
-                let iif = Some(LOOPBACK.into());
-                rules.push(Rule { iif, from, ..Rule::new(priority, action) });
+        let mut of_uplinks: Vec<Vec<Ipv4Net>> = vec![Vec::new(); self.config.uplinks.len()];
+        for (place, address) in self.assigned_addresses().chain(self.interface_addresses()) {
+            // Uplinks that share an interface share its addresses. The uplink that publishes an
+            // address gets it, or the first of them.
+            let address = host_prefix(address);
+            if !of_uplinks.iter().any(|known| known.contains(&address)) {
+                of_uplinks[place].push(address);
             }
         }
+        let priority = self.ids.priority(position::FROM_HOST);
+        let mut rules: Vec<Rule> = Vec::new();
+        for (place, addresses) in of_uplinks.iter().enumerate() {
+            let rule = Rule::new(priority, RuleAction::Lookup(self.ids.uplink_table(place)));
+            // The kernel tries every rule for every packet, so the rules are as few as possible.
+            rules.extend(Ipv4Net::aggregate(addresses).into_iter().map(|prefix| Rule {
+                iif: Some(LOOPBACK.into()),
+                from: Some(prefix),
+                ..rule.clone()
+            }));
+        }
         rules
+    }
+
+    /// Iterates over the external addresses that are assigned to the host, each with the position
+    /// of its uplink.
+    fn assigned_addresses(&self) -> impl Iterator<Item = (usize, Ipv4Addr)> {
+        self.addresses().filter(|(place, address)| self.assigned_to_host(*place, *address))
+    }
+
+    /// Iterates over the addresses of the uplinks' interfaces, each with the position of its
+    /// uplink.
+    fn interface_addresses(&self) -> impl Iterator<Item = (usize, Ipv4Addr)> {
+        let uplinks = self.facts.uplinks.iter().enumerate();
+        let addresses = uplinks.flat_map(|(place, facts)| {
+            facts.addresses.iter().map(move |address| (place, *address))
+        });
+        addresses.filter(|(_, address)| !self.config.inside.contains(*address))
     }
 
     /// Lists the rules for packets that `no_nat` exempts from translation.
@@ -224,9 +276,8 @@ impl StepPlanner<'_> {
                 }
             }
         }
-        let assigned =
-            self.addresses().filter(|(place, address)| self.assigned_to_host(*place, *address));
-        let assigned: Vec<Ipv4Addr> = assigned.map(|(_, address)| address).collect();
+        let assigned: Vec<Ipv4Addr> =
+            self.assigned_addresses().map(|(_, address)| address).collect();
         let prefixes = assigned.iter().map(|address| host_prefix(*address)).collect();
         for to in Ipv4Net::aggregate(&prefixes) {
             let action = RuleAction::Lookup(TABLE_LOCAL);

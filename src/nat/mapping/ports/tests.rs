@@ -5,23 +5,23 @@ use rand::SeedableRng;
 use super::*;
 
 #[test]
-fn no_mapping_gets_a_port_at_which_a_program_of_the_host_listens() {
+fn no_mapping_gets_a_port_that_a_program_of_the_host_uses() {
     let pool = PortPool::new((1000..=1003).into(), &[(40_000..=50_000).into()], |_| false);
     let mut random = StdRng::seed_from_u64(1);
     let mut take = || pool.take(PortPreference::None, &mut random);
-    pool.exclude(&[1001, 1002, 7]);
+    pool.exclude(&[1001, 7], &[1002]);
     let taken = [take(), take(), take()];
     assert!(
         taken.contains(&Some(1000)) && taken.contains(&Some(1003)) && taken[2].is_none(),
         "{taken:?}"
     );
-    pool.exclude(&[1002]);
+    pool.exclude(&[], &[1002]);
     assert_eq!([take(), take()], [Some(1001), None]);
     // Nothing was lost.
     for port in [1000, 1001, 1003] {
         pool.release(port);
     }
-    pool.exclude(&[]);
+    pool.exclude(&[], &[]);
     assert_eq!((0..5).filter_map(|_| take()).count(), 4);
 }
 
@@ -103,11 +103,14 @@ fn a_kept_port_may_lie_outside_the_range_and_is_never_drawn() {
     let mut random = StdRng::seed_from_u64(8);
     let hosts = [(40_000..=50_000).into()];
     let pool = PortPool::new((1001..=1002).into(), &hosts, |port| port == 4500);
-    pool.exclude(&[5060]);
+    pool.exclude(&[5060], &[45_001]);
     assert!(pool.take_kept(500) && !pool.take_kept(500), "one mapping keeps it");
-    for (port, reason) in
-        [(4500, "a forward's"), (5060, "a program listens"), (45_000, "the host's"), (0, "none")]
-    {
+    for (port, reason) in [
+        (4500, "a forward's"),
+        (5060, "a program listens"),
+        (45_001, "a connection of the host"),
+        (0, "none"),
+    ] {
         assert!(!pool.take_kept(port), "{port}: {reason}");
     }
     assert!(pool.take_kept(1001));
@@ -116,6 +119,36 @@ fn a_kept_port_may_lie_outside_the_range_and_is_never_drawn() {
     assert_eq!([take(1003), take(1003)], [Some(1002), None]);
     pool.release(500);
     assert_eq!((take(1003), pool.take_kept(500)), (None, true));
+}
+
+#[test]
+fn random_ports_keep_off_the_hosts_range_and_kept_ones_do_not() {
+    let mut random = StdRng::seed_from_u64(9);
+    let pool = PortPool::new((39_990..=40_009).into(), &[(40_000..=50_000).into()], |_| false);
+    assert_eq!(pool.free(), 10);
+    assert!(pool.take_kept(40_000) && !pool.take_kept(40_000));
+    assert!(pool.take_kept(39_999) && pool.take_kept(45_000));
+    assert_eq!(pool.free(), 9);
+    let mut drawn: Vec<u16> =
+        std::iter::from_fn(|| pool.take(PortPreference::None, &mut random)).collect();
+    drawn.sort_unstable();
+    assert_eq!(drawn, (39_990..=39_998).collect::<Vec<_>>());
+    pool.exclude(&[], &[40_001]);
+    pool.release(40_000);
+    assert!(pool.free() == 0 && pool.take_kept(40_000) && !pool.take_kept(40_001));
+    let shared: Vec<u16> = pool.candidates(PortPreference::None, &mut random).collect();
+    assert!(shared.len() == 10 && shared.iter().all(|port| *port < 40_000), "{shared:?}");
+}
+
+#[test]
+fn range_of_host_ports_alone_is_handed_out_but_for_those_in_use() {
+    let mut random = StdRng::seed_from_u64(10);
+    let pool = PortPool::new((40_000..=40_009).into(), &[(32_768..=60_999).into()], |_| false);
+    pool.exclude(&[40_003], &[40_004]);
+    let drawn: HashSet<u16> =
+        std::iter::from_fn(|| pool.take(PortPreference::Class(5000), &mut random)).collect();
+    assert!(drawn.len() == 8 && !drawn.contains(&40_003) && !drawn.contains(&40_004), "{drawn:?}");
+    assert!(pool.is_hosts(40_000));
 }
 
 #[test]

@@ -65,6 +65,9 @@ impl Translator {
             Protocol::ICMP => query.opening_state().is_err(),
             // A SYN in the host's own range answers nothing.
             Protocol::TCP if opens => self.mappings.has_listener(protocol, destination),
+            _ if self.mappings.exists(protocol, destination) => {
+                self.mappings.is_used_by_host(protocol, destination)
+            }
             _ => self.mappings.is_hosts(protocol, destination),
         }
     }

@@ -2,6 +2,7 @@
 //! midstream.
 
 use crate::nat::context::WorkerContext;
+use crate::nat::policy::initiator::Initiator;
 use crate::nat::table::key::Key;
 use crate::nat::table::session::NewSession;
 use crate::nat::table::{FirstPacket, InsertError, Match};
@@ -62,7 +63,13 @@ impl Translator {
         let protocol = miss.tuple.protocol;
         let reply = Tuple { protocol, source: target, destination: binding.external };
         let new = NewSession { origin: binding.kind(), ..opening.session(reply) };
-        let Err(error) = self.insert(context, &new, miss.first(), miss.now) else {
+        let inserted = match self.policy.initiator(miss.tuple.source.address) {
+            Initiator::InsideHost => self.insert(context, &new, miss.first(), miss.now),
+            own @ (Initiator::Host | Initiator::Probe) => {
+                self.insert_own(context, own, &new, miss.first(), miss.now)
+            }
+        };
+        let Err(error) = inserted else {
             let hit = initial_match(&new);
             return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
         };
