@@ -126,9 +126,8 @@ impl Start<'_> {
             announcements: Rc::clone(&announcements),
             warnings: Rc::clone(&warnings),
         };
-        let host_state = Rc::clone(&parts.state);
+        let (host_state, links) = (Rc::clone(&parts.state), LinkWatch::start(&config).await?);
         let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
-        let links = LinkWatch::start(&config).await?;
         subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
         let announcer = arp.map(|socket| Announcer::new(&config, socket, announcements, &uplinks));
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
