@@ -51,13 +51,15 @@ fn every_configuration_error_is_named_with_line_and_column() {
     before.assert_same(&scene.host_state(), "after a configuration error");
 }
 
+/// A file that cannot be read may be readable later: its file system may be mounted after the start
+/// of the unit. So the unit tries again.
 #[test]
-fn missing_configuration_file_and_wrong_arguments_are_user_errors() {
+fn unreadable_configuration_files_are_environment_errors_and_wrong_arguments_user_errors() {
     let scene = SingleBox::new(Published::OnLink);
     let missing = scene.lab.directory().join("missing.yaml");
-    scene.refused(&[], &missing).assert_says(USER, &["missing.yaml", "No such file"]);
+    scene.refused(&[], &missing).assert_says(ENVIRONMENT, &["missing.yaml", "No such file"]);
     let directory = scene.lab.directory().to_owned();
-    scene.refused(&[], &directory).assert_says(USER, &[directory.to_str().unwrap()]);
+    scene.refused(&[], &directory).assert_says(ENVIRONMENT, &[directory.to_str().unwrap()]);
     for arguments in [
         &["run"] as &[&str],
         &["run", "--config"],
@@ -71,6 +73,8 @@ fn missing_configuration_file_and_wrong_arguments_are_user_errors() {
     }
 }
 
+/// The other instance may be about to end, as at a restart under another name. So the unit tries
+/// again.
 #[test]
 fn resources_of_another_instance_are_refused_and_it_continues() {
     let scene = SingleBox::new(Published::OnLink);
@@ -88,18 +92,24 @@ fn resources_of_another_instance_are_refused_and_it_continues() {
         ..scene.config()
     };
     let socket = Config { socket: scene.config().socket, ..free.clone() };
-    assert_refused(&scene, &[], &socket, USER, &["admin.socket: ", "in use by another natbox"]);
+    assert_refused(
+        &scene,
+        &[],
+        &socket,
+        ENVIRONMENT,
+        &["admin.socket: ", "in use by another natbox"],
+    );
     let tun = Config { tun: "nb0".into(), ..free.clone() };
-    assert_refused(&scene, &[], &tun, USER, &["tun.name: nb0", "taken", &pid]);
+    assert_refused(&scene, &[], &tun, ENVIRONMENT, &["tun.name: nb0", "taken", &pid]);
     let tun = Config { manage: false, ..tun };
-    assert_refused(&scene, &[], &tun, USER, &["tun.name: nb0", "taken"]);
+    assert_refused(&scene, &[], &tun, ENVIRONMENT, &["tun.name: nb0", "taken"]);
     for (key, name) in [("inside", "lan0"), ("outside", "wan0")] {
         let mut config = free.clone();
         match key {
             "inside" => config.inside = name.into(),
             _ => config.outside = name.into(),
         }
-        assert_refused(&scene, &[], &config, USER, &[name, "taken by natbox", &pid]);
+        assert_refused(&scene, &[], &config, ENVIRONMENT, &[name, "taken by natbox", &pid]);
     }
     // The first instance still works.
     scene.assert_traffic();
@@ -115,7 +125,7 @@ fn tun_name_used_by_another_program_is_refused() {
         &scene,
         &[],
         &scene.config(),
-        USER,
+        ENVIRONMENT,
         &["tun.name", "nb0", "taken", "choose another"],
     );
     drop(foreign);
@@ -126,12 +136,12 @@ fn tun_name_used_by_another_program_is_refused() {
         // program's file.
         eventually("the name is free again", || scene.natbox.ip(&add).ok());
         let config = Config { workers: workers.into(), ..scene.config() };
-        assert_refused(&scene, &[], &config, USER, &["tun.name", "nb0", "taken"]);
+        assert_refused(&scene, &[], &config, ENVIRONMENT, &["tun.name", "nb0", "taken"]);
         let delete = [&["tuntap", "del", "dev", "nb0", "mode", "tun"], multi_queue].concat();
         scene.natbox.ip(&delete).unwrap();
     }
     scene.natbox.ip(&["link", "add", "nb0", "type", "bridge"]).unwrap();
-    assert_refused(&scene, &[], &scene.config(), USER, &["tun.name", "nb0", "taken"]);
+    assert_refused(&scene, &[], &scene.config(), ENVIRONMENT, &["tun.name", "nb0", "taken"]);
 }
 
 #[test]

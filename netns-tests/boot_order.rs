@@ -209,7 +209,9 @@ fn reload_of_a_waiting_box_can_name_other_interfaces() {
     running.stop(Signal::TERM);
 }
 
-/// A wrong file, and a file that names a missing hook, are errors at once: time does not fix them.
+/// A wrong file is an error at once, and a retry does not help. A file that names a missing hook is
+/// an error at once as well, so that a person who starts the box sees it. But the hook may be on a
+/// file system that is mounted later, so the exit code lets the unit try again.
 #[test]
 fn wrong_configuration_does_not_wait() {
     let scene = SingleBox::new(Published::OnLink);
@@ -220,7 +222,14 @@ fn wrong_configuration_does_not_wait() {
     let dns = "dns: { zone: example.org, names: [{ name: www }], listen: false, hook: /no/hook }\n";
     let config = Config { extra: dns.into(), ..scene.config() };
     let path = scene.write("refused", &config.to_string());
-    scene.refused(&[], &path).assert_says(1, &["dns.hook", "/no/hook"]);
+    scene.refused(&[], &path).assert_says(2, &["dns.hook", "/no/hook"]);
+    let update = "update: { server: 192.0.2.53, key: box, secret_file: /no/secret }";
+    let dns = format!(
+        "dns: {{ zone: example.org, names: [{{ name: www }}], listen: false, {update} }}\n"
+    );
+    let config = Config { extra: dns, ..scene.config() };
+    let path = scene.write("refused", &config.to_string());
+    scene.refused(&[], &path).assert_says(2, &["dns.update.secret_file", "/no/secret"]);
 }
 
 /// Reads the reports that a box sends to its service manager until one contains `words`.

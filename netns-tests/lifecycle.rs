@@ -1,13 +1,14 @@
 //! A box from its start to its end, as seen by other processes.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use natbox::api::Status;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::single_box::{Config, Published, SingleBox, eventually, seconds};
+use crate::single_box::{Config, Published, RunningBox, SingleBox, eventually, seconds};
 
 #[test]
 fn status_is_shown_as_text_and_as_json() {
@@ -111,6 +112,32 @@ fn deleted_tun_ends_the_box_with_a_message_and_restores_the_host() {
         scene.assert_traffic();
         natbox.stop(Signal::TERM);
     }
+}
+
+/// The host reaches the target of the new forward by another interface.
+#[test]
+fn reload_and_status_say_what_of_the_host_does_not_fit() {
+    let scene = SingleBox::new(Published::OnLink);
+    let config = scene.config();
+    let whole = config.to_string();
+    let without = whole.lines().filter(|line| !line.contains("name: dead"));
+    let path = scene.write("natbox", &without.map(|line| format!("{line}\n")).collect::<String>());
+    scene.lab.veth(7, (&scene.natbox, "dmz0"), (&scene.net, "eth7")).unwrap();
+    scene.natbox.address("dmz0", Ipv4Addr::new(10, 0, 0, 193), 26).unwrap();
+    let natbox = RunningBox::launch(&scene.natbox, "natbox", &path, &config.socket);
+    assert_eq!(natbox.status().warnings, []);
+
+    scene.write("natbox", &whole);
+    let words = "forwards: dead leads to 10.0.0.199, which this host reaches by dmz0";
+    let socket = natbox.socket().to_str().unwrap();
+    let reloaded = scene.natbox(&[], &["reload", "--socket", socket]);
+    assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
+    assert!(reloaded.stderr.contains(&format!("warning: {words}")), "{reloaded:?}");
+    let found = || natbox.status().warnings.into_iter().map(|warning| warning.found);
+    eventually("the warning", || found().any(|found| found.starts_with(words)).then_some(()));
+    scene.natbox.ip(&["link", "del", "dmz0"]).unwrap();
+    eventually("the end of the warning", || found().next().is_none().then_some(()));
+    natbox.stop(Signal::TERM);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use natbox::lab::http::{HttpServer, connect};
 use natbox::lab::topology::{Attachment, CLIENTS, ThreeLeggedPlan};
 use natbox::lab::{Lab, Namespace, hardware_address};
+use rustix::process::Signal;
 
 use crate::lab::{BoxConfig, Site, TIMEOUT, listen};
 use crate::single_box::{
@@ -159,5 +160,73 @@ fn inside_and_uplink_on_one_segment_answer_for_their_own_addresses() {
             scene.assert_outbound();
         }
         drop(running);
+    }
+}
+
+/// The address of a third interface, and whether the interface comes after the start of the box.
+const THIRD: [(Option<&str>, bool); 4] = [
+    (None, false),
+    (Some("203.0.113.5"), false),
+    (Some("192.168.77.1"), false),
+    (Some("203.0.113.5"), true),
+];
+
+/// A third interface of the host is on the uplink's segment. The configuration does not name it.
+#[test]
+fn a_third_interface_on_the_segment_answers_for_its_own_address_alone() {
+    for kind in [Published::Owned, Published::OnLink] {
+        for (address, is_late) in THIRD {
+            let scene = SingleBox::new(kind);
+            let switch = scene.lab.namespace("switch").unwrap();
+            scene.natbox.ip(&["link", "del", "wan0"]).unwrap();
+            // A bridge sends a request to its ports in their order, and the last answer counts.
+            for (number, (end, interface)) in
+                [(&scene.natbox, "wan0"), (&scene.net, "eth0")].into_iter().enumerate()
+            {
+                let port = format!("port{number}");
+                scene.lab.veth(50 + number as u8, (end, interface), (&switch, &port)).unwrap();
+            }
+            switch.bridge("br0", &["port0", "port1"]).unwrap();
+            scene.natbox.address("wan0", scene.outside, 24).unwrap();
+            scene.natbox.route("default", PROVIDER).unwrap();
+            scene.net.address("eth0", PROVIDER, 24).unwrap();
+            let _server = scene.serve();
+            let add_third = || {
+                scene.lab.veth(60, (&scene.natbox, "mgmt0"), (&switch, "port2")).unwrap();
+                switch.ip(&["link", "set", "port2", "master", "br0"]).unwrap();
+                let address = address.map(|address| address.parse().unwrap());
+                address.into_iter().for_each(|it| scene.natbox.address("mgmt0", it, 24).unwrap());
+            };
+            if !is_late {
+                add_third();
+            }
+            let running = scene.start(&scene.config());
+            if is_late {
+                add_third();
+                let is_set = || sysctl(&scene.natbox, "mgmt0", "arp_ignore").unwrap() == "1";
+                eventually("the setting of the new interface", || is_set().then_some(()));
+                assert_eq!(running.status().host.unwrap().restored, 0, "a new interface");
+            }
+            for attempt in 0..ATTEMPTS / 2 {
+                for namespace in [&scene.net, &scene.natbox] {
+                    namespace.ip(&["neigh", "flush", "all"]).unwrap();
+                }
+                let seen = scene.fetch();
+                let seen = seen.unwrap_or_else(|error| panic!("{address:?} {attempt}: {error}"));
+                assert_eq!(seen, CLIENT.to_string());
+            }
+            // A program of the host stays reachable at the third interface.
+            if address == Some("203.0.113.5") {
+                let own = address.unwrap().parse().unwrap();
+                let _own = crate::single_box::serve(&scene.natbox, own, 8022);
+                let to = SocketAddrV4::new(own, 8022);
+                let connect = || connect(Some(PROVIDER), to, TIMEOUT / 10);
+                scene.net.enter(connect).unwrap().unwrap();
+            }
+            running.stop(Signal::TERM);
+            for key in ["arp_ignore", "arp_announce"] {
+                assert_eq!(sysctl(&scene.natbox, "mgmt0", key).unwrap(), "0", "{key} is restored");
+            }
+        }
     }
 }

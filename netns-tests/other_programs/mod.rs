@@ -1,6 +1,7 @@
 //! Other programs change the host: natbox sets its settings again, and the host stays reachable.
 
 mod removed;
+mod tables;
 mod vpn;
 
 use std::net::Ipv4Addr;
@@ -76,6 +77,14 @@ fn events(scene: &SingleBox, natbox: &RunningBox) -> Vec<EventKind> {
     let ended = scene.natbox(&[], &["events", "--json", "--socket", socket]);
     let event = |line: &str| serde_json::from_str::<Event>(line).unwrap().kind;
     ended.stdout.lines().map(event).collect()
+}
+
+/// Returns the settings that natbox has set again, as commands.
+fn restored(scene: &SingleBox, natbox: &RunningBox) -> Vec<String> {
+    let restored = events(scene, natbox).into_iter().filter_map(|event| {
+        if let EventKind::HostRestored { changed } = event { Some(changed) } else { None }
+    });
+    restored.flatten().collect()
 }
 
 fn host_status(natbox: &RunningBox) -> HostStatus {

@@ -6,8 +6,8 @@ use natbox::api::EventKind;
 use rustix::process::Signal;
 
 use super::{
-    OWN_PORT, events, host_status, own_service, pause, reaches, reaches_from, rules_and_routes,
-    settled, shell, soon,
+    OWN_PORT, events, host_status, own_service, pause, reaches, reaches_from, restored,
+    rules_and_routes, settled, shell, soon,
 };
 use crate::single_box::{PROVIDER, Published, SingleBox, WEB, eventually, seconds};
 
@@ -37,6 +37,7 @@ fn at_all_times(published: Published) -> Vec<&'static str> {
         "ip link set nb0 down",
         "sysctl -qw net.ipv4.ip_forward=0",
         "sysctl -qw net.ipv4.conf.lan0.forwarding=0",
+        "sysctl -qw net.ipv4.conf.nb0.forwarding=0",
         "sysctl -qw net.ipv4.conf.wan0.rp_filter=1 net.ipv4.conf.nb0.accept_local=0",
         "ip neighbour del proxy 203.0.113.10 dev wan0",
     ];
@@ -72,6 +73,59 @@ fn everything_that_another_program_removes_comes_back() {
             natbox.stop(Signal::TERM);
             before.assert_same(&scene.host_state(), &format!("after {scripts:?}"));
         }
+    }
+}
+
+/// Sysctls on which the way of a packet depends, for each interface that it passes.
+const OF_EACH_INTERFACE: [&str; 2] = ["forwarding", "rp_filter"];
+
+/// The list of what is watched is the list of what natbox sets: both come from the plan.
+#[test]
+fn every_sysctl_that_natbox_sets_comes_back() {
+    for published in [Published::OnLink, Published::Owned] {
+        let scene = SingleBox::new(published);
+        let _server = scene.serve();
+        // Another program has switched source filters on.
+        scene.natbox.sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
+        let natbox = scene.start(&scene.config());
+        let plan = scene.natbox(&[], &["plan", "--config", natbox.path.to_str().unwrap()]).stdout;
+        let lines = plan.lines().filter(|line| line.starts_with("sysctl "));
+        let settings = lines.filter_map(|line| line.rsplit_once(' ')?.1.split_once('='));
+        // A change of ip_forward would change others.
+        let settings: Vec<(String, &str)> = settings
+            .map(|(key, value)| (key.replace('.', "/"), value))
+            .filter(|(key, _)| key != "net/ipv4/ip_forward")
+            .collect();
+        for interface in ["lan0", "wan0", "nb0"] {
+            for key in OF_EACH_INTERFACE {
+                let path = format!("net/ipv4/conf/{interface}/{key}");
+                assert!(settings.iter().any(|(known, _)| *known == path), "{path}: {plan}");
+            }
+        }
+        for (path, value) in &settings {
+            // A delay of one unit may be none in the kernel's ticks.
+            let other = match *value {
+                "0" if path.ends_with("/proxy_delay") => "80",
+                "0" => "1",
+                _ => "0",
+            };
+            scene.natbox.sysctl(path, other).unwrap();
+        }
+        for (path, value) in &settings {
+            let is_back = || scene.natbox.read_sysctl(path).unwrap() == *value;
+            soon(&format!("{path}={value}"), || is_back().then_some(()));
+        }
+        scene.assert_traffic();
+        let missing = || {
+            let restored = restored(&scene, &natbox);
+            let is_told = |(path, value): &&(String, &str)| {
+                let end = format!("{}={value}", path.replace('/', "."));
+                restored.iter().any(|command| command.ends_with(&end))
+            };
+            settings.iter().filter(|setting| !is_told(setting)).collect::<Vec<_>>()
+        };
+        pause();
+        assert!(missing().is_empty(), "{:?}", missing());
     }
 }
 
@@ -137,6 +191,33 @@ fn a_program_that_removes_a_rule_again_and_again_is_an_error_in_the_status() {
     assert_eq!(disputes.count(), 1);
     eventually("the rule comes back", || host_status(&natbox).missing.is_empty().then_some(()));
     scene.fetch().unwrap();
+}
+
+/// A program that takes the TUN for its own, as NetworkManager may.
+#[test]
+fn a_program_that_flushes_the_tun_again_and_again_is_an_error_in_the_status() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let natbox = scene.start(&scene.config());
+    pause();
+    let start = Instant::now();
+    while start.elapsed() < seconds(6) {
+        shell(&scene.natbox, "ip address flush dev nb0");
+        std::thread::sleep(seconds(1) / 5);
+    }
+    let host = host_status(&natbox);
+    let error = host.error.clone().expect("an error");
+    assert!(error.contains("nb0") && error.contains("NetworkManager"), "{error}");
+    // Counted, and with growing pauses: thirty flushes would have met thirty answers.
+    let address = "ip address replace 169.254.71.1/32 dev nb0 scope link";
+    let restored = restored(&scene, &natbox);
+    assert!(restored.iter().any(|command| command == address), "{restored:#?}");
+    assert!(host.restored > 2 && !host.missing.is_empty(), "{host:?}");
+    let disputes = events(&scene, &natbox).into_iter();
+    let disputes = disputes.filter(|event| matches!(event, EventKind::HostDisputed { .. }));
+    assert_eq!(disputes.count(), 1);
+    eventually("the address comes back", || host_status(&natbox).missing.is_empty().then_some(()));
+    scene.assert_traffic();
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! A full-tunnel VPN adds rules without a priority.
 
+use std::net::Ipv4Addr;
+
 use natbox::api::EventKind;
+use natbox::cli::doctor::Severity;
 use rustix::process::Signal;
 
 use super::{OWN_PORT, events, own_service, pause, reaches_from, shell, soon};
-use crate::single_box::{PROVIDER, Published, SingleBox, eventually};
+use crate::single_box::{PROVIDER, Published, RunningBox, SingleBox, eventually};
 
 /// The rules of wg-quick for a tunnel that takes everything, with a device that swallows packets.
 pub(super) const WG_QUICK: &str = "ip link add wg0 type veth peer name wg1; ip link set wg1 up; ip link set wg0 up; \
@@ -19,6 +22,10 @@ const CATCH_ALL: &str = "ip link add tun9 type veth peer name tun8; ip link set 
 /// A VPN for the private network.
 const OF_THE_INSIDE: &str = "ip link add tun9 type veth peer name tun8; ip link set tun8 up; ip link set tun9 up; \
     ip route add default dev tun9 table 200; ip rule add from 10.0.0.0/24 table 200";
+/// Rules that have priorities of natbox's own.
+const IN_NATBOXS_PLACE: &str = "ip link add tun9 type veth peer name tun8; ip link set tun8 up; ip link set tun9 up; \
+    ip route add default dev tun9 table 200; ip rule del priority 1008; \
+    ip rule add priority 1008 iif lan0 table 200; ip rule add priority 1010 iif nb0 table 200";
 
 fn assert_in_and_out(scene: &SingleBox, when: &str) {
     soon(&format!("the forward {when}"), || scene.fetch().ok());
@@ -32,6 +39,7 @@ fn rules_of_a_vpn_do_not_take_natboxs_packets() {
         (Published::Owned, WG_QUICK),
         (Published::OnLink, CATCH_ALL),
         (Published::OnLink, OF_THE_INSIDE),
+        (Published::OnLink, IN_NATBOXS_PLACE),
     ] {
         let scene = SingleBox::new(published);
         let _server = scene.serve();
@@ -80,4 +88,114 @@ fn natbox_returns_to_its_place_when_a_vpn_ends() {
     assert_eq!(rules.matches("iif lan0 lookup 7100").count(), 2, "one for hairpin: {rules}");
     assert_in_and_out(&scene, "after the VPN");
     natbox.stop(Signal::TERM);
+}
+
+/// The routes of OpenVPN's `redirect-gateway def1`, with a device that swallows packets.
+const REDIRECT_GATEWAY: &str = "ip link add tun9 type veth peer name tun8; ip link set tun8 up; \
+    ip link set tun9 up; ip route add 0.0.0.0/1 dev tun9; ip route add 128.0.0.0/1 dev tun9";
+/// Another router of the provider.
+const SECOND_ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 253);
+
+/// Starts a box whose uplink has no gateway in the configuration.
+fn start_without_a_gateway(scene: &SingleBox) -> RunningBox {
+    let text = scene.config().to_string();
+    let without = text.replace(", gateway: 203.0.113.254", "");
+    assert_ne!(without, text);
+    let path = scene.write("natbox", &without);
+    RunningBox::launch(&scene.natbox, "natbox", &path, &scene.config().socket)
+}
+
+#[test]
+fn routes_of_a_vpn_do_not_take_natboxs_packets() {
+    for published in [Published::OnLink, Published::Owned] {
+        let scene = SingleBox::new(published);
+        let _server = scene.serve();
+        let natbox = start_without_a_gateway(&scene);
+        scene.assert_traffic();
+        shell(&scene.natbox, REDIRECT_GATEWAY);
+        pause();
+        assert_in_and_out(&scene, "beside the VPN");
+        natbox.stop(Signal::TERM);
+        let natbox = start_without_a_gateway(&scene);
+        assert_in_and_out(&scene, "after a restart beside the VPN");
+        natbox.stop(Signal::TERM);
+    }
+}
+
+/// A DHCP client, or a person, changes the host's routes by the uplink's interface.
+#[test]
+fn an_uplink_without_a_gateway_follows_the_hosts_routes() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    scene.net.address("eth0", SECOND_ROUTER, 24).unwrap();
+    let natbox = start_without_a_gateway(&scene);
+    let before = scene.natbox.ip_output(&["route", "show", "table", "7103"]).unwrap();
+    let has_route = |route: &str| {
+        let table = scene.natbox.ip_output(&["route", "show", "table", "7103"]).unwrap();
+        table.contains(route).then_some(())
+    };
+    shell(&scene.natbox, "ip route replace default via 203.0.113.253 dev wan0");
+    soon("the other router", || has_route("default via 203.0.113.253 dev wan0"));
+    scene.assert_traffic();
+    // The way to the client alone is right.
+    shell(
+        &scene.natbox,
+        "ip route add 192.0.2.0/24 via 203.0.113.254 dev wan0; \
+         ip route replace default via 203.0.113.252 dev wan0",
+    );
+    soon("the static route", || has_route("192.0.2.0/24 via 203.0.113.254 dev wan0"));
+    soon("the next router", || has_route("default via 203.0.113.252 dev wan0"));
+    scene.assert_traffic();
+    shell(&scene.natbox, "ip route del default; ip route del 192.0.2.0/24");
+    soon("the end of the uplink", || (!natbox.status().uplinks[0].healthy).then_some(()));
+    let warnings = natbox.status().warnings;
+    assert!(warnings[0].found.contains("wan0 has no default route"), "{warnings:?}");
+    // As a DHCP client renews its lease.
+    shell(
+        &scene.natbox,
+        "ip address flush dev wan0; ip address add 203.0.113.1/24 dev wan0; \
+         ip route add default via 203.0.113.254",
+    );
+    soon("the uplink", || natbox.status().uplinks[0].healthy.then_some(()));
+    assert_in_and_out(&scene, "after the lease");
+    assert_eq!(natbox.status().warnings, []);
+    let after = scene.natbox.ip_output(&["route", "show", "table", "7103"]).unwrap();
+    assert_eq!(after, before);
+    natbox.stop(Signal::TERM);
+}
+
+/// A rule before which no place is left for natbox's. Nothing but a person can help.
+#[test]
+fn a_rule_that_natbox_cannot_precede_is_an_error_in_the_status() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let rule = "priority 5 from all lookup 200";
+    let add = "ip route replace unreachable default table 200; ip rule add priority 5 lookup 200";
+    let mut natbox = scene.start(&scene.config());
+    assert_eq!(natbox.status().warnings, []);
+    for is_there_at_the_start in [false, true] {
+        if is_there_at_the_start {
+            natbox.stop(Signal::TERM);
+            shell(&scene.natbox, add);
+            natbox = scene.start(&scene.config());
+        } else {
+            shell(&scene.natbox, add);
+        }
+        let warning = soon("the warning", || natbox.status().warnings.into_iter().next());
+        assert!(warning.found.contains(rule), "{warning:?}");
+        assert_eq!(warning.severity, Severity::Error);
+        let socket = natbox.socket().to_str().unwrap();
+        let text = scene.natbox(&[], &["status", "--socket", socket]).stdout;
+        assert!(text.contains(rule), "{text}");
+        let found = warning.found.clone();
+        let began = events(&scene, &natbox).into_iter().any(
+            |event| matches!(event, EventKind::HostWarning { found: said, .. } if said == found),
+        );
+        assert!(began, "an event");
+        shell(&scene.natbox, "ip rule del priority 5");
+        soon("the end", || natbox.status().warnings.is_empty().then_some(()));
+        let ended = EventKind::HostWarningEnded { found };
+        assert!(events(&scene, &natbox).contains(&ended), "an event");
+        assert_in_and_out(&scene, "without the rule");
+    }
 }

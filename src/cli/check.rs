@@ -23,14 +23,18 @@ pub(super) struct CheckArguments {
 /// Checks the file and prints the result.
 ///
 /// # Errors
-/// A user error with every problem of the file. With `--json` the problems are printed instead, and
-/// the exit code is the same.
+/// [`Failure::of_file`] with every problem of the file. With `--json` the problems are printed
+/// instead, and the exit code is the same.
 pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     let path = &arguments.file.path;
     if arguments.json {
         let outcome = configuration::load(path);
         print(&output::json(&CheckReport::from(outcome.as_ref()))?)?;
-        return Ok(ExitCode::from(if outcome.is_ok() { exit::DONE } else { exit::USER }));
+        return Ok(ExitCode::from(match &outcome {
+            Ok(_) => exit::DONE,
+            Err(problems) if problems.is_unreadable() => exit::ENVIRONMENT,
+            Err(_) => exit::USER,
+        }));
     }
     let config = arguments.file.load()?;
     print(&format!("{}: ok\n{}", path.display(), summary(&config)))?;

@@ -20,9 +20,9 @@ impl ConfigFile {
     /// Loads the file and prints its warnings to standard error.
     ///
     /// # Errors
-    /// A user error that holds [`config::Problems`].
+    /// See [`Failure::of_file`].
     pub(super) fn load(&self) -> Result<config::Config, Failure> {
-        let Loaded { config, warnings } = config::load(&self.path).map_err(Failure::user)?;
+        let Loaded { config, warnings } = config::load(&self.path).map_err(Failure::of_file)?;
         show_warnings(&warnings);
         Ok(config)
     }
@@ -31,7 +31,7 @@ impl ConfigFile {
 /// Loads several files. Reads all of them before it reports that one is wrong.
 ///
 /// # Errors
-/// A user error with the problems of the last wrong file; the problems of earlier files are
+/// [`Failure::of_file`] with the problems of the last wrong file; the problems of earlier files are
 /// printed. A user error if two of the paths lead to one file.
 pub(super) fn load_all(paths: &[PathBuf]) -> Result<Vec<config::Config>, Failure> {
     check_distinct(paths)?;

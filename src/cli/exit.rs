@@ -19,7 +19,7 @@ pub(super) const BUG: u8 = 70;
 /// The reason why a command failed, which decides the exit code.
 #[derive(Debug)]
 pub enum Failure {
-    /// The arguments or the configuration must change: [`USER`].
+    /// The arguments or the configuration must change, and time does not help: [`USER`].
     User(anyhow::Error),
     /// The host lacks or rejects something: [`ENVIRONMENT`].
     Environment(anyhow::Error),
@@ -31,6 +31,15 @@ impl Failure {
     /// Makes a user error.
     pub fn user(error: impl Into<anyhow::Error>) -> Self {
         Self::User(error.into())
+    }
+
+    /// Makes the error of a configuration file: an environment error if the file cannot be read,
+    /// otherwise a user error.
+    pub(super) fn of_file(problems: Problems) -> Self {
+        match problems.is_unreadable() {
+            true => Self::environment(problems),
+            false => Self::user(problems),
+        }
     }
 
     /// Makes an environment error.

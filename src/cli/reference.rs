@@ -79,8 +79,10 @@ fn reference() -> String {
          standard output holds nothing but JSON.\n\n\
          | exit code | meaning |\n|---|---|\n\
          | {DONE} | The command succeeded. |\n\
-         | {USER} | The arguments or the configuration are wrong, or a check found an error. |\n\
-         | {ENVIRONMENT} | The host lacks or rejects something, or no instance answers. |\n\
+         | {USER} | The arguments or the configuration are wrong, or a check found an error. A \
+         retry does not help. |\n\
+         | {ENVIRONMENT} | The host lacks or rejects something, another process has it, a file \
+         cannot be read, or no instance answers. A later retry may help. |\n\
          | {BUG} | natbox has a bug. |\n\
          | 128 + n | `natbox demo` was ended by signal n. |\n"
     );

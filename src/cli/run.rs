@@ -8,8 +8,7 @@ use super::config_file::ConfigFile;
 use super::exit::Failure;
 use crate::config::{self, Loaded};
 use crate::control::{self, RunError, SocketError, logging};
-use crate::dns::DnsError;
-use crate::host::HostError;
+use crate::dns::{DnsError, SecretError};
 use crate::io::OpenError;
 
 /// Arguments of `natbox run`.
@@ -22,11 +21,11 @@ pub(super) struct RunArguments {
 /// Runs an instance until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// A user error when the configuration or an object that it names is wrong. An environment error
-/// when the host lacks or rejects something. A bug when a worker panicked.
+/// A user error when the configuration is wrong. An environment error when the host lacks or
+/// rejects something, or when another process has it. A bug when a worker panicked.
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let Loaded { config, warnings } =
-        config::load(&arguments.config.path).map_err(Failure::user)?;
+        config::load(&arguments.config.path).map_err(Failure::of_file)?;
     let _logging = logging::start(config.log);
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -34,23 +33,25 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     control::run(&arguments.config.path, &config).map(|()| ExitCode::SUCCESS).map_err(failure)
 }
 
-/// Classifies an error: a user error if another configuration would avoid it, otherwise an
+/// Classifies an error: a user error if only another configuration avoids it, otherwise an
 /// environment error or a bug.
+///
+/// The unit does not try again after a user error. So an error that passes with time is none: another
+/// natbox may be about to end, and the file of a hook or of a secret may come with a later mount.
 fn failure(error: RunError) -> Failure {
     let users = match &error {
         RunError::NoUring(_) => true,
-        RunError::Socket(SocketError::Taken { .. } | SocketError::NotASocket { .. }) => true,
+        RunError::Socket(SocketError::NotASocket { .. }) => true,
         RunError::Tun { source, .. } => matches!(
             source,
-            OpenError::Taken { .. }
-                | OpenError::NameTooLong { .. }
+            OpenError::NameTooLong { .. }
                 | OpenError::NameInvalid { .. }
                 | OpenError::TooManyQueues { .. }
         ),
-        RunError::Host(host) => matches!(host, HostError::Taken { .. }),
-        RunError::Dns(dns) => matches!(dns, DnsError::Secret(_) | DnsError::Hook(_)),
+        RunError::Dns(dns) => matches!(dns, DnsError::Secret(SecretError::NotBase64 { .. })),
         RunError::Panicked { .. } => return Failure::bug(error),
-        RunError::Socket(SocketError::Other { .. })
+        RunError::Socket(SocketError::Taken { .. } | SocketError::Other { .. })
+        | RunError::Host(_)
         | RunError::RawSocket { .. }
         | RunError::Sandbox(_)
         | RunError::Memory { .. }

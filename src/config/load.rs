@@ -45,7 +45,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Problems> {
         let known = kinds.iter().find(|(kind, _)| *kind == error.kind());
         let advice =
             known.map_or("check the path after --config and its permissions", |(_, advice)| advice);
-        return Err(unreadable(error.to_string(), advice));
+        return Err(unreadable(error.to_string(), advice).unreadable());
     }
     match String::from_utf8(bytes) {
         Ok(text) => parse(&file_name, &text),

@@ -58,23 +58,40 @@ impl fmt::Display for Problem {
 
 /// The problems of a file, in the order of the file, at most a thousand. Shown one a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Problems(Vec<Problem>);
+#[serde(transparent)]
+pub(crate) struct Problems {
+    list: Vec<Problem>,
+    /// True when the system did not let natbox read the file.
+    #[serde(skip)]
+    is_unreadable: bool,
+}
 
 impl Problems {
+    /// Marks the problems as those of a file that the system did not let natbox read.
+    pub(super) fn unreadable(self) -> Self {
+        Self { is_unreadable: true, ..self }
+    }
+
+    /// Returns true when the system did not let natbox read the file. Time may help, where it does
+    /// not help a file with a wrong content.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.is_unreadable
+    }
+
     /// Returns the problems in the order of the file.
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Problem> {
-        self.0.iter()
+        self.list.iter()
     }
 
     /// Returns whether there is no problem.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
+        for (index, problem) in self.list.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(formatter, "{separator}{problem}")?;
         }
@@ -155,7 +172,7 @@ impl Diagnostics {
         let mut warnings = self.warnings.into_inner();
         problems.sort_by_key(|problem| problem.position);
         warnings.sort_by_key(|warning| warning.position);
-        (Problems(problems), warnings)
+        (Problems { list: problems, is_unreadable: false }, warnings)
     }
 
     fn problem(

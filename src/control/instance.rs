@@ -71,7 +71,7 @@ impl Instance {
     /// See [`ReloadError`].
     pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
         match self.stage() {
-            Stage::Waiting(waiting) => waiting.reload(),
+            Stage::Waiting(waiting) => waiting.reload().await,
             Stage::Running(running) => running.reloader.reload().await,
         }
     }

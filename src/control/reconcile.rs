@@ -25,7 +25,7 @@ use super::subsystem::{Outcome, Subsystem};
 use super::warnings::Warnings;
 use crate::api::EventKind;
 use crate::engine::Handle;
-use crate::host::doctor::Finding;
+use crate::host::doctor::{self, Finding};
 use crate::host::{
     self, HostChange, HostReport, LinkChange, LinkEvent, LinkWatch, LookCause, ManagedHost,
     UsedPorts,
@@ -110,8 +110,9 @@ impl HostReconciler {
         self.warn();
     }
 
-    /// Shows in the status what the host's kernel refuses and natbox can do without.
+    /// Shows in the status what needs a person's attention, and what the kernel refuses.
     fn warn(&self) {
+        let mut findings = doctor::examine_host(self.host.config(), self.host.facts());
         let finding = self.host.filter_problem().map(|problem| {
             Finding::warning(
                 host::PRIVATE_FILTER,
@@ -124,7 +125,8 @@ impl HostReconciler {
                  host.block_private: false",
             )
         });
-        self.parts.warnings.set(Self::NAME, finding.into_iter().collect());
+        findings.extend(finding);
+        self.parts.warnings.set(Self::NAME, findings);
     }
 
     /// Makes the outcome of a look at the host known.

@@ -15,7 +15,7 @@ use crate::api::{EventKind, LegStatus, Reloaded};
 use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
 use crate::dns::DnsError;
 use crate::engine::Handle;
-use crate::host::{HostFacts, PlannedHost, RoutingIds};
+use crate::host::{self, HostFacts, PlannedHost, RoutingIds};
 use crate::nat::Policy;
 use crate::uplinks::Uplinks;
 
@@ -51,6 +51,15 @@ pub(crate) enum ReloadError {
     /// A file that the new configuration names is not usable.
     #[error(transparent)]
     Dns(#[from] DnsError),
+}
+
+/// Lists what on the host does not fit a new configuration, as messages. `ids`: those of a running
+/// instance.
+pub(super) async fn host_warnings(config: &Config, ids: Option<RoutingIds>) -> Vec<String> {
+    host::warnings(config, ids).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "host: settings cannot be compared with the new configuration");
+        Vec::new()
+    })
 }
 
 /// The configuration and the host in use.
@@ -190,7 +199,9 @@ impl Reloader {
             sessions_ended = self.change_policy(self.policy()).await;
             self.update_uplinks();
         }
-        let warnings = warnings.iter().map(ToString::to_string).collect();
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        let ids = Some(self.routing_ids());
+        warnings.extend(host_warnings(&self.file_config(), ids).await);
         Ok(Reloaded { changed, sessions_ended, warnings })
     }
 

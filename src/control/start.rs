@@ -69,7 +69,7 @@ pub(super) async fn run_instance(
     entrance: Entrance,
 ) -> Result<(), RunError> {
     let host = host::prepare(config).await?;
-    for warning in &host.facts().warnings {
+    for warning in host.facts().messages() {
         tracing::warn!("{warning}");
     }
     let uplinks = Rc::new(Uplinks::new(first_states(host.config(), host.facts())));
@@ -115,7 +115,6 @@ impl Start<'_> {
         );
         let monitor = UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events));
         let announcements = Rc::new(Announcements::default());
-        let warnings = Rc::new(Warnings::new(Rc::clone(&events)));
         let parts = Parts {
             engine: engine.clone(),
             reloader: Rc::new(reloader),
@@ -124,10 +123,11 @@ impl Start<'_> {
             events: Rc::clone(&events),
             state: Rc::new(HostWatchState::new(config.host.manage)),
             announcements: Rc::clone(&announcements),
-            warnings: Rc::clone(&warnings),
+            warnings: Rc::new(Warnings::new(Rc::clone(&events))),
         };
-        let (host_state, links) = (Rc::clone(&parts.state), LinkWatch::start(&config).await?);
+        let (host_state, warnings) = (Rc::clone(&parts.state), Rc::clone(&parts.warnings));
         let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
+        let links = LinkWatch::start(&config).await?;
         subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
         let announcer = arp.map(|socket| Announcer::new(&config, socket, announcements, &uplinks));
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));

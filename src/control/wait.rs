@@ -41,7 +41,7 @@ pub(super) async fn until_interfaces_are_up(
             }
             WaitEvent::Signal(SignalAction::Reload) => {
                 // The result is in the log.
-                let _ = waiting.reload();
+                let _ = waiting.reload().await;
             }
             WaitEvent::Signal(SignalAction::LogCounters) => {
                 let missing = waiting.missing().join("; ");

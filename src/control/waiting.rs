@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::dns;
 use super::error::RunError;
 use super::events::Events;
-use super::reload::ReloadError;
+use super::reload::{ReloadError, host_warnings};
 use crate::api::{
     EffectiveConfig, EventKind, InstanceState, Reloaded, SessionStatus, Status, TunStatus,
     UplinkStatus,
@@ -76,8 +76,8 @@ impl WaitingInstance {
     ///
     /// # Errors
     /// See [`ReloadError`].
-    pub(super) fn reload(&self) -> Result<Reloaded, ReloadError> {
-        let result = self.read_again();
+    pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let result = self.read_again().await;
         self.events.emit(match &result {
             Ok(Reloaded { changed, sessions_ended, .. }) => {
                 EventKind::Reloaded { changed: changed.clone(), sessions_ended: *sessions_ended }
@@ -87,7 +87,7 @@ impl WaitingInstance {
         result
     }
 
-    fn read_again(&self) -> Result<Reloaded, ReloadError> {
+    async fn read_again(&self) -> Result<Reloaded, ReloadError> {
         let Loaded { config: new, warnings } = config::load(&self.path)?;
         dns::check(&new)?;
         let changes = config::changes(&self.config.borrow(), &new);
@@ -98,9 +98,10 @@ impl WaitingInstance {
             let (path, keys) = (self.path.display().to_string(), fixed.join(", "));
             return Err(ReloadError::FixedWhileWaiting { path, keys });
         }
-        self.config.replace(new);
+        self.config.replace(new.clone());
         self.reloaded.notify_one();
-        let warnings = warnings.iter().map(ToString::to_string).collect();
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(host_warnings(&new, None).await);
         Ok(Reloaded { changed, sessions_ended: 0, warnings })
     }
 

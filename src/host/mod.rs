@@ -49,7 +49,9 @@ mod model;
 pub(crate) mod render;
 
 pub(crate) use apply::{HostReport, LookCause, ManagedHost, PlannedHost};
-pub(crate) use apply::{awaited_interfaces, prepare, restore_after_dead, wait_until_gone};
+pub(crate) use apply::{
+    awaited_interfaces, prepare, restore_after_dead, wait_until_gone, warnings,
+};
 pub(crate) use error::HostError;
 pub(crate) use kernel::listeners::{UsedPorts, used_ports};
 pub(crate) use kernel::watch::{HostChange, LinkChange, LinkEvent, LinkWatch};

@@ -61,7 +61,7 @@ section! {
         /// Next hop towards the provider. Several uplinks need one each, unless `addresses` is
         /// `interface`.
         pub gateway: Unresolved<Ipv4Addr> = network::address()
-            .optional("none, or with `addresses: interface` the next hop of the default route through the interface")
+            .optional("the next hop of the host's default route through the interface, as it changes")
             .example("203.0.113.254"),
         /// Share of new outbound mappings, relative to the other uplinks of the tier.
         pub weight: u32 = number(1..=1000).default(1).reloadable(),

@@ -89,6 +89,10 @@ fn is_stricter(path: &str, found: &str) -> bool {
 
 fn compare_route(route: &Route, snapshot: &Snapshot) -> Result<StepStatus, HostError> {
     match (snapshot.route(route), snapshot.conflicting_route(route)) {
+        // Another program has put a route before this one.
+        (Some(_), Some(first)) if route.kind == RouteKind::Local && !first.is_natbox() => {
+            Ok(StepStatus::Missing(Vec::new()))
+        }
         // A dead natbox without a journal left the route. This instance will remove it.
         (Some(found), _) if found.is_natbox() => Ok(StepStatus::Shared(Vec::new())),
         (Some(_), _) => Ok(StepStatus::InPlace),

@@ -1,20 +1,48 @@
 //! How often natbox sets a setting again that another program removes.
 //!
+//! A setting is disputed when another program has removed it [`DISPUTED`] times within
+//! [`MEMORY`], until it has stayed for as long. The memory is longer than the interval of most
+//! timers, so that natbox notices a program which runs once in a few minutes.
+//!
 //! natbox answers the first [`FREE`] removals in a row at once. Before each further answer natbox
-//! waits, twice as long each time. A setting that stays for [`FORGET`] counts as undisputed again.
+//! waits, twice as long each time. If a setting stays for [`ROW_ENDS`], the next removal begins a
+//! new row.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::host::model::step::Step;
 
+/// Number of removals that make a dispute.
+const DISPUTED: usize = 3;
+/// Time for which natbox remembers a removal.
+const MEMORY: Duration = Duration::from_secs(15 * 60);
 /// Number of times that natbox sets a setting again at once.
 const FREE: u32 = 5;
 /// First pause before a setting is set again.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Time after which natbox forgets removals.
-const FORGET: Duration = Duration::from_secs(60);
+/// Time without a removal after which natbox answers at once again.
+const ROW_ENDS: Duration = Duration::from_secs(60);
+
+/// Something that natbox keeps as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Setting {
+    /// A step is in place.
+    Step(Step),
+    /// A table of natbox has no route of another program.
+    Table(u32),
+}
+
+impl Setting {
+    fn keeps_host_reachable(&self) -> bool {
+        match self {
+            Self::Step(step) => step.keeps_host_reachable(),
+            Self::Table(_) => false,
+        }
+    }
+}
 
 /// The settings that natbox has set again.
 #[derive(Debug, Default)]
@@ -24,55 +52,80 @@ pub(super) struct Contest {
 
 #[derive(Debug)]
 struct Record {
-    step: Step,
-    /// Times that natbox has set the setting again.
+    setting: Setting,
+    /// Times that natbox has set the setting again, each within [`MEMORY`] of the one before.
     times: u32,
-    last: Instant,
+    /// Times in a row.
+    row: u32,
+    /// The last [`DISPUTED`] times, the oldest first.
+    last: VecDeque<Instant>,
+    /// True from the last of [`DISPUTED`] removals within [`MEMORY`] on.
+    is_disputed: bool,
 }
 
 impl Record {
+    fn new(setting: &Setting) -> Self {
+        let setting = setting.clone();
+        Self { setting, times: 0, row: 0, last: VecDeque::new(), is_disputed: false }
+    }
+
+    fn add(&mut self, now: Instant) {
+        let row_ends = ROW_ENDS.max(2 * self.pause());
+        if self.last.back().is_some_and(|last| now.duration_since(*last) >= row_ends) {
+            self.row = 0;
+        }
+        self.row = self.row.saturating_add(1);
+        self.times = self.times.saturating_add(1);
+        self.last.push_back(now);
+        if self.last.len() > DISPUTED {
+            self.last.pop_front();
+        }
+        self.is_disputed |=
+            self.last.len() == DISPUTED && now.duration_since(self.last[0]) < MEMORY;
+    }
+
+    /// Returns the time to wait after the last removal.
     fn pause(&self) -> Duration {
-        match self.times.checked_sub(FREE) {
+        match self.row.checked_sub(FREE) {
             None => Duration::ZERO,
             Some(exponent) => FIRST_PAUSE.saturating_mul(1 << exponent.min(16)).min(LONGEST_PAUSE),
         }
     }
 
-    fn is_recent(&self, now: Instant) -> bool {
-        now.duration_since(self.last) < FORGET.max(2 * self.pause())
+    fn is_remembered(&self, now: Instant) -> bool {
+        self.last.back().is_some_and(|last| now.duration_since(*last) < MEMORY)
     }
 }
 
 impl Contest {
     /// Returns true when a missing setting may be set again now. A setting on which the host's own
     /// reachability depends never waits.
-    pub(super) fn allows(&self, step: &Step, now: Instant) -> bool {
-        let record = self.records.iter().find(|record| record.step == *step);
-        step.keeps_host_reachable()
-            || record.is_none_or(|record| now.duration_since(record.last) >= record.pause())
+    pub(super) fn allows(&self, setting: &Setting, now: Instant) -> bool {
+        let record = self.records.iter().find(|record| record.setting == *setting);
+        let has_waited = |record: &Record| {
+            record.last.back().is_none_or(|last| now.duration_since(*last) >= record.pause())
+        };
+        setting.keeps_host_reachable() || record.is_none_or(has_waited)
     }
 
     /// Records that a setting was set again. Returns true when the setting is disputed.
-    pub(super) fn record(&mut self, step: &Step, now: Instant) -> bool {
-        self.records.retain(|record| record.is_recent(now));
-        match self.records.iter_mut().find(|record| record.step == *step) {
-            Some(record) => {
-                record.times = record.times.saturating_add(1);
-                record.last = now;
-                record.times >= FREE
-            }
-            None => {
-                self.records.push(Record { step: step.clone(), times: 1, last: now });
-                false
-            }
-        }
+    pub(super) fn record(&mut self, setting: &Setting, now: Instant) -> bool {
+        self.records.retain(|record| record.is_remembered(now));
+        let place = self.records.iter().position(|record| record.setting == *setting);
+        let place = place.unwrap_or_else(|| {
+            self.records.push(Record::new(setting));
+            self.records.len() - 1
+        });
+        self.records[place].add(now);
+        self.records[place].is_disputed
     }
 
     /// Lists the settings that another program has removed again and again, with the number of
     /// removals.
-    pub(super) fn disputed(&self, now: Instant) -> impl Iterator<Item = (&Step, u32)> {
-        let disputed = move |record: &&Record| record.times >= FREE && record.is_recent(now);
-        self.records.iter().filter(disputed).map(|record| (&record.step, record.times))
+    pub(super) fn disputed(&self, now: Instant) -> impl Iterator<Item = (&Setting, u32)> {
+        let is_disputed = move |record: &&Record| record.is_disputed && record.is_remembered(now);
+        let disputed = self.records.iter().filter(is_disputed);
+        disputed.map(|record| (&record.setting, record.times))
     }
 }
 
@@ -81,8 +134,12 @@ mod tests {
     use super::*;
     use crate::host::model::step::{Rule, RuleAction};
 
-    fn rule() -> Step {
-        Step::Rule(Rule::new(1000, RuleAction::Lookup(7100)))
+    fn rule() -> Setting {
+        Setting::Step(Step::Rule(Rule::new(1000, RuleAction::Lookup(7100))))
+    }
+
+    fn is_disputed(contest: &Contest, now: Instant) -> bool {
+        contest.disputed(now).next().is_some()
     }
 
     #[test]
@@ -98,16 +155,39 @@ mod tests {
             contest.record(&rule(), now);
         }
         assert_eq!(pauses, [0, 0, 0, 0, 0, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(contest.disputed(now).count(), 1);
+        assert!(is_disputed(&contest, now));
+    }
+
+    /// Regression: natbox forgot a removal after a minute, so a timer could remove a setting for
+    /// ever without a dispute.
+    #[test]
+    fn a_removal_in_each_of_some_minutes_is_a_dispute_without_a_pause() {
+        for minutes in [1, 5, 7] {
+            let (mut contest, start) = (Contest::default(), Instant::now());
+            let mut now = start;
+            let mut disputed = Vec::new();
+            for _ in 0..9 {
+                assert!(contest.allows(&rule(), now), "at once, every {minutes} minutes");
+                disputed.push(contest.record(&rule(), now));
+                now += Duration::from_secs(60 * minutes);
+            }
+            assert_eq!(disputed, [[false; 2].as_slice(), &[true; 7]].concat());
+            assert_eq!(contest.disputed(now).next(), Some((&rule(), 9)));
+        }
+        let (mut contest, start) = (Contest::default(), Instant::now());
+        let hourly = (0..9).map(|hour| start + Duration::from_secs(3600 * hour));
+        hourly.for_each(|now| assert!(!contest.record(&rule(), now)));
     }
 
     #[test]
     fn a_setting_that_stays_is_undisputed_again() {
         let (mut contest, mut now) = (Contest::default(), Instant::now());
         let disputed: Vec<bool> = (0..6).map(|_| contest.record(&rule(), now)).collect();
-        assert_eq!(disputed, [false, false, false, false, true, true]);
-        now += FORGET;
-        assert_eq!(contest.disputed(now).count(), 0);
+        assert_eq!(disputed, [false, false, true, true, true, true]);
+        now += MEMORY - Duration::from_secs(1);
+        assert!(is_disputed(&contest, now) && contest.allows(&rule(), now));
+        now += Duration::from_secs(1);
+        assert!(!is_disputed(&contest, now));
         assert!(!contest.record(&rule(), now));
         assert!(contest.allows(&rule(), now));
     }
@@ -115,8 +195,9 @@ mod tests {
     #[test]
     fn the_hosts_own_rules_never_wait() {
         let (mut contest, now) = (Contest::default(), Instant::now());
-        (0..9).for_each(|_| _ = contest.record(&Step::SetLocalRuleAside, now));
-        assert!(contest.allows(&Step::SetLocalRuleAside, now));
+        let local = Setting::Step(Step::SetLocalRuleAside);
+        (0..9).for_each(|_| _ = contest.record(&local, now));
+        assert!(contest.allows(&local, now));
         (0..9).for_each(|_| _ = contest.record(&rule(), now));
         assert!(!contest.allows(&rule(), now));
     }

@@ -189,6 +189,15 @@ pub(super) fn of_running_instances(directory: &Path, netns: u64) -> Vec<JournalF
     journals
 }
 
+/// Lists the interfaces of the other natbox processes that run in this namespace.
+///
+/// # Errors
+/// When `/proc` is not readable.
+pub(crate) fn interfaces_of_others() -> Result<Vec<String>, HostError> {
+    let others = of_running_instances(Path::new(DIRECTORY), namespace::inode()?);
+    Ok(others.into_iter().flat_map(|other| other.header.interfaces).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::compare::{StepStatus, compare};
-use super::contest::Contest;
+use super::contest::{Contest, Setting};
 use super::journal::{self, Journal, JournalEntry, JournalFile, JournalHeader};
 use super::namespace::NamespaceLock;
 use super::report::{HostReport, LookCause, depends_on_interface, dispute, missing};
 use super::revert::revert;
+use super::unfit::unowned_rules;
 use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::kernel::indices::Indices;
@@ -17,10 +18,11 @@ use crate::host::kernel::nftables::FilterTable;
 use crate::host::kernel::sysctl;
 use crate::host::model::announcements::Announcement;
 use crate::host::model::facts::HostFacts;
+use crate::host::model::other_interfaces::other_interfaces;
 use crate::host::model::precedence::preceding;
 use crate::host::model::private_filter::PrivateFilter;
 use crate::host::model::routing_ids::RoutingIds;
-use crate::host::model::settings::{KernelSettings, interface_names};
+use crate::host::model::settings::interface_names;
 use crate::host::model::snapshot::{Link, Snapshot};
 use crate::host::model::step::Step;
 use crate::host::model::steps::steps;
@@ -42,6 +44,8 @@ pub(crate) struct ManagedHost {
     /// Wanted steps that have been in place.
     pub(super) placed: Vec<Step>,
     pub(super) contest: Contest,
+    /// True when the last report had a dispute.
+    pub(super) is_disputed: bool,
     /// Missing settings that the log already names.
     pub(super) reported: Vec<String>,
     /// The filter of private addresses. It needs no journal: it vanishes with the process.
@@ -131,7 +135,7 @@ impl ManagedHost {
             match self.run_step(&step, &snapshot, &indices, &others).await {
                 Ok(_) => self.placed.push(step),
                 // The interface of a container may vanish at any moment. The next look decides.
-                Err(error) if self.is_of_other_network(&step) => {
+                Err(error) if self.is_of_other_interface(&step) => {
                     tracing::warn!("a setting of the host is missing: {error}");
                     self.reported.push(missing(&step, Some(&error)));
                 }
@@ -141,17 +145,16 @@ impl ManagedHost {
         Ok(())
     }
 
-    /// Returns true for a route by an interface that the configuration does not name.
-    fn is_of_other_network(&self, step: &Step) -> bool {
-        let is_other = |device: &str| {
-            device != self.config.tun.name && !interface_names(&self.config).contains(&device)
-        };
-        matches!(step, Step::Route(_)) && step.device().is_some_and(is_other)
+    /// Returns true for a setting of an interface that the configuration does not name.
+    fn is_of_other_interface(&self, step: &Step) -> bool {
+        step.interface().is_some_and(|name| {
+            name != self.config.tun.name && !interface_names(&self.config).contains(&name)
+        })
     }
 
     /// Returns true when something has changed of which the kernel sends no report: sysctls and
     /// proxy entries. Compares the rules as well. Also true when a disputed or failed setting is
-    /// due.
+    /// due, and when a dispute has ended.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -159,12 +162,18 @@ impl ManagedHost {
         if self.journal.is_none() {
             return Ok(false);
         }
-        if !self.reported.is_empty() || self.read_settings(&self.config)? != self.facts.settings {
+        let dispute_ends =
+            self.is_disputed && self.contest.disputed(Instant::now()).next().is_none();
+        if dispute_ends || !self.reported.is_empty() || sysctl::settings()? != self.facts.settings {
+            return Ok(true);
+        }
+        let links = self.kernel.links().await?;
+        let others = |links| other_interfaces(&self.config, links);
+        if others(&links) != others(&self.links) {
             return Ok(true);
         }
         let (rules, proxies) = (self.kernel.rules().await?, self.kernel.proxies().await?);
-        let snapshot =
-            Snapshot { links: self.links.clone(), rules, proxies, ..Snapshot::default() };
+        let snapshot = Snapshot { links, rules, proxies, ..Snapshot::default() };
         if self.ids.moved(&snapshot, &self.config, true).is_some() {
             return Ok(true);
         }
@@ -208,14 +217,20 @@ impl ManagedHost {
             report.moved_before = Some(before.map(|found| found.words()).collect());
             self.ids = ids;
         }
-        let settings = self.read_settings(&config)?;
-        let mut facts = HostFacts::collect(&config, &snapshot, settings, &self.ids);
+        let facts = HostFacts::collect(&config, &snapshot, sysctl::settings()?, &self.ids);
+        let mut facts = facts.without_interfaces(&journal::interfaces_of_others()?);
         // Another program may have flushed a rule that natbox found at the start.
         facts.has_main_rule |= self.facts.has_main_rule;
-        for warning in
-            facts.warnings.iter().filter(|warning| !self.facts.warnings.contains(warning))
-        {
-            tracing::warn!("{warning}");
+        facts.warnings.extend(unowned_rules(
+            &config,
+            &snapshot,
+            &self.done,
+            &self.directory,
+            &self.header,
+        ));
+        let is_known = |message: &&String| self.facts.messages().any(|known| known == *message);
+        for message in facts.messages().filter(|message| !is_known(message)) {
+            tracing::warn!("{message}");
         }
         (self.config, self.facts) = (config, facts);
         if self.journal.is_some() {
@@ -228,14 +243,6 @@ impl ManagedHost {
             self.revert_obsolete(|_| true).await?;
         }
         Ok(report)
-    }
-
-    /// Reads the sysctls that decide which steps are needed. An interface on which natbox has
-    /// switched forwarding on counts as one with forwarding off.
-    fn read_settings(&self, config: &Config) -> Result<KernelSettings, HostError> {
-        let mut settings = sysctl::settings(config)?;
-        settings.forwarding_off.extend(self.facts.settings.forwarding_off.iter().cloned());
-        Ok(settings)
     }
 
     /// Reverts all changes, the last one first, and returns every failure.
@@ -289,17 +296,22 @@ impl ManagedHost {
         cause: LookCause,
         report: &mut HostReport,
     ) -> Result<(), HostError> {
-        let snapshot = self.kernel.snapshot().await?;
-        let (indices, others) = (Indices::new(&snapshot.links), self.other_journals());
-        self.links = snapshot.links.clone();
+        let mut snapshot = self.kernel.snapshot().await?;
         let now = Instant::now();
-        let (mut is_disputed, mut placed) = (true, Vec::new());
+        let intruders = self.remove_intruders(&snapshot, now, report).await;
+        if !intruders.is_empty() {
+            snapshot = self.kernel.snapshot().await?;
+        }
+        let (indices, others) = (Indices::new(&snapshot.links), self.other_journals());
+        let before = std::mem::replace(&mut self.links, snapshot.links.clone());
+        let mut is_disputed = intruders.into_iter().all(|is_disputed| is_disputed);
+        let mut placed = Vec::new();
         for step in self.steps.clone() {
             match self.run_step(&step, &snapshot, &indices, &others).await {
                 Ok(StepOutcome::InPlace) => {}
                 Ok(StepOutcome::Made) => {
-                    if self.was_removed(&step, cause) {
-                        is_disputed &= self.contest.record(&step, now);
+                    if self.was_removed(&step, cause, &before) {
+                        is_disputed &= self.contest.record(&Setting::Step(step.clone()), now);
                         report.restored.push(step.command());
                     }
                 }
@@ -315,10 +327,11 @@ impl ManagedHost {
         }
         self.placed = placed;
         report.is_disputed = is_disputed && !report.restored.is_empty();
-        let disputed: Vec<(&Step, u32)> = self.contest.disputed(now).collect();
-        let steps: Vec<&Step> = disputed.iter().map(|(step, _)| *step).collect();
-        report.dispute =
-            dispute(&steps, disputed.iter().map(|(_, times)| *times).max().unwrap_or(0));
+        let disputed: Vec<(&Setting, u32)> = self.contest.disputed(now).collect();
+        let settings: Vec<&Setting> = disputed.iter().map(|(setting, _)| *setting).collect();
+        let times = disputed.iter().map(|(_, times)| *times).max().unwrap_or(0);
+        report.dispute = dispute(&settings, times);
+        self.is_disputed = report.dispute.is_some();
         for setting in report.missing.iter().filter(|setting| !self.reported.contains(setting)) {
             tracing::warn!("a setting of the host is missing: {setting}");
         }
@@ -327,12 +340,24 @@ impl ManagedHost {
     }
 
     /// Returns true when another program, and neither the kernel nor natbox, has undone a step.
-    fn was_removed(&self, step: &Step, cause: LookCause) -> bool {
-        let is_sysctl = matches!(step, Step::Sysctl { .. });
+    /// `before`: the interfaces as of the look before.
+    fn was_removed(&self, step: &Step, cause: LookCause, before: &[Link]) -> bool {
+        let index = |links: &[Link]| {
+            let link = links.iter().find(|link| Some(link.name.as_str()) == step.interface());
+            link.map(|link| link.index)
+        };
+        // A new interface has the kernel's settings.
+        if index(before) != index(&self.links) {
+            return false;
+        }
+        let tun = &self.config.tun.name;
         match cause {
-            LookCause::Interfaces => self.placed.contains(step) && !depends_on_interface(step),
-            // A changed sysctl may need a step that natbox did not have before.
-            LookCause::Settings | LookCause::Time => self.placed.contains(step) || is_sysctl,
+            LookCause::Interfaces => self.placed.contains(step) && !depends_on_interface(step, tun),
+            // A changed sysctl may need another value of a sysctl that natbox has set before.
+            LookCause::Settings | LookCause::Time => {
+                self.placed.contains(step)
+                    || self.placed.iter().any(|placed| placed.sets_same(step))
+            }
         }
     }
 
@@ -349,7 +374,7 @@ impl ManagedHost {
             StepStatus::Shared(restore) => (true, restore),
             StepStatus::InPlace => return Ok(StepOutcome::InPlace),
         };
-        if !in_place && !self.contest.allows(step, Instant::now()) {
+        if !in_place && !self.contest.allows(&Setting::Step(step.clone()), Instant::now()) {
             return Ok(StepOutcome::Waits);
         }
         let is_new = !self.done.iter().any(|entry| entry.step == *step);

@@ -7,6 +7,7 @@ use super::contest::Contest;
 use super::journal::{self, Journal, JournalHeader};
 use super::managed::ManagedHost;
 use super::namespace::NamespaceLock;
+use super::unfit::unowned_rules;
 use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::kernel::netlink::Kernel;
@@ -15,8 +16,7 @@ use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
 use crate::host::model::settings::interface_names;
-use crate::host::model::snapshot::Snapshot;
-use crate::host::model::step::{RTPROT_NATBOX, Step, TUN_GROUP};
+use crate::host::model::step::Step;
 use crate::host::model::steps::steps;
 
 /// Restores what killed processes left in this network namespace, and reads the host. Changes
@@ -43,8 +43,9 @@ pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
         false => RuleOwner::ThisInstance,
     };
     let ids = RoutingIds::allocate(&snapshot, &config, owner)?;
-    let mut facts = HostFacts::collect(&config, &snapshot, sysctl::settings(&config)?, &ids);
-    facts.warnings.extend(unowned_rules(&config, &snapshot, directory, &header));
+    let facts = HostFacts::collect(&config, &snapshot, sysctl::settings()?, &ids);
+    let mut facts = facts.without_interfaces(&journal::interfaces_of_others()?);
+    facts.warnings.extend(unowned_rules(&config, &snapshot, &[], directory, &header));
     Ok(PlannedHost {
         steps: steps(&config, &facts, &ids),
         file_config: file_config.clone(),
@@ -80,27 +81,6 @@ pub(super) async fn lock_and_clean_up(
     let lock = NamespaceLock::take().await?;
     clean_up(kernel, directory, header).await?;
     Ok(lock)
-}
-
-/// Warns about rules with natbox's protocol number that no journal explains.
-fn unowned_rules(
-    config: &Config,
-    snapshot: &Snapshot,
-    directory: &Path,
-    header: &JournalHeader,
-) -> Option<String> {
-    let is_unowned = config.host.manage
-        && snapshot.natbox_rules().next().is_some()
-        && journal::of_running_instances(directory, header.netns).is_empty();
-    is_unowned.then(|| {
-        format!(
-            "policy rules: there are rules with protocol {RTPROT_NATBOX}, but no journal of a natbox \
-             in {}; if the rules are not yours, run: ip rule flush protocol {RTPROT_NATBOX}; ip rule \
-             add priority 0 lookup local; ip rule del priority 0 lookup local suppress_ifgroup \
-             {TUN_GROUP}",
-            directory.display()
-        )
-    })
 }
 
 /// A host whose changes are planned and not yet made.
@@ -154,6 +134,7 @@ impl PlannedHost {
             links: Vec::new(),
             placed: Vec::new(),
             contest: Contest::default(),
+            is_disputed: false,
             reported: Vec::new(),
             filter: FilterTable::default(),
             filter_problem: None,

@@ -1,5 +1,6 @@
 //! What a look at the host found and changed.
 
+use super::contest::Setting;
 use crate::host::error::HostError;
 use crate::host::model::step::Step;
 
@@ -29,30 +30,36 @@ pub(crate) struct HostReport {
     pub(crate) moved_before: Option<Vec<String>>,
 }
 
-/// Returns true when the kernel itself may have dropped a setting, because of its interface.
-pub(super) fn depends_on_interface(step: &Step) -> bool {
-    match step {
-        Step::Sysctl { path, .. } => {
-            path.starts_with("net/ipv4/conf/") || path.starts_with("net/ipv4/neigh/")
-        }
-        Step::BringUpTun { .. }
-        | Step::Address { .. }
-        | Step::Route(_)
-        | Step::Rule(_)
-        | Step::ProxyNeighbour { .. }
-        | Step::SetLocalRuleAside
-        | Step::KeepMainRule => step.device().is_some(),
+/// Returns true when the kernel itself may have dropped a setting, because of a change of an
+/// interface of the configuration. The TUN is natbox's alone, so only another program changes it.
+/// But the kernel drops a route of the TUN together with the route's source, an address of another
+/// interface.
+pub(super) fn depends_on_interface(step: &Step, tun: &str) -> bool {
+    match (step.interface(), step) {
+        (None, _) => false,
+        (Some(interface), Step::Route(route)) if interface == tun => route.source.is_some(),
+        (Some(interface), _) => interface != tun,
     }
 }
 
 /// Describes disputed settings. `times` is the number of removals.
-pub(super) fn dispute(steps: &[&Step], times: u32) -> Option<String> {
-    let first = steps.first()?;
-    let more = match steps.len() - 1 {
+pub(super) fn dispute(settings: &[&Setting], times: u32) -> Option<String> {
+    let first = settings.first()?;
+    let more = match settings.len() - 1 {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let cause = match first {
+    let step = match first {
+        Setting::Step(step) => step,
+        Setting::Table(table) => {
+            return Some(format!(
+                "another program added routes to table {table}{more} {times} times; the table is \
+                 natbox's alone, and natbox removes such routes after a growing pause; find the \
+                 program with: ip monitor route"
+            ));
+        }
+    };
+    let cause = match step {
         Step::Rule(_) | Step::SetLocalRuleAside | Step::KeepMainRule => {
             "the usual cause is systemd-networkd: set ManageForeignRoutingPolicyRules=no in \
              networkd.conf; otherwise find the program with: ip monitor rule"
@@ -68,9 +75,9 @@ pub(super) fn dispute(steps: &[&Step], times: u32) -> Option<String> {
         Step::ProxyNeighbour { .. } => "find the program with: ip monitor neigh",
     };
     Some(format!(
-        "another program removed `{}`{more} {times} times in a row; natbox sets the settings again \
-         after a growing pause; {cause}",
-        first.command()
+        "another program removed `{}`{more} {times} times; natbox sets the settings again, after a \
+         growing pause if they are removed at once; {cause}",
+        step.command()
     ))
 }
 

@@ -50,6 +50,12 @@ pub(crate) fn examine_box(
     })
 }
 
+/// Reports the conditions of the host in which a running box needs a person's attention, as of the
+/// last reading of the host.
+pub(crate) fn examine_host(config: &Config, host: &HostFacts) -> Vec<Finding> {
+    box_checks::configuration(config, host)
+}
+
 /// Checks that the host's filters let the packets of a running box pass. `listing` holds the rules
 /// of nftables, or the reason why they could not be read. Returns only what is not in order.
 pub(crate) fn examine_firewall(

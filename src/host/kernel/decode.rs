@@ -31,7 +31,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
     let flags = message.header.flags;
     let mut name = None;
     let (mut mtu, mut queue_length, mut group) = (0, 0, 0);
-    let mut hardware = None;
+    let (mut hardware, mut is_port) = (None, false);
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(found) = attribute {
             name = Some(found.clone());
@@ -43,6 +43,8 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
             group = *found;
         } else if let LinkAttribute::Address(found) = attribute {
             hardware = found.as_slice().try_into().ok();
+        } else if let LinkAttribute::Controller(_) = attribute {
+            is_port = true;
         }
     }
     let is_ethernet = message.header.link_layer_type == LinkLayerType::Ether;
@@ -56,6 +58,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         arp: !flags.contains(LinkFlags::Noarp),
         hardware: hardware.filter(|_| is_ethernet),
+        is_port,
     })
 }
 
@@ -117,7 +120,7 @@ pub(super) fn route(message: &RouteMessage, names: &HashMap<u32, &str>) -> Optio
         _ => return None,
     };
     let mut found = Route::new(header.table.into(), kind, Ipv4Net::default());
-    more |= header.tos != 0;
+    let mut is_opaque = header.tos != 0;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(table) => found.table = *table,
@@ -135,10 +138,15 @@ pub(super) fn route(message: &RouteMessage, names: &HashMap<u32, &str>) -> Optio
                 _ => more = true,
             },
             RouteAttribute::CacheInfo(_) => {}
+            RouteAttribute::MultiPath(_)
+            | RouteAttribute::Via(_)
+            | RouteAttribute::Encap(_)
+            | RouteAttribute::EncapType(_) => is_opaque = true,
             _ => more = true,
         }
     }
-    Some(FoundRoute { route: found, protocol: header.protocol.into(), more })
+    more |= is_opaque;
+    Some(FoundRoute { route: found, protocol: header.protocol.into(), more, is_opaque })
 }
 
 /// Reads a policy rule.

@@ -7,7 +7,7 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::rule::{
     RuleAction as KernelAction, RuleAttribute, RuleMessage, RulePortRange,
@@ -71,6 +71,27 @@ pub(super) fn route_message(route: &Route, indices: &Indices) -> Result<RouteMes
         message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
     }
     Ok(message)
+}
+
+/// Makes the request that removes a route from the kernel's description of the route.
+pub(super) fn removal_message(mut found: RouteMessage) -> RouteMessage {
+    // States of the next hop, which a request must not have.
+    found.header.flags = RouteFlags::empty();
+    // The kernel describes a nexthop object beside its number, and accepts only the number.
+    if found.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::NhId(_))) {
+        found.attributes.retain(|attribute| {
+            !matches!(
+                attribute,
+                RouteAttribute::Oif(_)
+                    | RouteAttribute::Gateway(_)
+                    | RouteAttribute::Via(_)
+                    | RouteAttribute::MultiPath(_)
+                    | RouteAttribute::Encap(_)
+                    | RouteAttribute::EncapType(_)
+            )
+        });
+    }
+    found
 }
 
 /// Describes a rule. Without `protocol`, the message matches rules of any protocol.

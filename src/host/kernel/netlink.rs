@@ -13,7 +13,7 @@ use rtnetlink::{Handle, IpVersion, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
 use super::decode;
-use super::encode::{address_message, proxy_message, route_message, rule_message};
+use super::encode::{address_message, proxy_message, removal_message, route_message, rule_message};
 use super::indices::Indices;
 use crate::host::error::HostError;
 use crate::host::model::snapshot::{FoundRule, Link, ProxyEntry, Snapshot};
@@ -59,8 +59,7 @@ impl Kernel {
     /// When the kernel refuses a dump.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, HostError> {
         let links = self.links().await?;
-        let names: HashMap<u32, &str> =
-            links.iter().map(|link| (link.index, link.name.as_str())).collect();
+        let names = link_names(&links);
         let addresses = dump("listing addresses", self.handle.address().get().execute()).await?;
         let routes = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let routes = dump("listing routes", self.handle.route().get(routes).execute()).await?;
@@ -173,6 +172,35 @@ impl Kernel {
         }
     }
 
+    /// Removes the routes of a table that are none of `kept`. Returns them as `ip` writes them.
+    ///
+    /// # Errors
+    /// When the kernel refuses the list or a removal.
+    pub(crate) async fn remove_routes(
+        &self,
+        table: u32,
+        kept: &[Route],
+    ) -> Result<Vec<String>, HostError> {
+        let links = self.links().await?;
+        let names = link_names(&links);
+        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let mut removed = Vec::new();
+        for message in dump("listing routes", self.handle.route().get(all).execute()).await? {
+            let found = decode::route(&message, &names);
+            let Some(found) = found.filter(|found| found.route.table == table) else { continue };
+            if found.is_one_of(kept) {
+                continue;
+            }
+            let words = found.route.words();
+            // The kernel's own message names the route exactly, whatever attributes it has.
+            let request = self.handle.route().del(removal_message(message));
+            let result = ignore(request.execute().await, libc::ESRCH);
+            result.map_err(|error| HostError::netlink(format!("removing `{words}`"), error))?;
+            removed.push(words);
+        }
+        Ok(removed)
+    }
+
     async fn add_rule(&self, rule: &Rule) -> Result<(), rtnetlink::Error> {
         let mut request = self.handle.rule().add();
         *request.message_mut() = rule_message(rule, Some(rule.protocol()));
@@ -222,6 +250,10 @@ impl Kernel {
         if route.kind != RouteKind::Local {
             return Ok(self.handle.route().add(message).execute().await);
         }
+        // The route may exist, behind one that another program has added since.
+        if let Err(error) = self.handle.route().del(message.clone()).execute().await {
+            tracing::trace!(%error, "no local route to move");
+        }
         // Without NLM_F_EXCL and NLM_F_APPEND the route precedes the kernel's own.
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewRoute(message));
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
@@ -235,6 +267,10 @@ impl Kernel {
             Err(error) => Err(error),
         })
     }
+}
+
+fn link_names(links: &[Link]) -> HashMap<u32, &str> {
+    links.iter().map(|link| (link.index, link.name.as_str())).collect()
 }
 
 /// Turns an error number of the kernel into success.

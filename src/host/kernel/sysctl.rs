@@ -4,9 +4,9 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::{Config, PortRange};
+use crate::config::PortRange;
 use crate::host::error::HostError;
-use crate::host::model::settings::{KernelSettings, interface_names};
+use crate::host::model::settings::KernelSettings;
 
 const ROOT: &str = "/proc/sys";
 /// The setting that changes other settings.
@@ -37,25 +37,15 @@ pub(crate) fn write(path: &str, value: &str) -> Result<(), HostError> {
     fs::write(&file, value).map_err(|error| HostError::sysctl(&file, value, error))
 }
 
-/// Reads the settings that decide which steps a configuration needs.
+/// Reads the settings that decide which steps natbox needs.
 ///
 /// # Errors
 /// When a file exists but cannot be read.
-pub(crate) fn settings(config: &Config) -> Result<KernelSettings, HostError> {
-    let mut settings = KernelSettings {
+pub(crate) fn settings() -> Result<KernelSettings, HostError> {
+    Ok(KernelSettings {
         ephemeral_ports: ephemeral_ports()?,
         rp_filter_all: read(RP_FILTER_ALL)?.and_then(|value| value.parse().ok()).unwrap_or(0),
-        ..KernelSettings::assumed()
-    };
-    if read(IP_FORWARD)?.as_deref() == Some("1") {
-        let names = interface_names(config).into_iter().chain([KernelSettings::NEW_INTERFACES]);
-        for name in names {
-            if read(&format!("net/ipv4/conf/{name}/forwarding"))?.as_deref() == Some("0") {
-                settings.forwarding_off.insert(name.to_owned());
-            }
-        }
-    }
-    Ok(settings)
+    })
 }
 
 fn ephemeral_ports() -> Result<PortRange, HostError> {

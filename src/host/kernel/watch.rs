@@ -26,6 +26,9 @@ use crate::host::model::step::{RTPROT_NATBOX, TABLE_LOCAL, TABLE_MAIN};
 /// Delay between the first change of addresses, rules or routes and its report, since changes come
 /// in bursts.
 const SETTLE_DELAY: Duration = Duration::from_millis(50);
+/// Least time between two reports of other programs' routes. The routes of a router may change all
+/// the time, and each report costs a snapshot.
+const ROUTES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A change on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +37,8 @@ pub(crate) enum HostChange {
     Link(LinkChange),
     /// Addresses or other programs' routes changed.
     Addresses,
-    /// Rules changed, routes of natbox or to external addresses, or settings of the TUN.
+    /// Rules changed, routes of natbox or to external addresses, or settings and addresses of the
+    /// TUN.
     Settings,
 }
 
@@ -67,14 +71,14 @@ pub(crate) enum LinkEvent {
 pub(crate) struct LinkWatch {
     /// Change to report, and the time of the report.
     settling: Option<(Instant, HostChange)>,
+    /// Earliest time of the next report of other programs' routes.
+    next_routes: Instant,
     kernel: Kernel,
     messages: Box<dyn futures_util::Stream<Item = Message> + Send + Unpin>,
     connection: JoinHandle<()>,
     watched: Vec<WatchedLink>,
     /// Name of the TUN.
     tun: String,
-    /// True when the address of an uplink follows its interface.
-    follows_interfaces: bool,
     /// Addresses of the configuration. An external one may be assigned to any interface.
     addresses: Vec<Ipv4Addr>,
     /// Changes not yet reported.
@@ -167,12 +171,12 @@ impl LinkWatch {
         let addresses = external.chain(inside).collect();
         let mut watch = Self {
             settling: None,
+            next_routes: Instant::now(),
             kernel: Kernel::connect()?,
             messages,
             connection,
             watched,
             tun: config.tun.name.clone(),
-            follows_interfaces: config.uplinks.iter().any(|uplink| uplink.follows_interface),
             addresses,
             pending: VecDeque::new(),
         };
@@ -194,6 +198,7 @@ impl LinkWatch {
                 message = self.messages.next() => message,
                 () = sleep_until(due) => {
                     if let Some((_, change)) = self.settling.take() {
+                        self.next_routes = Instant::now() + ROUTES_INTERVAL;
                         return change;
                     }
                     continue;
@@ -207,27 +212,29 @@ impl LinkWatch {
     }
 
     async fn take(&mut self, message: Message) {
+        let now = Instant::now();
         match message {
+            // Only natbox gives its TUN addresses.
+            Message::Address(address) if self.is_tun(address.index) => {
+                self.settle(HostChange::Settings, now);
+            }
             Message::Address(address) if self.is_relevant(&address) => {
-                self.settle(HostChange::Addresses);
-            }
-            Message::Route(route) if route.to.is_none() && self.follows_interfaces => {
-                self.settle(HostChange::Addresses);
-            }
-            Message::Route(route) if self.is_of_host(&route) => {
-                self.settle(HostChange::Addresses);
+                self.settle(HostChange::Addresses, now);
             }
             Message::Route(route) if self.concerns_natbox(&route) => {
-                self.settle(HostChange::Settings);
+                self.settle(HostChange::Settings, now);
             }
-            Message::Rule => self.settle(HostChange::Settings),
+            Message::Route(route) if self.is_of_host(&route) => {
+                self.settle(HostChange::Addresses, now.max(self.next_routes));
+            }
+            Message::Rule => self.settle(HostChange::Settings, now),
             Message::New(link) => self.compare(&link),
             Message::Deleted(index) => self.remove(index),
             Message::Overrun => {
                 tracing::debug!(
                     "the kernel dropped reports of changes; natbox looks at everything"
                 );
-                self.settle(HostChange::Addresses);
+                self.settle(HostChange::Addresses, now);
                 match self.kernel.links().await {
                     Ok(links) => self.compare_all(&links),
                     Err(error) => tracing::warn!(%error, "changes of interfaces may be lost"),
@@ -237,28 +244,31 @@ impl LinkWatch {
         }
     }
 
-    /// Reports a change when its burst has ended. A change of addresses includes all settings.
-    fn settle(&mut self, change: HostChange) {
-        let (_, settling) =
-            self.settling.get_or_insert_with(|| (Instant::now() + SETTLE_DELAY, change.clone()));
+    /// Reports a change when its burst has ended, from a time on. A change of addresses includes all
+    /// settings.
+    fn settle(&mut self, change: HostChange, from: Instant) {
+        let due = from + SETTLE_DELAY;
+        let (earliest, settling) = self.settling.get_or_insert_with(|| (due, change.clone()));
+        *earliest = due.min(*earliest);
         if change == HostChange::Addresses {
             *settling = change;
         }
     }
 
-    /// Returns true for another program's route by an interface that natbox does not use. Such
-    /// networks decide which packets of the host go to natbox, and which ones the host forwards. A
-    /// VPN may have them in a table of its own.
+    fn is_tun(&self, index: u32) -> bool {
+        self.watched.iter().any(|watched| watched.name == self.tun && watched.has_index(index))
+    }
+
+    /// Returns true for another program's route of the main table, or of a table of its own by an
+    /// interface that natbox does not use, as a VPN has it. Such routes decide which of the host's
+    /// packets go to natbox and which ones the host forwards, and natbox copies them.
     fn is_of_host(&self, route: &ChangedRoute) -> bool {
         let is_watched = |index| self.watched.iter().any(|watched| watched.has_index(index));
-        let counts = match route.table {
-            TABLE_MAIN => true,
+        match route.table {
+            TABLE_MAIN => !route.device.is_some_and(|index| self.is_tun(index)),
             TABLE_LOCAL => false,
-            table => route.to.is_some() && !RoutingIds::is_table_of_natbox(table),
-        };
-        counts
-            && route.protocol != RTPROT_NATBOX
-            && route.device.is_some_and(|index| !is_watched(index))
+            _ => route.to.is_some() && route.device.is_some_and(|index| !is_watched(index)),
+        }
     }
 
     /// Returns true for a route of natbox, of its tables, or to an address of the configuration.

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::facts::{HostFacts, InterfaceFacts};
+use super::other_interfaces::other_interfaces;
 use super::other_networks::other_networks;
 use super::own_traffic::OwnTraffic;
 use super::precedence::preceding;
@@ -10,6 +11,7 @@ use super::presence::InterfaceState;
 use super::routing_ids::RoutingIds;
 use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
+use super::static_routes::static_routes;
 use super::step::Rule;
 use super::warnings::warnings;
 use crate::config::{Config, HostDefaultRoute};
@@ -46,6 +48,7 @@ impl HostFacts {
                 .map(|leg| InterfaceFacts::new(&leg.interface, snapshot))
                 .collect(),
             uplinks,
+            other_interfaces: other_interfaces(config, &snapshot.links),
             assigned_to_host,
             on_link,
             follows_interfaces,
@@ -58,10 +61,10 @@ impl HostFacts {
             has_main_rule: snapshot.has_main_rule(),
             has_first_local_rule: has_first_local_rule(snapshot),
             warnings: Vec::new(),
+            preceding_rules: preceding_rules(snapshot, config, ids),
             settings,
         };
         facts.warnings = warnings(&facts, config, snapshot);
-        facts.warnings.extend(preceding_rules(snapshot, config, ids));
         facts
     }
 
@@ -81,6 +84,7 @@ impl HostFacts {
         let facts = Self {
             legs: legs.collect(),
             uplinks: uplinks.collect(),
+            other_interfaces: Vec::new(),
             assigned_to_host: flags(false),
             on_link: flags(true),
             follows_interfaces: false,
@@ -93,6 +97,7 @@ impl HostFacts {
             has_main_rule: true,
             has_first_local_rule: true,
             warnings: Vec::new(),
+            preceding_rules: Vec::new(),
             settings,
         };
         (facts, ids)
@@ -102,8 +107,13 @@ impl HostFacts {
 impl InterfaceFacts {
     fn new(name: &str, snapshot: &Snapshot) -> Self {
         let Some(link) = snapshot.link(name) else {
-            let state = InterfaceState::Missing;
-            return Self { state, arp: false, assumed: false, ..Self::assumed(name) };
+            return Self {
+                state: InterfaceState::Missing,
+                arp: false,
+                static_routes: Some(Vec::new()),
+                assumed: false,
+                ..Self::assumed(name)
+            };
         };
         Self {
             interface: name.into(),
@@ -118,6 +128,7 @@ impl InterfaceFacts {
             next_hops: snapshot.next_hops(link),
             arp: link.arp,
             default: snapshot.default_through(link),
+            static_routes: static_routes(link, snapshot),
             assumed: false,
         }
     }
@@ -136,6 +147,7 @@ impl InterfaceFacts {
             next_hops: Vec::new(),
             arp: true,
             default: None,
+            static_routes: None,
             assumed: true,
         }
     }

@@ -4,11 +4,13 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::other_interfaces::OtherInterface;
 use super::other_networks::OtherNetwork;
 use super::own_traffic::OwnTraffic;
 use super::presence::InterfaceState;
 use super::settings::KernelSettings;
 use super::snapshot::DefaultRoute;
+use super::step::Route;
 use crate::config::{Config, PortRange};
 
 /// Facts about the host, for one configuration.
@@ -18,6 +20,8 @@ pub(crate) struct HostFacts {
     pub legs: Vec<InterfaceFacts>,
     /// The interface of each uplink, in the order of the configuration.
     pub uplinks: Vec<InterfaceFacts>,
+    /// Interfaces that the configuration does not name, and that answer ARP.
+    pub(crate) other_interfaces: Vec<OtherInterface>,
     /// For each uplink and each of its addresses: true when any interface of the host has the
     /// address.
     pub assigned_to_host: Vec<Vec<bool>>,
@@ -47,6 +51,9 @@ pub(crate) struct HostFacts {
     pub host_address: Option<Ipv4Addr>,
     /// Conditions that need a person's attention, as messages.
     pub warnings: Vec<String>,
+    /// Rules of other programs that take natbox's packets and that natbox's rules cannot precede,
+    /// as messages.
+    pub preceding_rules: Vec<String>,
     /// Sysctls of the host.
     pub(crate) settings: KernelSettings,
 }
@@ -78,11 +85,25 @@ pub(crate) struct InterfaceFacts {
     pub(crate) arp: bool,
     /// The host's own default route through the interface.
     pub(crate) default: Option<DefaultRoute>,
+    /// Routes of the main table that an uplink without a configured gateway copies. None: natbox
+    /// cannot copy them, or does not know them.
+    pub(crate) static_routes: Option<Vec<Route>>,
     /// True when `plan` runs on another machine, so that these facts are assumptions.
     pub(crate) assumed: bool,
 }
 
 impl HostFacts {
+    /// Returns the facts without the interfaces of other instances, which set them themselves.
+    pub(crate) fn without_interfaces(mut self, names: &[String]) -> Self {
+        self.other_interfaces.retain(|other| !names.contains(&other.name));
+        self
+    }
+
+    /// Iterates over everything that needs a person's attention.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &String> {
+        self.preceding_rules.iter().chain(&self.warnings)
+    }
+
     /// Returns true when an external address is assigned to the host, or may be at any moment.
     pub(crate) fn any_assigned_to_host(&self) -> bool {
         self.follows_interfaces || self.assigned_to_host.iter().flatten().any(|flag| *flag)
@@ -92,20 +113,41 @@ impl HostFacts {
     ///
     /// With a single uplink the host's main table decides.
     pub(crate) fn host_leaves_by(&self, config: &Config, uplink: usize) -> bool {
-        let gateway = config.uplinks[uplink].gateway;
+        let next_hop = self.next_hop(config, uplink);
         let default = self.uplinks[uplink].default.filter(|route| route.best);
         config.uplinks.len() > 1
-            || gateway.is_none()
-            || default.is_some_and(|route| route.via == gateway)
+            || self.leaves_by_main_table(config, uplink)
+            || default.is_some_and(|route| route.via == next_hop)
+    }
+
+    /// Returns true when the packets of an uplink leave by the host's main table: it has no gateway,
+    /// and natbox cannot copy the host's routes into a table for this uplink alone.
+    pub(crate) fn leaves_by_main_table(&self, config: &Config, uplink: usize) -> bool {
+        config.uplinks.len() == 1
+            && config.uplinks[uplink].gateway.is_none()
+            && self.uplinks[uplink].static_routes.is_none()
+    }
+
+    /// Returns the next hop of an uplink: its gateway, or the next hop of the host's default route
+    /// by its interface.
+    pub(crate) fn next_hop(&self, config: &Config, uplink: usize) -> Option<Ipv4Addr> {
+        let of_host = || self.uplinks[uplink].default.and_then(|route| route.via);
+        config.uplinks[uplink].gateway.or_else(of_host)
+    }
+
+    /// Returns true when natbox knows a way for packets to every destination.
+    pub(crate) fn has_way_out(&self, config: &Config, uplink: usize) -> bool {
+        self.leaves_by_main_table(config, uplink)
+            || self.next_hop(config, uplink).is_some()
+            || self.uplinks[uplink].is_direct()
     }
 
     /// Returns true when packets can leave by an uplink: its interface is up, has an address and
     /// has a next hop.
     pub(crate) fn is_ready(&self, config: &Config, uplink: usize) -> bool {
         let (settings, facts) = (&config.uplinks[uplink], &self.uplinks[uplink]);
-        let has_next_hop =
-            config.uplinks.len() == 1 || settings.gateway.is_some() || facts.is_direct();
-        facts.state == InterfaceState::Up && !settings.addresses.is_empty() && has_next_hop
+        let has_way_out = self.has_way_out(config, uplink);
+        facts.state == InterfaceState::Up && !settings.addresses.is_empty() && has_way_out
     }
 }
 

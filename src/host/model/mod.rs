@@ -13,6 +13,8 @@
 //! | `facts`       | conclusions about the host, for one configuration                    |
 //! | `other_networks` | networks behind interfaces that natbox does not use               |
 //! | `own_traffic` | the host's own packets from inside addresses                         |
+//! | `other_interfaces` | interfaces that the configuration does not name                 |
+//! | `static_routes` | routes that an uplink without a gateway copies                     |
 //! | `private_filter` | the filter that keeps private addresses off the uplinks           |
 //! | `collect`     | derives the facts from snapshot and settings                         |
 //! | `target_warnings` | messages about forwards that cannot work                         |
@@ -24,6 +26,7 @@ pub(crate) mod announcements;
 mod collect;
 pub(crate) mod command;
 pub(crate) mod facts;
+pub(crate) mod other_interfaces;
 pub(crate) mod other_networks;
 pub(crate) mod own_traffic;
 pub(crate) mod precedence;
@@ -32,6 +35,7 @@ pub(crate) mod private_filter;
 pub(crate) mod routing_ids;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
+pub(crate) mod static_routes;
 pub(crate) mod step;
 pub(crate) mod steps;
 mod target_warnings;

@@ -80,15 +80,16 @@ pub(super) fn other_networks(config: &Config, snapshot: &Snapshot) -> Vec<OtherN
         .chain(external.map(|address| Ipv4Net::from(*address)))
         .chain([LINK_LOCAL])
         .collect();
-    let mut routes: Vec<&Route> = host.best().into_values().collect();
-    routes.sort_by_key(|route| (route.to.prefix_len(), route.to));
+    let mut routes: Vec<&FoundRoute> = host.best().into_values().collect();
+    routes.sort_by_key(|found| (found.route.to.prefix_len(), found.route.to));
     let mut networks: Vec<OtherNetwork> = Vec::new();
-    for route in routes {
+    for found in routes {
+        let route = &found.route;
         // The tables have routes to these networks already.
         if of_natbox.iter().any(|network| network.contains(&route.to)) {
             continue;
         }
-        let way = host.way(route);
+        let way = host.way(found);
         let is_within = || networks.iter().any(|around| around.to.contains(&route.to));
         if networks.len() < MAX_NETWORKS && (way.is_some() || is_within()) {
             networks.push(OtherNetwork { to: route.to, way });
@@ -137,13 +138,13 @@ impl<'a> HostRoutes<'a> {
     }
 
     /// Returns the preferred route to each network: that of the first table, with the least metric.
-    fn best(&self) -> BTreeMap<Ipv4Net, &'a Route> {
-        let mut best: BTreeMap<Ipv4Net, &Route> = BTreeMap::new();
-        for route in self.routes.iter().filter(|found| self.counts(found)).map(|found| &found.route)
-        {
-            let known = best.entry(route.to).or_insert(route);
-            if known.table == route.table && route.metric < known.metric {
-                *known = route;
+    fn best(&self) -> BTreeMap<Ipv4Net, &'a FoundRoute> {
+        let mut best: BTreeMap<Ipv4Net, &FoundRoute> = BTreeMap::new();
+        for found in self.routes.iter().copied().filter(|found| self.counts(found)) {
+            let known = best.entry(found.route.to).or_insert(found);
+            let (before, now) = (&known.route, &found.route);
+            if before.table == now.table && now.metric < before.metric {
+                *known = found;
             }
         }
         best
@@ -156,12 +157,13 @@ impl<'a> HostRoutes<'a> {
             || device.is_none_or(|device| !self.take_everything.contains(device))
     }
 
-    /// Returns the way of a route; None for a route by an interface of natbox, and for one without
-    /// an interface: one that drops packets, or one with several next hops.
-    fn way(&self, route: &Route) -> Option<Way> {
-        let Route { device, via, mtu, kind, .. } = route;
+    /// Returns the way of a route; None for a route by an interface of natbox, for one that drops
+    /// packets, and for one that natbox cannot copy, such as one with several next hops.
+    fn way(&self, found: &FoundRoute) -> Option<Way> {
+        let Route { device, via, mtu, kind, .. } = &found.route;
         let device = device.as_ref().filter(|device| !self.closed.contains(device.as_str()))?;
-        (*kind == RouteKind::Unicast).then(|| Way { device: device.clone(), via: *via, mtu: *mtu })
+        let is_known = *kind == RouteKind::Unicast && !found.is_opaque;
+        is_known.then(|| Way { device: device.clone(), via: *via, mtu: *mtu })
     }
 }
 

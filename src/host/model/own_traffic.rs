@@ -12,6 +12,7 @@ use ipnet::Ipv4Net;
 
 use super::other_networks::tables_of_every_packet;
 use super::snapshot::{Address, FoundRoute, Snapshot};
+use super::static_routes::best_routes;
 use super::step::{RTPROT_NATBOX, RouteKind, SourcePorts, TABLE_MAIN};
 use crate::config::{Config, Forward, ForwardProtocol, PortRange};
 
@@ -192,21 +193,6 @@ impl Unnumbered {
     }
 }
 
-/// Returns the preferred route to each network.
-fn best_routes(
-    snapshot: &Snapshot,
-    is_wanted: impl Fn(&FoundRoute) -> bool,
-) -> BTreeMap<Ipv4Net, &FoundRoute> {
-    let mut best: BTreeMap<Ipv4Net, &FoundRoute> = BTreeMap::new();
-    for found in snapshot.routes.iter().filter(|found| is_wanted(found)) {
-        let known = best.entry(found.route.to).or_insert(found);
-        if found.route.metric < known.route.metric {
-            *known = found;
-        }
-    }
-    best
-}
-
 /// Lists the networks to which the host has routes of their own.
 fn exceptions(config: &Config, snapshot: &Snapshot) -> Vec<(Ipv4Net, OwnWay)> {
     let tables = tables_of_every_packet(snapshot);
@@ -245,10 +231,11 @@ fn exceptions(config: &Config, snapshot: &Snapshot) -> Vec<(Ipv4Net, OwnWay)> {
     exceptions.into_iter().collect()
 }
 
-/// Returns true for a route, other than a default route, that another program set.
+/// Returns true for a route to a network, that another program set. A half of all addresses is no
+/// network: VPN clients precede a default route so.
 fn is_of_host(config: &Config, found: &FoundRoute) -> bool {
     let route = &found.route;
-    route.to.prefix_len() > 0
+    route.to.prefix_len() > 1
         && found.protocol != RTPROT_NATBOX
         && route.kind != RouteKind::Broadcast
         && route.device.as_ref() != Some(&config.tun.name)

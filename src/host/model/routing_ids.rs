@@ -139,14 +139,12 @@ impl RoutingIds {
 
     /// Returns true when no rule, route or address of the host uses the tables and addresses.
     fn has_free_tables(&self, snapshot: &Snapshot, owner: RuleOwner) -> bool {
-        let tables = self.tables();
-        let is_ours = |table: &u32| tables.iter().any(|block| block.contains(table));
         let leads_here = |found: &FoundRule| {
             let table = match found.rule.action {
                 RuleAction::Lookup(table) => table,
                 RuleAction::Blackhole => TABLE_LOCAL,
             };
-            is_ours(&table)
+            self.owns_table(table)
         };
         let mut rules = snapshot.rules.iter().filter(|found| owner.counts(found.is_natbox()));
         let mut routes = snapshot.routes.iter().filter(|found| owner.counts(found.is_natbox()));
@@ -154,7 +152,7 @@ impl RoutingIds {
         let address_conflict =
             owner == RuleOwner::OtherInstance && snapshot.has_address(self.tun_address);
         !rules.any(leads_here)
-            && !routes.any(|found| is_ours(&found.route.table))
+            && !routes.any(|found| self.owns_table(found.route.table))
             && !address_conflict
     }
 
@@ -166,6 +164,11 @@ impl RoutingIds {
             first..first + HOST_TABLES_PER_INSTANCE,
             self.follow_table()..self.follow_table() + 1,
         ]
+    }
+
+    /// Returns true for a table of this instance.
+    pub(crate) fn owns_table(&self, table: u32) -> bool {
+        self.tables().iter().any(|block| block.contains(&table))
     }
 
     /// Returns true for a table of any instance.

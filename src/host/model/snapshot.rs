@@ -38,6 +38,8 @@ pub(crate) struct Link {
     pub(crate) arp: bool,
     /// Hardware address; None: the interface is no Ethernet.
     pub(crate) hardware: Option<[u8; 6]>,
+    /// True for a port of a bridge or of a bond, which receives no packet of its own.
+    pub(crate) is_port: bool,
 }
 
 /// An address of the host.
@@ -60,6 +62,9 @@ pub(crate) struct FoundRoute {
     /// True when the route has attributes that [`Route`] cannot hold. Such a route equals none of
     /// natbox's.
     pub(crate) more: bool,
+    /// True when such an attribute decides the path of packets: several next hops, one of IPv6, a
+    /// tunnel header, a type of service.
+    pub(crate) is_opaque: bool,
 }
 
 /// A rule and the program that set it.
@@ -137,7 +142,8 @@ impl Snapshot {
 
     /// Iterates over an interface's routes of the main table, except the default route.
     fn routes_through(&self, link: &Link) -> impl Iterator<Item = &Route> {
-        self.routes.iter().map(|found| &found.route).filter(|route| {
+        let known = self.routes.iter().filter(|found| !found.is_opaque);
+        known.map(|found| &found.route).filter(|route| {
             route.table == TABLE_MAIN
                 && route.kind == RouteKind::Unicast
                 && route.to.prefix_len() > 0
@@ -146,22 +152,24 @@ impl Snapshot {
     }
 
     /// Iterates over the default routes of the main table.
-    fn default_routes(&self) -> impl Iterator<Item = &Route> {
-        self.routes.iter().map(|found| &found.route).filter(|route| {
+    fn default_routes(&self) -> impl Iterator<Item = &FoundRoute> {
+        self.routes.iter().filter(|found| {
+            let route = &found.route;
             (route.table, route.kind, route.to.prefix_len()) == (TABLE_MAIN, RouteKind::Unicast, 0)
         })
     }
 
-    /// Returns true when the main table has a default route.
-    pub(crate) fn has_default(&self) -> bool {
-        self.default_routes().next().is_some()
+    /// Returns the default route of the main table that the kernel prefers.
+    pub(super) fn preferred_default(&self) -> Option<&FoundRoute> {
+        self.default_routes().min_by_key(|found| found.route.metric)
     }
 
-    /// Returns the main table's default route through an interface.
+    /// Returns the main table's default route through an interface, if [`Route`] holds its path.
     pub(crate) fn default_through(&self, link: &Link) -> Option<DefaultRoute> {
-        let least = self.default_routes().map(|route| route.metric).min();
-        let through =
-            self.default_routes().filter(|route| route.device.as_deref() == Some(&link.name));
+        let least = self.preferred_default().map(|found| found.route.metric);
+        let known = self.default_routes().filter(|found| !found.is_opaque);
+        let routes = known.map(|found| &found.route);
+        let through = routes.filter(|route| route.device.as_deref() == Some(&link.name));
         let route = through.min_by_key(|route| route.metric)?;
         Some(DefaultRoute { via: route.via, best: Some(route.metric) == least })
     }
@@ -212,9 +220,7 @@ impl Snapshot {
 
     /// Finds a route, whatever program set it.
     pub(crate) fn route(&self, wanted: &Route) -> Option<&FoundRoute> {
-        // `onlink` matters only when the route is added.
-        let same = |found: &Route| Route { onlink: wanted.onlink, ..found.clone() } == *wanted;
-        self.routes.iter().find(|found| !found.more && same(&found.route))
+        self.routes.iter().find(|found| found.is(wanted))
     }
 
     /// Returns true for a route that differs from `wanted` in its MTU at most.
@@ -246,6 +252,21 @@ impl Snapshot {
 }
 
 impl FoundRoute {
+    /// Returns true for a route that is exactly `wanted`.
+    fn is(&self, wanted: &Route) -> bool {
+        let Route { table, kind, to, ref device, via, onlink: _, source, metric, mtu } = self.route;
+        // `onlink` matters only when the route is added.
+        !self.more
+            && (table, kind, to, via) == (wanted.table, wanted.kind, wanted.to, wanted.via)
+            && (source, metric, mtu) == (wanted.source, wanted.metric, wanted.mtu)
+            && *device == wanted.device
+    }
+
+    /// Returns true for a route that is exactly one of `wanted`.
+    pub(crate) fn is_one_of(&self, wanted: &[Route]) -> bool {
+        wanted.iter().any(|wanted| self.is(wanted))
+    }
+
     /// Returns true for a route of a natbox instance.
     pub(crate) fn is_natbox(&self) -> bool {
         self.protocol == RTPROT_NATBOX

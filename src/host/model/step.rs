@@ -106,6 +106,22 @@ impl Step {
         }
     }
 
+    /// Returns the interface whose setting the change is: that of [`Self::device`], or of a sysctl.
+    pub(crate) fn interface(&self) -> Option<&str> {
+        let Step::Sysctl { path, .. } = self else { return self.device() };
+        let of_interfaces = ["net/ipv4/conf/", "net/ipv4/neigh/", "net/ipv6/conf/"];
+        let rest = of_interfaces.iter().find_map(|start| path.strip_prefix(start))?;
+        rest.split_once('/').map(|(interface, _)| interface)
+    }
+
+    /// Returns true for two steps that write one sysctl.
+    pub(crate) fn sets_same(&self, other: &Self) -> bool {
+        let (Step::Sysctl { path, .. }, Step::Sysctl { path: same, .. }) = (self, other) else {
+            return false;
+        };
+        path == same
+    }
+
     /// Returns true for a step without which the host itself may be unreachable.
     pub(crate) fn keeps_host_reachable(&self) -> bool {
         match self {

@@ -21,7 +21,7 @@ pub(super) fn warnings(facts: &HostFacts, config: &Config, snapshot: &Snapshot) 
         warnings.extend(
             unusable_address(uplink, found).map(|problem| format!("{interface_key}: {problem}")),
         );
-        warnings.extend(next_hop(place, uplink, found, config, snapshot));
+        warnings.extend(next_hop(place, facts, config));
     }
     warnings.extend(target_warnings(facts, config, snapshot));
     warnings
@@ -94,13 +94,8 @@ fn unusable_address(uplink: &Uplink, found: &InterfaceFacts) -> Option<String> {
     })
 }
 
-fn next_hop(
-    place: usize,
-    uplink: &Uplink,
-    found: &InterfaceFacts,
-    config: &Config,
-    snapshot: &Snapshot,
-) -> Option<String> {
+fn next_hop(place: usize, facts: &HostFacts, config: &Config) -> Option<String> {
+    let (uplink, found) = (&config.uplinks[place], &facts.uplinks[place]);
     let interface = &found.interface;
     match uplink.gateway {
         Some(gateway) if !found.reaches(gateway) => Some(format!(
@@ -108,13 +103,9 @@ fn next_hop(
              natbox treats it as on-link; if no packet leaves, correct the key or the interface's address",
             found.on_link
         )),
-        None if config.uplinks.len() > 1 && !found.is_direct() => Some(format!(
+        None if !facts.has_way_out(config, place) => Some(format!(
             "uplinks[{place}]: no gateway is configured and {interface} has no default route, so \
              no packet can leave by this uplink; set uplinks[{place}].gateway"
-        )),
-        None if !snapshot.has_default() => Some(format!(
-            "uplinks[{place}]: no gateway is configured and the host has no default route, so \
-             no packet can leave by {interface}; set uplinks[{place}].gateway"
         )),
         Some(_) | None => None,
     }

@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::host::apply::journal;
 use crate::host::error::HostError;
 use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
@@ -72,7 +73,7 @@ impl BoxPlan {
             HostFacts::assumed(config)
         });
         notes.extend(dynamic_address_notes(config));
-        notes.extend(facts.warnings.iter().cloned());
+        notes.extend(facts.messages().cloned());
         if facts.any_assigned_to_host() {
             notes.push(
                 "An external address is assigned to the host: the rule of the local table passes over \
@@ -113,8 +114,8 @@ impl BoxPlan {
 
 fn collect(config: &Config, snapshot: &Snapshot) -> Result<(HostFacts, RoutingIds), HostError> {
     let ids = RoutingIds::allocate(snapshot, config, RuleOwner::ThisInstance)?;
-    let facts = HostFacts::collect(config, snapshot, sysctl::settings(config)?, &ids);
-    Ok((facts, ids))
+    let facts = HostFacts::collect(config, snapshot, sysctl::settings()?, &ids);
+    Ok((facts.without_interfaces(&journal::interfaces_of_others()?), ids))
 }
 
 fn first_note(config: &Config) -> String {

@@ -55,6 +55,7 @@ fn host() -> Snapshot {
         carrier: true,
         arp: index > 1,
         hardware: Some([2, 0, 0, 0, 0, index as u8]),
+        is_port: false,
     };
     Snapshot {
         links: vec![link(1, "lo"), link(2, "lan0"), link(3, "wan0"), link(4, "wan1")],
@@ -85,7 +86,7 @@ fn route(to: &str, table: u32, device: Option<&str>) -> FoundRoute {
         device: device.map(String::from),
         ..Route::new(table, RouteKind::Unicast, net(to))
     };
-    FoundRoute { route, protocol: 2, more: false }
+    FoundRoute { route, protocol: 2, more: false, is_opaque: false }
 }
 
 fn rule(priority: u32, protocol: u8, action: RuleAction) -> FoundRule {

@@ -23,6 +23,9 @@ fn networks_besides_the_uplinks_keep_the_hosts_routes() {
     assert_eq!(exceptions(&three_legged(), &host), []);
     host.links.push(link(5, "wg0"));
     host.routes.extend([
+        // A VPN for all of the host's own packets.
+        route("0.0.0.0/1", TABLE_MAIN, Some("wg0")),
+        route("128.0.0.0/1", TABLE_MAIN, Some("wg0")),
         route("10.8.0.0/24", TABLE_MAIN, Some("wg0")),
         route("192.0.2.0/24", TABLE_MAIN, Some("wan0")),
         route("198.18.0.0/15", TABLE_MAIN, Some("wg0")),

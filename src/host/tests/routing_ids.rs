@@ -78,7 +78,8 @@ fn without_a_place_before_another_rule_a_warning_names_that_rule() {
     assert_eq!(ids.priority(0), 1016);
     let wanted = "policy rules: `priority 9 from all lookup 52` of another program takes natbox's \
                   packets, and no place before that rule is free; give that rule a priority above 1032";
-    assert_eq!(facts.warnings, [wanted]);
+    assert_eq!(facts.preceding_rules, [wanted]);
+    assert_eq!(facts.warnings, [""; 0]);
 }
 
 #[test]

@@ -40,6 +40,8 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         sysctl -q -w net.ipv4.conf.wan0.arp_announce=2
         sysctl -q -w net.ipv4.conf.lan0.arp_filter=1
         sysctl -q -w net.ipv4.conf.lan0.arp_announce=2
+        sysctl -q -w net.ipv4.conf.wan1.arp_ignore=1
+        sysctl -q -w net.ipv4.conf.wan1.arp_announce=2
         ip rule add priority 1021 from 10.0.0.0/24 iif wan0 protocol 110 blackhole
         ip rule add priority 1023 from all iif wan0 protocol 110 lookup 7166
         ip rule add priority 1024 from all iif lan0 protocol 110 lookup 7164
@@ -51,6 +53,9 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         sysctl -q -e -w net.ipv4.icmp_msgs_per_sec=100000
         sysctl -q -e -w net.ipv4.icmp_msgs_burst=10000
         sysctl -q -w net.ipv4.ip_forward=1
+        sysctl -q -w net.ipv4.conf.lan0.forwarding=1
+        sysctl -q -w net.ipv4.conf.wan0.forwarding=1
+        sysctl -q -w net.ipv4.conf.nb1.forwarding=1
         sysctl -q -w net.ipv4.neigh.wan0.proxy_delay=0
         ip neighbour replace proxy 203.0.113.10 dev wan0
         ip rule add priority 32766 from all protocol kernel lookup main
@@ -60,14 +65,117 @@ fn one_uplink_on_the_segment_with_a_gateway() {
     );
 }
 
+/// A host whose default route by wan0 a VPN client has preceded by the routes of OpenVPN's
+/// `redirect-gateway def1`. The host has routes of its own by wan0 as well.
+fn host_behind_a_vpn() -> Snapshot {
+    let mut host = host();
+    host.links.push(Link { index: 9, name: "tun9".into(), arp: false, ..host.links[3].clone() });
+    host.routes[2].route.via = Some(ip("203.0.113.254"));
+    let via = |to, via, metric| {
+        let mut found = route(to, TABLE_MAIN, Some("wan0"));
+        (found.route.via, found.route.metric) = (Some(ip(via)), metric);
+        found
+    };
+    let mut dropped = route("172.16.0.0/12", TABLE_MAIN, None);
+    dropped.route.kind = RouteKind::Blackhole;
+    host.routes.extend([
+        route("0.0.0.0/1", TABLE_MAIN, Some("tun9")),
+        route("128.0.0.0/1", TABLE_MAIN, Some("tun9")),
+        route("192.0.2.0/24", TABLE_MAIN, Some("tun9")),
+        via("198.18.0.0/15", "203.0.113.252", 7),
+        via("198.18.0.0/15", "203.0.113.253", 3),
+        via("10.0.0.128/26", "203.0.113.253", 0),
+        dropped,
+    ]);
+    host
+}
+
 #[test]
-fn without_a_gateway_the_main_table_has_the_route_out() {
+fn without_a_gateway_the_host_has_the_next_hop_and_no_vpn_precedes_it() {
     let mut config = natbox1();
     config.uplinks[0].gateway = None;
-    let commands = commands(&config, &host());
+    let of_uplink = |config: &Config, host: &Snapshot| {
+        let commands = commands(config, host);
+        let of_uplink = commands.lines().filter(|line| line.contains(" 7167"));
+        of_uplink.map(String::from).collect::<Vec<_>>()
+    };
+    let rule = "ip rule add priority 1026 from 203.0.113.10 iif nb1 protocol 110 lookup 7167";
+    let wanted = [
+        "ip route replace throw 10.0.0.0/24 table 7167 proto 110",
+        "ip route replace 203.0.113.0/24 dev wan0 table 7167 proto 110",
+        "ip route replace blackhole 172.16.0.0/12 table 7167 proto 110",
+        "ip route replace 198.18.0.0/15 via 203.0.113.253 dev wan0 table 7167 proto 110",
+        "ip route replace default via 203.0.113.254 dev wan0 table 7167 proto 110",
+        "ip route replace unreachable default metric 4294967295 table 7167 proto 110",
+        rule,
+    ];
+    let mut host = host_behind_a_vpn();
+    assert_eq!(of_uplink(&config, &host), wanted);
+    let (facts, _) = collect(&config, &host);
+    assert!(facts.is_ready(&config, 0) && facts.warnings.is_empty(), "{:?}", facts.warnings);
+    // The packets of an uplink with a gateway have no other way.
+    let of_gateway = of_uplink(&natbox1(), &host);
+    assert_eq!(of_gateway, [&wanted[..2], &wanted[4..]].concat());
+    // A default route that natbox cannot copy.
+    (host.routes[2].more, host.routes[2].is_opaque) = (true, true);
+    let commands = commands(&config, &host);
     let from = "ip rule add priority 1026 from 203.0.113.10 iif nb1 protocol 110 lookup main";
-    assert!(commands.contains(from), "{commands}");
-    assert!(!commands.contains("7167"), "{commands}");
+    assert!(commands.contains(from) && !commands.contains("7167"), "{commands}");
+    // No way out.
+    host.routes.remove(2);
+    assert_eq!(of_uplink(&config, &host), [&wanted[..4], &wanted[5..]].concat());
+    let (facts, _) = collect(&config, &host);
+    assert!(!facts.is_ready(&config, 0) && facts.warnings[0].contains("no default route"));
+}
+
+#[test]
+fn several_uplinks_without_a_gateway_use_the_default_route_of_their_interface() {
+    let mut config = three_legged();
+    (config.uplinks[0].gateway, config.uplinks[1].gateway) = (None, None);
+    let mut host = host_behind_a_vpn();
+    let mut second = route("0.0.0.0/0", TABLE_MAIN, Some("wan1"));
+    (second.route.via, second.route.metric) = (Some(ip("198.51.100.254")), 20);
+    host.routes.push(second);
+    let commands = commands(&config, &host);
+    for line in [
+        "ip route replace default via 203.0.113.254 dev wan0 table 7103",
+        "ip route replace 198.18.0.0/15 via 203.0.113.253 dev wan0 table 7103",
+        "ip route replace default via 198.51.100.254 dev wan1 table 7105",
+        "ip route replace default via 203.0.113.253 dev wan0 table 7107",
+    ] {
+        assert!(commands.contains(line), "{line} in\n{commands}");
+    }
+    assert!(!commands.contains("198.18.0.0/15 via 203.0.113.253 dev wan0 table 7107"));
+}
+
+/// Regression: an interface that the configuration does not name answered ARP for a published
+/// address.
+#[test]
+fn every_other_interface_with_arp_answers_for_its_own_addresses_alone() {
+    let mut host = host();
+    let ethernet = host.links[3].clone();
+    host.links.extend([
+        Link { index: 5, name: "mgmt0".into(), ..ethernet.clone() },
+        Link { index: 6, name: "port0".into(), is_port: true, ..ethernet.clone() },
+        Link { index: 7, name: "wg0".into(), arp: false, ..ethernet.clone() },
+        Link { index: 8, name: "tunl0".into(), hardware: None, ..ethernet.clone() },
+        Link { index: 9, name: "nb1".into(), ..ethernet },
+    ]);
+    let of_arp = |config: &Config, host: &Snapshot| {
+        let commands = commands(config, host);
+        let keys = commands.lines().filter_map(|line| line.split_once(".arp_")?.0.rsplit_once('.'));
+        let mut names: Vec<String> = keys.map(|(_, name)| name.to_owned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    assert_eq!(of_arp(&natbox1(), &host), ["lan0", "mgmt0", "wan0", "wan1"]);
+    // Another instance has an interface of its own.
+    let (facts, ids) = collect(&natbox1(), &host);
+    let facts = facts.without_interfaces(&["wan1".into()]);
+    let commands: String =
+        list_steps(&natbox1(), &facts, &ids).iter().map(|step| step.command() + "\n").collect();
+    assert!(commands.contains("mgmt0.arp_ignore=1") && !commands.contains("wan1"), "{commands}");
 }
 
 #[test]

@@ -5,10 +5,14 @@ use super::{
     box_firewall, box_paths, box_services, box_steps, box_uplinks, conntrack, filters, mtu,
     offloads,
 };
-use crate::config::InsideLeg;
+use crate::config::{Config, InsideLeg};
 use crate::host::doctor::facts::box_facts::BoxFacts;
 use crate::host::doctor::finding::{Finding, Severity};
+use crate::host::model::facts::HostFacts;
 use crate::host::model::presence::{AwaitedInterface, InterfaceState};
+
+/// Stable name of the check of other programs' rules.
+const RULES: &str = "rules";
 
 /// Reports an interface that is missing or down.
 pub(crate) fn missing_interface(awaited: &AwaitedInterface) -> Finding {
@@ -18,12 +22,14 @@ pub(crate) fn missing_interface(awaited: &AwaitedInterface) -> Finding {
 
 /// Makes the findings about the host of a box.
 pub(crate) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
-    let mut findings = configuration(facts);
+    let mut findings = configuration(&facts.config, &facts.host);
     let without_address = box_uplinks::without_address(facts);
     // The steps for such an uplink differ from the steps that fit it with its address.
     let is_comparable = without_address.is_empty();
     findings.extend(without_address);
-    let is_complete = findings.iter().all(|finding| finding.severity != Severity::Error);
+    // A rule that takes natbox's packets is best seen in the paths.
+    let explains = |finding: &Finding| finding.severity == Severity::Error && finding.id != RULES;
+    let is_complete = !findings.iter().any(explains);
     if facts.is_running && is_comparable {
         let steps = box_steps::evaluate(facts);
         let all_in_place = steps.is_empty();
@@ -47,15 +53,16 @@ pub(crate) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
     findings
 }
 
-/// Reports the conditions in which host and configuration differ.
-fn configuration(facts: &BoxFacts) -> Vec<Finding> {
-    let inside = &facts.config.inside;
+/// Reports the conditions in which host and configuration differ, and the rules of other programs
+/// that take natbox's packets.
+pub(crate) fn configuration(config: &Config, host: &HostFacts) -> Vec<Finding> {
+    let inside = &config.inside;
     let finding = |warning: &String| {
         if warning.starts_with("forwards:") {
             let why = "clients of this forward get no reply";
             return Finding::error("configuration", warning, why);
         }
-        let mut legs = inside.legs.iter().zip(&facts.host.legs).enumerate();
+        let mut legs = inside.legs.iter().zip(&host.legs).enumerate();
         let is_named = |place: usize| warning.starts_with(&inside.key_path(place, ""));
         match legs.find(|(place, _)| is_named(*place)) {
             Some((_, (leg, found))) => of_leg(warning, leg, found.state),
@@ -65,7 +72,12 @@ fn configuration(facts: &BoxFacts) -> Vec<Finding> {
             }
         }
     };
-    facts.host.warnings.iter().map(finding).collect()
+    let preceding = |rule: &String| {
+        let why = "packets in and out take the path of that rule and are lost";
+        Finding::error(RULES, rule, why)
+    };
+    let findings = host.preceding_rules.iter().map(preceding);
+    findings.chain(host.warnings.iter().map(finding)).collect()
 }
 
 /// Reports a leg that does not work: without the box's address or its interface, the leg's inside

@@ -9,6 +9,7 @@ use super::neighbours::{NeighbourKey, TIMEOUT, settled_neighbours};
 use super::samples::{sample_inside_host, sample_outside_address};
 use crate::config::Config;
 use crate::host::apply::compare::{StepStatus, compare};
+use crate::host::apply::journal;
 use crate::host::doctor::nft::filters::Filters;
 use crate::host::error::HostError;
 use crate::host::kernel::listeners::{Listener, listeners};
@@ -130,7 +131,8 @@ pub(crate) async fn collect(
         Some(ids) => ids,
         None => RoutingIds::allocate(&snapshot, &config, RuleOwner::ThisInstance)?,
     };
-    let host = HostFacts::collect(&config, &snapshot, sysctl::settings(&config)?, &ids);
+    let host = HostFacts::collect(&config, &snapshot, sysctl::settings()?, &ids);
+    let host = host.without_interfaces(&journal::interfaces_of_others()?);
     let is_running = running.is_some();
     let wanted = if is_running { steps(&config, &host, &ids) } else { Vec::new() };
     let steps = wanted.into_iter().map(|step| (step_state(&step, &snapshot), step));
@@ -256,8 +258,9 @@ async fn gateways(
     config: &Config,
     host: &HostFacts,
 ) -> Result<Vec<Option<Gateway>>, HostError> {
-    let keys = config.uplinks.iter().zip(&host.uplinks).map(|(uplink, facts)| {
-        let address = uplink.gateway.filter(|gateway| facts.arp && facts.reaches(*gateway))?;
+    let keys = host.uplinks.iter().enumerate().map(|(place, facts)| {
+        let next_hop = host.next_hop(config, place);
+        let address = next_hop.filter(|gateway| facts.arp && facts.reaches(*gateway))?;
         Some(NeighbourKey { address, index: facts.index })
     });
     let keys: Vec<Option<NeighbourKey>> = keys.collect();

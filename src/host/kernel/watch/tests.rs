@@ -46,7 +46,53 @@ async fn rules_and_routes_of_natbox_lead_to_a_look_at_the_settings() {
     ] {
         assert_eq!(report(vec![message]).await, Some(HostChange::Settings));
     }
-    for message in [route(254, 4, Some("192.0.2.0")), route(254, 4, None), Message::Other] {
+    for message in [route(52, 4, Some("192.0.2.0")), route(52, 4, None), Message::Other] {
         assert_eq!(report(vec![message]).await, None);
+    }
+}
+
+#[tokio::test]
+async fn routes_of_the_main_table_are_reported_once_in_a_second() {
+    for message in [route(254, 4, Some("192.0.2.0")), route(254, 4, None)] {
+        assert_eq!(report(vec![message]).await, Some(HostChange::Addresses));
+    }
+    let routes = |_| route(254, 4, Some("192.0.2.0"));
+    let mut watch = watch((0..9).map(routes).collect()).await;
+    let start = Instant::now();
+    assert_eq!(watch.next().await, HostChange::Addresses);
+    assert!(start.elapsed() < ROUTES_INTERVAL / 2);
+    watch.messages = Box::new(
+        futures_util::stream::iter((0..9).map(routes).collect::<Vec<_>>())
+            .chain(futures_util::stream::pending()),
+    );
+    assert_eq!(watch.next().await, HostChange::Addresses);
+    assert!((ROUTES_INTERVAL..2 * ROUTES_INTERVAL).contains(&start.elapsed()));
+}
+
+/// Regression: a program that flushed the addresses of the TUN was taken for the kernel, so its
+/// removals were neither counted nor disputed.
+#[tokio::test]
+async fn an_address_of_the_tun_is_a_setting_of_natbox() {
+    let mut watch = watch(Vec::new()).await;
+    let tun = 7;
+    watch.watched.iter_mut().find(|watched| watched.name == "nb0").unwrap().state =
+        Some(LinkState {
+            index: tun,
+            carrier: true,
+            mtu: 65535,
+            settings: (1000, 7100),
+            hardware: None,
+        });
+    let address = |index| {
+        let address = "169.254.71.1".parse().unwrap();
+        let network = ipnet::Ipv4Net::from(address);
+        Message::Address(Address { index, address, network, primary: false })
+    };
+    for (index, reported) in [(tun, Some(HostChange::Settings)), (tun + 1, None)] {
+        watch.messages = Box::new(
+            futures_util::stream::iter([address(index)]).chain(futures_util::stream::pending()),
+        );
+        let next = tokio::time::timeout(4 * SETTLE_DELAY, watch.next()).await;
+        assert_eq!(next.ok(), reported);
     }
 }

@@ -70,7 +70,8 @@ impl StepPlanner<'_> {
         let mut routes: Vec<Route> = Vec::new();
         for place in places {
             let (uplink, facts) = (&self.config.uplinks[place], &self.facts.uplinks[place]);
-            let has_next_hop = uplink.gateway.is_some() || facts.is_direct();
+            let next_hop = self.facts.next_hop(self.config, place);
+            let has_next_hop = next_hop.is_some() || facts.is_direct();
             let is_known =
                 routes.iter().any(|route| route.device.as_deref() == Some(&uplink.interface));
             // Without an address of the interface, the kernel would use one of another interface.
@@ -79,8 +80,8 @@ impl StepPlanner<'_> {
             }
             routes.push(Route {
                 device: Some(uplink.interface.clone()),
-                via: uplink.gateway,
-                onlink: uplink.gateway.is_some_and(|gateway| !facts.reaches(gateway)),
+                via: next_hop,
+                onlink: next_hop.is_some_and(|gateway| !facts.reaches(gateway)),
                 source: facts.address,
                 metric: BOUND_TO_INTERFACE + routes.len() as u32,
                 ..Route::new(table, RouteKind::Unicast, default_prefix())

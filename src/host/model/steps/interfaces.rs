@@ -2,7 +2,6 @@
 
 use super::planner::{StepPlanner, sysctl};
 use crate::host::model::presence::InterfaceState;
-use crate::host::model::settings::{KernelSettings, interface_names};
 use crate::host::model::step::Step;
 
 impl StepPlanner<'_> {
@@ -37,13 +36,7 @@ impl StepPlanner<'_> {
     /// On an uplink the route back to a source often leads by another interface. On the inside a
     /// loose filter lets natbox receive and count packets with foreign sources.
     pub(super) fn source_filters(&self) -> Vec<Step> {
-        let interfaces = self.facts.legs.iter().chain(&self.facts.uplinks);
-        let mut names: Vec<&str> = Vec::new();
-        for facts in interfaces.filter(|facts| facts.state != InterfaceState::Missing) {
-            if !names.contains(&facts.interface.as_str()) {
-                names.push(&facts.interface);
-            }
-        }
+        let names = self.present_interfaces();
         names.iter().map(|name| sysctl(format!("net/ipv4/conf/{name}/rp_filter"), 2)).collect()
     }
 
@@ -64,18 +57,25 @@ impl StepPlanner<'_> {
     }
 
     /// Switches forwarding on. `ip_forward` reaches every interface at the moment of the change. It
-    /// does not reach an interface on which forwarding is switched off later.
+    /// does not reach an interface on which forwarding is switched off later, nor one that is made
+    /// while `default` has it off.
     pub(super) fn forwarding(&self) -> Vec<Step> {
-        let settings = &self.facts.settings;
-        let mut names: Vec<&str> = interface_names(self.config);
-        names.retain(|name| settings.is_forwarding_off(name));
-        if settings.is_forwarding_off(KernelSettings::NEW_INTERFACES) {
-            names.push(self.tun);
-        }
         let mut steps = vec![sysctl("net/ipv4/ip_forward", 1)];
+        let names = self.present_interfaces().into_iter().chain([self.tun]);
+        steps.extend(names.map(|name| sysctl(format!("net/ipv4/conf/{name}/forwarding"), 1)));
         steps
-            .extend(names.iter().map(|name| sysctl(format!("net/ipv4/conf/{name}/forwarding"), 1)));
-        steps
+    }
+
+    /// Lists the existing interfaces of the configuration without repeats, the inside legs first.
+    fn present_interfaces(&self) -> Vec<&str> {
+        let interfaces = self.facts.legs.iter().chain(&self.facts.uplinks);
+        let mut names: Vec<&str> = Vec::new();
+        for facts in interfaces.filter(|facts| facts.state != InterfaceState::Missing) {
+            if !names.contains(&facts.interface.as_str()) {
+                names.push(&facts.interface);
+            }
+        }
+        names
     }
 
     /// Answers ARP for external addresses on the segment.

@@ -47,12 +47,6 @@ impl StepPlanner<'_> {
         interfaces
     }
 
-    /// Returns true when an uplink has a routing table of its own. A single uplink without a
-    /// gateway uses the main table.
-    pub(super) fn has_table(&self, place: usize) -> bool {
-        self.config.uplinks.len() > 1 || self.config.uplinks[place].gateway.is_some()
-    }
-
     pub(super) fn assigned_to_host(&self, uplink: usize, address: Ipv4Addr) -> bool {
         self.flag(&self.facts.assigned_to_host, uplink, address)
     }

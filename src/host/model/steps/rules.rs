@@ -92,10 +92,8 @@ impl StepPlanner<'_> {
         rules
     }
 
-    /// Lists the rules for packets that natbox has translated.
-    ///
-    /// A single uplink without a gateway uses the main table. Without a rule, a rule of another
-    /// program could take the packets.
+    /// Lists the rules for packets that natbox has translated. If the packets use the main table,
+    /// the rule keeps a rule of another program from taking them.
     fn rules_from_tun(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         let from_tun = |offset, action| Rule {
@@ -107,9 +105,9 @@ impl StepPlanner<'_> {
             rules.push(Rule { to: Some(prefix), ..rule });
         }
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
-            let table = match self.has_table(place) {
-                true => self.ids.uplink_table(place),
-                false => TABLE_MAIN,
+            let table = match self.facts.leaves_by_main_table(self.config, place) {
+                true => TABLE_MAIN,
+                false => self.ids.uplink_table(place),
             };
             let rule = from_tun(position::FROM_TUN, RuleAction::Lookup(table));
             // The kernel tries every rule for every packet, so the rules are as few as possible.

@@ -26,8 +26,10 @@ impl StepPlanner<'_> {
         for (place, interface) in self.outside_interfaces().iter().enumerate() {
             routes.extend(self.outside_table(self.ids.outside_table(place), interface));
         }
-        for place in (0..self.config.uplinks.len()).filter(|place| self.has_table(*place)) {
-            routes.extend(self.uplink_table(place));
+        for place in 0..self.config.uplinks.len() {
+            if !self.facts.leaves_by_main_table(self.config, place) {
+                routes.extend(self.uplink_table(place));
+            }
         }
         routes
     }
@@ -101,7 +103,8 @@ impl StepPlanner<'_> {
                 |prefix: &Ipv4Net| self.config.inside.prefixes().any(|own| own == *prefix);
             let outside = facts.on_link.iter().filter(|prefix| !is_inside(prefix));
             routes.extend(outside.map(|prefix| through(*prefix)));
-            match uplink.gateway {
+            routes.extend(self.static_routes(place));
+            match self.facts.next_hop(self.config, place) {
                 Some(gateway) => {
                     let onlink = !facts.reaches(gateway);
                     routes.push(Route { via: Some(gateway), onlink, ..through(default_prefix()) });
@@ -114,6 +117,28 @@ impl StepPlanner<'_> {
         // route of the main table.
         routes.push(closed_without_tun(table));
         routes
+    }
+
+    /// Copies the host's routes for the table of an uplink. An uplink with a gateway has none: its
+    /// packets have an address that only the network behind that gateway expects.
+    fn static_routes(&self, place: usize) -> Vec<Route> {
+        let (uplink, facts) = (&self.config.uplinks[place], &self.facts.uplinks[place]);
+        if uplink.gateway.is_some() && !uplink.follows_interface {
+            return Vec::new();
+        }
+        let table = self.ids.uplink_table(place);
+        // The table has routes to these networks.
+        let is_known = |to: &Ipv4Net| {
+            facts.on_link.contains(to)
+                || self.config.inside.prefixes().any(|inside| inside.contains(to))
+        };
+        let copied = facts.static_routes.iter().flatten().filter(|route| !is_known(&route.to));
+        let copy = |route: &Route| Route {
+            table,
+            onlink: route.via.is_some_and(|via| !facts.reaches(via)),
+            ..route.clone()
+        };
+        copied.map(copy).collect()
     }
 
     /// Lists natbox's routes of the main table.
