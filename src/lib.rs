@@ -22,5 +22,6 @@ mod io;
 pub mod lab;
 pub mod nat;
 pub mod packet;
+mod state;
 pub mod time;
 mod uplinks;

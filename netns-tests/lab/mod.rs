@@ -7,7 +7,7 @@ mod programs;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,7 @@ impl Site {
             forwards: Vec::new(),
             outbound: String::new(),
             manage: true,
+            state: None,
             extra: String::new(),
         }
     }
@@ -172,6 +173,8 @@ pub(crate) struct BoxConfig {
     forwards: Vec<String>,
     outbound: String,
     manage: bool,
+    /// Directory of the session files; None: sessions end with the process.
+    state: Option<PathBuf>,
     extra: String,
 }
 
@@ -229,6 +232,11 @@ impl BoxConfig {
         BoxConfig { manage: false, ..self }
     }
 
+    /// Keeps the sessions beyond the process (`state.keep`), in a directory of the test.
+    pub(crate) fn keeping(self, directory: &Path) -> BoxConfig {
+        BoxConfig { state: Some(directory.to_owned()), ..self }
+    }
+
     /// Adds an outbound rule, as in the file.
     pub(crate) fn outbound(mut self, rule: &str) -> BoxConfig {
         self.outbound.push_str(&format!("  - {{ {rule} }}\n"));
@@ -254,6 +262,7 @@ impl BoxConfig {
             forwards,
             outbound,
             manage,
+            state,
             extra,
         } = self;
         let all = format!("  - {{ from: {prefix} }}\n");
@@ -262,6 +271,13 @@ impl BoxConfig {
             [] => String::new(),
             some => format!("forwards:\n  - {}\n", some.join("\n  - ")),
         };
+        let state = state.as_ref().map_or_else(String::new, |directory| {
+            let directory = directory.display();
+            // A small table is adopted at once, also by a program that is not optimised.
+            format!(
+                "state: {{ keep: true, directory: {directory} }}\nlimits: {{ sessions: 20000 }}\n"
+            )
+        });
         format!(
             "name: natbox{number}\n\
              tun: {{ name: nb{number}, workers: {workers}, offload: {offload}, io: {io} }}\n\
@@ -269,7 +285,7 @@ impl BoxConfig {
              uplinks:\n  - {}\n\
              {forwards}\
              outbound:\n{outbound}\
-             host: {{ manage: {manage} }}\n{extra}",
+             host: {{ manage: {manage} }}\n{state}{extra}",
             uplinks.join("\n  - ")
         )
     }

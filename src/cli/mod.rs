@@ -15,6 +15,7 @@ mod config_file;
 pub mod demo;
 #[doc(hidden)]
 pub mod doctor;
+mod down;
 mod events;
 mod exit;
 mod helper;
@@ -105,6 +106,10 @@ enum Command {
     ///
     /// Sessions that the new configuration allows continue.
     Reload(reload::ReloadArguments),
+    /// Stop an instance, and remove its changes of the host, its TUN device and its sessions
+    ///
+    /// With `state.keep` a stopped instance leaves them for the next start.
+    Down(down::DownArguments),
 }
 
 impl Command {
@@ -121,6 +126,7 @@ impl Command {
             Self::Sessions(arguments) => sessions::run(&arguments),
             Self::Events(arguments) => events::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
+            Self::Down(arguments) => down::run(&arguments),
             Self::Check(arguments) => check::run(&arguments),
             Self::Config(arguments) => config::run(&arguments),
         }

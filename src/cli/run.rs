@@ -52,6 +52,7 @@ fn failure(error: RunError) -> Failure {
         RunError::Panicked { .. } => return Failure::bug(error),
         RunError::Socket(SocketError::Taken { .. } | SocketError::Other { .. })
         | RunError::Host(_)
+        | RunError::State(_)
         | RunError::RawSocket { .. }
         | RunError::Sandbox(_)
         | RunError::Memory { .. }

@@ -86,7 +86,7 @@ impl From<&Config> for File {
             limits: config.limits,
             host: config.host,
             admin: FileAdmin::from(&config.admin),
-            state: config.state,
+            state: config.state.clone(),
             log: config.log,
             dns: Unresolved::from_option(dns),
         }

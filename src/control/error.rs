@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::dns::DnsError;
 use crate::host::HostError;
 use crate::io::OpenError;
+use crate::state::StateError;
 
 /// Reason why an instance did not start, or ended without a signal.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,9 @@ pub(crate) enum RunError {
         /// The system's error.
         source: io::Error,
     },
+    /// The sessions cannot be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The configured I/O backend is not available.
     #[error("tun.io: io_uring is not available on this host ({0}); set tun.io to poll or auto")]
     NoUring(io::Error),

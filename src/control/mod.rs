@@ -28,6 +28,7 @@
 mod admin;
 mod announcer;
 mod dns;
+mod down;
 mod error;
 mod events;
 mod exhaustion;
@@ -35,6 +36,7 @@ mod failover;
 mod firewall;
 mod health;
 mod instance;
+mod kept_sessions;
 pub(crate) mod logging;
 mod mapping_log;
 mod reconcile;
@@ -53,5 +55,6 @@ mod waiting;
 mod warnings;
 mod workers;
 
+pub(crate) use down::down;
 pub(crate) use error::{RunError, SocketError};
 pub(crate) use run::run;

@@ -280,6 +280,10 @@ impl Subsystem for HostReconciler {
     }
 
     async fn stop(self) {
+        if self.host.config().state.keep {
+            self.host.leave();
+            return;
+        }
         for error in self.host.restore().await {
             tracing::error!(%error, "host: a change could not be removed");
         }

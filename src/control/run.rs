@@ -11,6 +11,7 @@ use super::events::Events;
 use super::firewall::ListerProcess;
 use super::health::RawSockets;
 use super::instance::Instance;
+use super::kept_sessions::StateFiles;
 use super::sandbox;
 use super::signals::SignalStreams;
 use super::start::{self, Entrance, Privileged};
@@ -53,7 +54,8 @@ async fn wait_and_run(path: &Path, config: &Config) -> Result<(), RunError> {
     let lister = ListerProcess::start()
         .inspect_err(|error| tracing::warn!(%error, "the firewall is not watched"));
     let (arp, dns) = (arp_socket(), dns::prepare(&config)?);
-    let privileged = Privileged { raw, arp, dns, lister: lister.ok() };
+    let kept = StateFiles::open(&config)?;
+    let privileged = Privileged { raw, arp, dns, lister: lister.ok(), kept };
     // The process has only one thread here, because the wait starts none.
     sandbox::enter().map_err(RunError::Sandbox)?;
     let entrance = Entrance { signals, admin, instance, events };

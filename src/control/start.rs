@@ -24,6 +24,7 @@ use super::failover::Failover;
 use super::firewall::{FirewallWatch, ListerProcess};
 use super::health::{self, HealthChecks, RawSockets, UplinkMonitor};
 use super::instance::Instance;
+use super::kept_sessions::StateFiles;
 use super::reconcile::{self, HostReconciler, Parts};
 use super::reload::Reloader;
 use super::settings;
@@ -50,6 +51,8 @@ pub(super) struct Privileged {
     pub(super) dns: Option<Prepared>,
     /// The process that lists the rules of nftables; None: it could not be started.
     pub(super) lister: Option<ListerProcess>,
+    /// The session files; None: sessions end with the process.
+    pub(super) kept: Option<StateFiles>,
 }
 
 /// The parts that an instance keeps from its wait for interfaces, so that clients see the wait and
@@ -98,12 +101,12 @@ impl Start<'_> {
     /// Starts the subsystems one by one. If one fails, the caller stops those that run.
     async fn run(self, subsystems: &mut Subsystems) -> Result<(), RunError> {
         let Self { path, file_config, privileged, entrance, host, uplinks } = self;
-        let Privileged { raw, arp, mut dns, lister } = privileged;
+        let Privileged { raw, arp, mut dns, lister, kept } = privileged;
         let events = Rc::clone(&entrance.events);
         let (config, host_address) = (host.config().clone(), host.facts().host_address);
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
         let (engine, tun, tun_index) =
-            start_workers(&config, &host, &dns_ports, subsystems).await?;
+            start_workers(&config, &host, &dns_ports, kept, subsystems).await?;
         let reloader = Reloader::new(
             path,
             file_config,
@@ -206,13 +209,14 @@ async fn start_workers(
     config: &Config,
     host: &PlannedHost,
     dns_ports: &[Option<u16>],
+    kept: Option<StateFiles>,
     subsystems: &mut Subsystems,
 ) -> Result<(Handle, TunStatus, u32), RunError> {
     let policy = settings::policy(config, host.facts(), dns_ports);
     let used_ports = host::used_ports(config, host.facts())?;
     let tun = workers::open_tun(config).await?;
     let index = tun.index;
-    let workers = WorkerThreads::start(config, tun, policy)?;
+    let workers = WorkerThreads::start(config, tun, policy, kept)?;
     let (engine, status) = (workers.handle(), workers.tun_status());
     subsystems.start(workers);
     reconcile::exclude_ports(&engine, &used_ports);

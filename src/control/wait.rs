@@ -29,7 +29,8 @@ pub(super) async fn until_interfaces_are_up(
     if waiting.look().await? {
         return Ok(Some(waiting.config()));
     }
-    host::restore_after_dead(&waiting.config()).await?;
+    let config = waiting.config();
+    host::restore_after_dead(&config, config.state.keep).await?;
     admin.publish()?;
     // The watch begins before the next look, so that no change is lost.
     let mut links = LinkWatch::start(&waiting.config()).await?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::error::RunError;
+use super::kept_sessions::StateFiles;
 use super::subsystem::{Outcome, Subsystem};
 use super::{mapping_log, settings};
 use crate::api::TunStatus;
@@ -39,7 +40,7 @@ pub(super) async fn open_tun(config: &Config) -> Result<TunDevice, RunError> {
     let name = &config.tun.name;
     let deadline = Instant::now() + TUN_TIMEOUT;
     loop {
-        match io::open(name, workers, max_offload) {
+        match io::open(name, workers, max_offload, config.state.keep) {
             Err(OpenError::Taken { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(TUN_INTERVAL).await;
             }
@@ -55,6 +56,7 @@ pub(super) struct WorkerThreads {
     /// Name of the instance.
     name: String,
     tun: TunStatus,
+    kept: Option<StateFiles>,
 }
 
 impl WorkerThreads {
@@ -63,11 +65,19 @@ impl WorkerThreads {
     ///
     /// # Errors
     /// No memory, no such backend, or no thread.
-    pub(super) fn start(config: &Config, tun: TunDevice, policy: Policy) -> Result<Self, RunError> {
+    pub(super) fn start(
+        config: &Config,
+        tun: TunDevice,
+        policy: Policy,
+        kept: Option<StateFiles>,
+    ) -> Result<Self, RunError> {
         let workers = tun.queues.len();
         let (limits, sessions) = (settings::limits(config), config.limits.sessions);
-        let mut builder = Builder::new(limits, policy, workers, Seed::random(), Tick::now())
-            .map_err(|source| RunError::Memory { sessions, source })?;
+        let mut builder = match &kept {
+            Some(kept) => kept.builder(limits, policy, workers)?,
+            None => Builder::new(limits, policy, workers, Seed::random(), Tick::now())
+                .map_err(|source| RunError::Memory { sessions, source })?,
+        };
         if config.log.mappings {
             mapping_log::start(&config.name, builder.log_mappings(mapping_log::CAPACITY))
                 .map_err(|source| RunError::System { doing: "starting the mapping log", source })?;
@@ -77,7 +87,7 @@ impl WorkerThreads {
         let failures = forward_failures(&engine)?;
         tracing::info!(tun = %tun.name, %offload, io, workers, sessions, "TUN device open");
         let tun = TunStatus { name: tun.name, io: io.to_owned(), offload };
-        Ok(Self { engine, failures, name: config.name.clone(), tun })
+        Ok(Self { engine, failures, name: config.name.clone(), tun, kept })
     }
 
     /// Returns the handle to the translator.
@@ -116,10 +126,13 @@ impl Subsystem for WorkerThreads {
     }
 
     async fn stop(self) {
-        let Self { engine, name, tun, .. } = self;
+        let Self { engine, name, tun, kept, .. } = self;
         let packets: u64 = engine.stop().iter().map(|counters| counters.packets_in).sum();
-        // The next start must find the host as it was.
-        host::wait_until_gone(&tun.name).await;
+        match kept {
+            Some(kept) => kept.stopped(),
+            // The next start must find the host as it was.
+            None => host::wait_until_gone(&tun.name).await,
+        }
         tracing::info!(%name, packets, "stopped");
     }
 }

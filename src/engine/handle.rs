@@ -65,6 +65,11 @@ impl Handle {
         Ok(Self { nat, counters: counters.into(), changes })
     }
 
+    /// The translator, which a change of policy replaces.
+    pub(super) fn translator(&self) -> &Arc<ArcSwap<Translator>> {
+        &self.nat
+    }
+
     /// Returns the counters of each worker, as of its last batch.
     pub(crate) fn counters(&self) -> Vec<Counters> {
         self.counters.iter().map(|counters| counters.read()).collect()

@@ -23,7 +23,7 @@ mod worker;
 mod worker_tests;
 
 pub(crate) use handle::Handle;
-pub(crate) use start::{Builder, Engine, Options, WORKER_THREAD};
+pub(crate) use start::{Builder, Engine, KeptSessions, Options, WORKER_THREAD};
 pub(crate) use worker::WorkerFailure;
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::io::{PacketIo, Waker};
-use crate::nat::{Counters, Limits, MappingEvents, Policy, Seed, Translator};
+use crate::nat::{
+    Adopted, Counters, Limits, MappingEvents, Policy, Seed, SessionFiles, Translator,
+};
 use crate::time::Tick;
 
 use super::counters::SharedCounters;
@@ -24,6 +26,20 @@ pub(crate) const WORKER_THREAD: &str = "natbox-w";
 /// An engine before its workers run.
 pub(crate) struct Builder {
     nat: Translator,
+    adopted: Option<AdoptionEnds>,
+}
+
+/// Called when all sessions of a process before this one are adopted.
+type AdoptionEnds = Box<dyn FnOnce(Adopted) + Send>;
+
+/// Where the sessions of an engine live beyond its process.
+pub(crate) struct KeptSessions<'a> {
+    /// The files.
+    pub(crate) files: &'a SessionFiles,
+    /// True: the files have sessions of a process before this one.
+    pub(crate) inherits: bool,
+    /// Called when all of these sessions are adopted.
+    pub(crate) adopted: AdoptionEnds,
 }
 
 impl Builder {
@@ -38,7 +54,25 @@ impl Builder {
         seed: Seed,
         now: Tick,
     ) -> std::io::Result<Self> {
-        Ok(Self { nat: Translator::new(limits, policy, workers, seed, now)? })
+        let nat = Translator::new(limits, policy, workers, seed, now)?;
+        Ok(Self { nat, adopted: None })
+    }
+
+    /// Makes the translator over files that outlive the process.
+    ///
+    /// # Errors
+    /// The files cannot be mapped.
+    pub(crate) fn keeping(
+        kept: KeptSessions<'_>,
+        limits: Limits,
+        policy: Policy,
+        workers: usize,
+        seed: Seed,
+        now: Tick,
+    ) -> std::io::Result<Self> {
+        let KeptSessions { files, inherits, adopted } = kept;
+        let nat = Translator::in_files(limits, policy, workers, seed, now, files, inherits)?;
+        Ok(Self { nat, adopted: Some(adopted) })
     }
 
     /// Makes the mapping log. The log holds `capacity` unread events.
@@ -56,9 +90,32 @@ impl Builder {
         waker: Waker,
         options: Options,
     ) -> std::io::Result<Engine> {
-        Engine::start(queues, self.nat, waker, options)
+        let engine = Engine::start(queues, self.nat, waker, options)?;
+        if let Some(adopted) = self.adopted {
+            let nat = Arc::clone(engine.handle.translator());
+            std::thread::Builder::new()
+                .name("natbox-adopt".to_owned())
+                .spawn(move || adopted(adopt_all(&nat)))?;
+        }
+        Ok(engine)
     }
 }
+
+/// Adopts the sessions of a process before this one, behind the traffic.
+fn adopt_all(nat: &ArcSwap<Translator>) -> Adopted {
+    let mut sum = Adopted::default();
+    // A change of policy may replace the translator meanwhile.
+    while let current = nat.load()
+        && current.inherits()
+    {
+        let Adopted { kept, dropped } = current.adopt(0, ADOPTED_AT_ONCE, Tick::now());
+        sum = Adopted { kept: sum.kept + kept, dropped: sum.dropped + dropped };
+    }
+    sum
+}
+
+/// Records that are adopted under one lock of a pool: less than a tenth of a millisecond.
+const ADOPTED_AT_ONCE: u32 = 64;
 
 /// Running workers. Dropping the engine stops them.
 pub(crate) struct Engine {

@@ -48,7 +48,7 @@ pub(crate) use batch::FrameBuffers;
 pub(crate) use memory::MemoryIo;
 pub(crate) use poll::PollIo;
 pub(crate) use tun::OpenError;
-pub(crate) use tun::{OffloadLevel, TunDevice, TunQueue, open};
+pub(crate) use tun::{OffloadLevel, TunDevice, TunQueue, open, remove};
 pub(crate) use uring::UringIo;
 pub(crate) use waker::Waker;
 

@@ -87,6 +87,22 @@ pub(super) fn set_header_little_endian(file: impl AsFd) -> Result<()> {
     unsafe { ioctl(file, Setter::<{ libc::TUNSETVNETLE as Opcode }, c_int>::new(1)) }
 }
 
+/// Sets whether the device outlives its last queue (`TUNSETPERSIST`).
+///
+/// # Errors
+/// The kernel's error.
+pub(super) fn set_persistent(file: impl AsFd, persistent: bool) -> Result<()> {
+    // Needed because the ioctl is untyped.
+    // SAFETY: the opcode is TUNSETPERSIST, whose argument is the integer itself, not a pointer. The
+    // kernel compares it with zero and accesses no memory of this process.
+    unsafe {
+        ioctl(
+            file,
+            IntegerSetter::<{ libc::TUNSETPERSIST as Opcode }>::new_usize(usize::from(persistent)),
+        )
+    }
+}
+
 /// Sends an ARP packet to all hosts of an interface's Ethernet segment, by a packet socket that
 /// writes the Ethernet header (`SOCK_DGRAM`).
 ///

@@ -4,6 +4,9 @@
 //! kernel removes the device with its addresses and routes. A new device is down, has no address
 //! and an MTU of 1500. `host` brings it up.
 //!
+//! A *persistent* device stays, with its addresses and routes, until [`remove`] removes it. While it
+//! has no queue, it has no carrier and drops every packet.
+//!
 //! Every queue carries the virtio header ([`super::virtio`]), whatever the [`OffloadLevel`].
 
 use std::fmt;
@@ -180,33 +183,29 @@ pub(crate) enum OpenError {
 /// `queues` counts from 1 (0 means 1). Linux 6.18 allows 256. With one queue the device is not a
 /// multi-queue device, so the kernel lets no other process attach to it.
 ///
+/// `persistent`: the device outlives the process. If a process before this one has left it, this
+/// one takes it over. The caller knows that no other process uses it. Such a device always is a
+/// multi-queue device, because the kernel does not change that later.
+///
 /// # Errors
-/// See [`OpenError`]. No device is left behind.
+/// See [`OpenError`]. No device is left behind, unless it is persistent.
 pub(crate) fn open(
     name: &str,
     queues: u16,
     max_offload: OffloadLevel,
+    persistent: bool,
 ) -> Result<TunDevice, OpenError> {
     check_name(name)?;
     let wanted = queues.max(1);
-    let multi_queue = if wanted > 1 { IFF_MULTI_QUEUE } else { 0 };
+    let multi_queue = if wanted > 1 || persistent { IFF_MULTI_QUEUE } else { 0 };
     let flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | multi_queue;
 
-    // Exclusive: otherwise a second process would silently become a further queue of a multi-queue
-    // device and receive a share of its packets.
     let first = open_driver()?;
-    let started = Instant::now();
-    let name = loop {
-        match sys::set_interface(&first, name, flags | IFF_TUN_EXCL) {
-            Ok(name) => break name,
-            // After a killed process the kernel releases the files of its rings with a delay.
-            Err(Errno::BUSY) if started.elapsed() < RELEASE_TIMEOUT => {
-                std::thread::sleep(RELEASE_TIMEOUT / 50)
-            }
-            Err(Errno::BUSY) => return Err(OpenError::Taken { name: name.to_owned() }),
-            Err(other) => return Err(failed(other, format!("create the TUN interface {name}"))),
-        }
-    };
+    let name = create(&first, name, flags, persistent)?;
+    if persistent {
+        sys::set_persistent(&first, true)
+            .map_err(|errno| failed(errno, format!("keep the TUN interface {name}")))?;
+    }
 
     // These settings belong to the device, not to the queue.
     sys::set_header_size(&first, HEADER_SIZE).map_err(|errno| OpenError::NoHeader(errno.into()))?;
@@ -232,6 +231,49 @@ pub(crate) fn open(
     let index = interface_index(&name)
         .map_err(|errno| failed(errno, format!("find the index of the TUN interface {name}")))?;
     Ok(TunDevice { name, index, offload, queues })
+}
+
+/// Creates the device, or attaches the first queue to a persistent one. Returns its name.
+fn create(
+    first: &OwnedFd,
+    name: &str,
+    flags: libc::c_int,
+    persistent: bool,
+) -> Result<String, OpenError> {
+    let started = Instant::now();
+    loop {
+        // Exclusive: otherwise a second process would silently become a further queue of a
+        // multi-queue device and receive a share of its packets.
+        match sys::set_interface(first, name, flags | IFF_TUN_EXCL) {
+            Ok(name) => return Ok(name),
+            Err(Errno::BUSY) if persistent => {
+                let attached = sys::set_interface(first, name, flags);
+                return attached.map_err(|_| OpenError::Taken { name: name.to_owned() });
+            }
+            // After a killed process the kernel releases the files of its rings with a delay.
+            Err(Errno::BUSY) if started.elapsed() < RELEASE_TIMEOUT => {
+                std::thread::sleep(RELEASE_TIMEOUT / 50)
+            }
+            Err(Errno::BUSY) => return Err(OpenError::Taken { name: name.to_owned() }),
+            Err(other) => return Err(failed(other, format!("create the TUN interface {name}"))),
+        }
+    }
+}
+
+/// Removes a persistent device. Returns false if there is none of this name.
+///
+/// # Errors
+/// A process uses the device, or it is no TUN of natbox.
+pub(crate) fn remove(name: &str) -> Result<bool, OpenError> {
+    if interface_index(name).is_err() {
+        return Ok(false);
+    }
+    let file = open_driver()?;
+    let flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+    sys::set_interface(&file, name, flags)
+        .and_then(|_| sys::set_persistent(&file, false))
+        .map_err(|errno| failed(errno, format!("remove the TUN interface {name}")))?;
+    Ok(true)
 }
 
 /// Longest time that a name may stay in use after the death of its process.

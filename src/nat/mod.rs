@@ -43,6 +43,7 @@
 //! | end sessions                         | [`Translator::end`], [`Translator::end_matching`]    |
 //! | follow sessions                      | [`Translator::subscribe`], [`SessionEvent`]          |
 //! | move sessions to another translator  | [`Translator::export`], [`Translator::import`]       |
+//! | keep sessions beyond the process     | [`Translator::in_files`], [`Translator::adopt`]      |
 //! | log mappings                         | [`Translator::log_mappings`], [`MappingEvent`]       |
 //! | count packets and drops              | [`WorkerContext::counters`], [`DropReason`]           |
 //! | use a session table alone            | [`Table`], [`Key`], [`NewSession`], [`IdleTimeouts`] |
@@ -100,9 +101,9 @@ pub use table::hash::KeyHash;
 pub use table::key::Key;
 pub use table::session::{EndpointKind, NewSession, SessionKind};
 pub use table::{
-    Accounting, EndReason, EndedSession, EndpointFilter, Family, Filter, FirstPacket, InsertError,
-    Lookup, Match, Page, PolicyCondition, SessionChange, SessionEvent, SessionEvents, SessionId,
-    SessionInfo, Table, TableCursor, V4,
+    Accounting, Adopted, EndReason, EndedSession, EndpointFilter, Family, Filter, FirstPacket,
+    InsertError, Lookup, Match, Page, PolicyCondition, SessionChange, SessionEvent, SessionEvents,
+    SessionFileSizes, SessionFiles, SessionId, SessionInfo, Table, TableCursor, V4, layout,
 };
 pub use tracking::direction::Direction;
 pub use tracking::state::{IdleTimeouts, State};

@@ -75,13 +75,23 @@ impl Translator {
         now: Tick,
     ) -> io::Result<Self> {
         let secrets = Secrets::of(seed);
-        let maps = secrets.maps;
-        let idle_timeouts =
-            IdleTimeouts::new(&limits.timeouts).with_inbound_refresh(limits.inbound_refresh);
-        let mut table = Table::new(limits.sessions, workers, idle_timeouts, secrets.table, now)?;
+        let timeouts = idle_timeouts(&limits);
+        let mut table = Table::new(limits.sessions, workers, timeouts, secrets.table, now)?;
         if limits.accounting {
             table = table.with_accounting()?;
         }
+        Self::over(table, limits, policy, secrets, now)
+    }
+
+    /// Makes a translator over a table.
+    pub(super) fn over(
+        mut table: Table,
+        limits: Limits,
+        policy: Policy,
+        secrets: Secrets,
+        now: Tick,
+    ) -> io::Result<Self> {
+        let maps = secrets.maps;
         // With one external address there is nothing to choose.
         let addresses = policy.uplinks.iter().map(|uplink| uplink.addresses.len());
         if policy.uplinks.len() > 1 || addresses.sum::<usize>() > 1 {
@@ -279,6 +289,11 @@ impl Translator {
         let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         mixed ^ mixed >> 32
     }
+}
+
+/// Returns the idle timeouts of a table.
+pub(super) fn idle_timeouts(limits: &Limits) -> IdleTimeouts {
+    IdleTimeouts::new(&limits.timeouts).with_inbound_refresh(limits.inbound_refresh)
 }
 
 /// Returns every external address.

@@ -151,8 +151,8 @@ fn drops(status: &Status) -> Vec<Finding> {
     vec![Finding::ok("drops", found)]
 }
 
-/// Returns what a person can do about a drop reason. Packets from the Internet cause the other
-/// drops.
+/// Returns what a person can do about a drop reason. Packets from the Internet, or a restart,
+/// cause the other drops.
 fn drop_advice(reason: DropReason) -> Option<&'static str> {
     Some(match reason {
         DropReason::SourceNotAllowed => {
@@ -201,6 +201,7 @@ fn drop_advice(reason: DropReason) -> Option<&'static str> {
         | DropReason::FragmentDuplicate
         | DropReason::FragmentTimeout
         | DropReason::Martian
+        | DropReason::AdoptingSessions
         | DropReason::NoMapping
         | DropReason::Filtered
         | DropReason::TcpWithoutSession

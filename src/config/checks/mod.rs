@@ -127,8 +127,4 @@ fn warn_of_keys_without_effect(file: &File, checker: &Checker<'_>) {
         let advice = "this version does not act on it: no listener starts";
         checker.diagnostics.warn(&http.location, quoted(&http.value.to_string()), wanted, advice);
     }
-    if file.state.keep {
-        let advice = "this version does not act on it: sessions end with the process";
-        checker.diagnostics.warn(&checker.location_of("state.keep"), "`true`", wanted, advice);
-    }
 }

@@ -84,10 +84,15 @@ impl From<&Admin> for FileAdmin {
 
 section! {
     /// Session state.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub(crate) struct Persistence {
-        /// Whether sessions outlive the process. This version does not act on `true` yet.
+        /// Whether sessions outlive the process: a crash, a restart, an upgrade. They end with the
+        /// boot of the machine.
         pub keep: bool = boolean().default(false),
+        /// Directory of the session files, of root alone, on a tmpfs. Each box has a directory with
+        /// its name there.
+        pub directory: PathBuf =
+            names::absolute_path().default(PathBuf::from("/run/natbox/state")),
     }
 }
 

@@ -361,7 +361,7 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                     socket: socket.into(),
                     http: http.map(|port| ([127, 0, 0, 1], port).into()),
                 },
-                state: Persistence { keep },
+                state: Persistence { keep, ..Persistence::default() },
                 log: Log { level: pick(words.4), format: pick(words.5), mappings: manage },
                 dns,
                 name,

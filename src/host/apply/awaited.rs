@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::journal;
+use super::journal::{self, JournalFile};
 use super::planned::{header, lock_and_clean_up};
 use crate::config::Config;
 use crate::host::error::HostError;
@@ -25,12 +25,30 @@ pub(crate) async fn awaited_interfaces(
 /// instance that waits for its interfaces calls this before, so that no change of a killed process
 /// remains during the wait.
 ///
+/// `inherits`: the changes of a process with the same TUN stay. Returns false if no process has left
+/// a change.
+///
 /// # Errors
 /// When another natbox uses an interface of the configuration, or privilege is lacking.
-pub(crate) async fn restore_after_dead(config: &Config) -> Result<(), HostError> {
+pub(crate) async fn restore_after_dead(config: &Config, inherits: bool) -> Result<bool, HostError> {
+    let directory = Path::new(journal::DIRECTORY);
+    let header = header(config)?;
+    let is_ours =
+        |found: &JournalFile| found.header.netns == header.netns && found.header.tun == header.tun;
+    let found = journal::read_all(directory).iter().any(is_ours);
     if config.host.manage {
-        let (kernel, header) = (Kernel::connect()?, header(config)?);
-        lock_and_clean_up(&kernel, Path::new(journal::DIRECTORY), &header).await?;
+        let kernel = Kernel::connect()?;
+        lock_and_clean_up(&kernel, directory, &header, inherits).await?;
     }
-    Ok(())
+    Ok(found)
+}
+
+/// Returns the process of a running instance that has the TUN of a configuration.
+///
+/// # Errors
+/// When `/proc` is not readable.
+pub(crate) fn running_owner(config: &Config) -> Result<Option<u32>, HostError> {
+    let header = header(config)?;
+    let running = journal::of_running_instances(Path::new(journal::DIRECTORY), header.netns);
+    Ok(running.iter().find(|found| found.header.tun == header.tun).map(|found| found.header.pid))
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::journal::{self, JournalFile, JournalHeader};
+use super::journal::{self, JournalEntry, JournalFile, JournalHeader};
 use super::namespace;
 use super::revert::revert;
 use crate::host::error::HostError;
@@ -13,13 +13,18 @@ use crate::host::model::step::{Rule, Step};
 
 /// Reverts the changes of dead processes in this namespace, and removes journals without an owner.
 ///
+/// `inherits`: the changes of a dead process with the same TUN stay, because this process continues
+/// its sessions. Returns their journal.
+///
 /// # Errors
 /// When a running process uses a device of this configuration, or a journal cannot be removed.
 pub(super) async fn clean_up(
     kernel: &Kernel,
     directory: &Path,
     header: &JournalHeader,
-) -> Result<(), HostError> {
+    inherits: bool,
+) -> Result<Vec<JournalEntry>, HostError> {
+    let mut inherited = Vec::new();
     let others = journal::of_running_instances(directory, header.netns);
     for found in journal::read_all(directory) {
         let owner = &found.header;
@@ -30,14 +35,26 @@ pub(super) async fn clean_up(
             }
             continue;
         }
-        if owner.netns == header.netns {
+        if inherits && owner.netns == header.netns && owner.tun == header.tun {
+            if is_of_this_namespace(kernel, &found).await? {
+                inherited = found.entries;
+                // The new journal replaces the file.
+                continue;
+            }
+        } else if owner.netns == header.netns {
             revert_dead(kernel, &found, &others).await?;
         } else if is_alive || !namespace::is_gone(owner.netns) {
             continue;
         }
         fs::remove_file(&found.path).map_err(|error| HostError::journal(&found.path, error))?;
     }
-    Ok(())
+    Ok(inherited)
+}
+
+/// Returns true if a rule or a route of the journal exists in this namespace.
+async fn is_of_this_namespace(kernel: &Kernel, found: &JournalFile) -> Result<bool, HostError> {
+    let snapshot = kernel.snapshot().await?;
+    Ok(found.entries.iter().any(|entry| is_left(&entry.step, &snapshot)))
 }
 
 /// Reverts the changes of a dead process, if a rule or a route of the journal exists in this
@@ -48,8 +65,7 @@ async fn revert_dead(
     others: &[JournalFile],
 ) -> Result<(), HostError> {
     // Every journal needs a new snapshot, because several journals may contain the same rule.
-    let snapshot = kernel.snapshot().await?;
-    if !found.entries.iter().any(|entry| is_left(&entry.step, &snapshot)) {
+    if !is_of_this_namespace(kernel, found).await? {
         return Ok(());
     }
     let (pid, tun) = (found.header.pid, &found.header.tun);

@@ -70,14 +70,6 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Starts an empty journal. The caller holds the lock and has processed the old file.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub(super) fn create(directory: &Path, header: &JournalHeader) -> Result<Self, HostError> {
-        Self::replace(directory, header, &[])
-    }
-
     /// Replaces the journal by one with these entries, atomically.
     ///
     /// # Errors
@@ -217,7 +209,7 @@ mod tests {
     #[test]
     fn a_journal_is_read_back_as_written() {
         let directory = tempfile::tempdir().unwrap();
-        let mut journal = Journal::create(directory.path(), &header()).unwrap();
+        let mut journal = Journal::replace(directory.path(), &header(), &[]).unwrap();
         journal.append(&entry("1")).unwrap();
         let found = read_all(directory.path());
         assert_eq!(found.len(), 1);
@@ -232,7 +224,7 @@ mod tests {
     #[test]
     fn an_incomplete_last_line_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
-        let mut journal = Journal::create(directory.path(), &header()).unwrap();
+        let mut journal = Journal::replace(directory.path(), &header(), &[]).unwrap();
         journal.append(&entry("1")).unwrap();
         journal.append(&entry("2")).unwrap();
         let path = read_all(directory.path())[0].path.clone();

@@ -142,7 +142,8 @@ impl ManagedHost {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        // Changes of a process before this one that this one does not need.
+        self.revert_obsolete(|_| true).await
     }
 
     /// Returns true for a setting of an interface that the configuration does not name.
@@ -243,6 +244,11 @@ impl ManagedHost {
             self.revert_obsolete(|_| true).await?;
         }
         Ok(report)
+    }
+
+    /// Leaves all changes and the journal in place for the next process.
+    pub(crate) fn leave(self) {
+        drop(self.journal);
     }
 
     /// Reverts all changes, the last one first, and returns every failure.

@@ -27,7 +27,7 @@ mod revert;
 mod unfit;
 mod wait;
 
-pub(crate) use awaited::{awaited_interfaces, restore_after_dead};
+pub(crate) use awaited::{awaited_interfaces, restore_after_dead, running_owner};
 pub(crate) use managed::ManagedHost;
 pub(crate) use planned::{PlannedHost, prepare};
 pub(crate) use report::{HostReport, LookCause};

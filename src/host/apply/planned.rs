@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::clean_up::clean_up;
 use super::contest::Contest;
-use super::journal::{self, Journal, JournalHeader};
+use super::journal::{self, Journal, JournalEntry, JournalHeader};
 use super::managed::ManagedHost;
 use super::namespace::NamespaceLock;
 use super::unfit::unowned_rules;
@@ -16,6 +16,7 @@ use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
 use crate::host::model::settings::interface_names;
+use crate::host::model::snapshot::Snapshot;
 use crate::host::model::step::Step;
 use crate::host::model::steps::steps;
 
@@ -30,9 +31,13 @@ pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
     let directory = Path::new(journal::DIRECTORY);
     let kernel = Kernel::connect()?;
     let header = header(config)?;
-    let lock = match config.host.manage {
-        true => Some(lock_and_clean_up(&kernel, directory, &header).await?),
-        false => None,
+    let (lock, inherited) = match config.host.manage {
+        true => {
+            let (lock, inherited) =
+                lock_and_clean_up(&kernel, directory, &header, config.state.keep).await?;
+            (Some(lock), inherited)
+        }
+        false => (None, Vec::new()),
     };
     let snapshot = kernel.snapshot().await?;
     let file_config = config;
@@ -42,10 +47,10 @@ pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
         // A person may have run the commands of `natbox plan`.
         false => RuleOwner::ThisInstance,
     };
-    let ids = RoutingIds::allocate(&snapshot, &config, owner)?;
+    let ids = RoutingIds::allocate(&without(&snapshot, &inherited), &config, owner)?;
     let facts = HostFacts::collect(&config, &snapshot, sysctl::settings()?, &ids);
     let mut facts = facts.without_interfaces(&journal::interfaces_of_others()?);
-    facts.warnings.extend(unowned_rules(&config, &snapshot, &[], directory, &header));
+    facts.warnings.extend(unowned_rules(&config, &snapshot, &inherited, directory, &header));
     Ok(PlannedHost {
         steps: steps(&config, &facts, &ids),
         file_config: file_config.clone(),
@@ -55,8 +60,28 @@ pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
         facts,
         ids,
         header,
+        inherited,
         lock,
     })
+}
+
+/// Returns a snapshot without the rules and routes of a journal, whose numbers this process takes
+/// over.
+fn without(snapshot: &Snapshot, inherited: &[JournalEntry]) -> Snapshot {
+    let mut others = snapshot.clone();
+    for JournalEntry { step, .. } in inherited {
+        match step {
+            Step::Rule(rule) => others.rules.retain(|found| found.rule != *rule),
+            Step::Route(route) => others.routes.retain(|found| found.route != *route),
+            Step::BringUpTun { .. }
+            | Step::Address { .. }
+            | Step::Sysctl { .. }
+            | Step::ProxyNeighbour { .. }
+            | Step::SetLocalRuleAside
+            | Step::KeepMainRule => {}
+        }
+    }
+    others
 }
 
 /// Makes the header of this process's journal.
@@ -68,7 +93,8 @@ pub(super) fn header(config: &Config) -> Result<JournalHeader, HostError> {
     JournalHeader::of_this_process(&config.tun.name, interfaces)
 }
 
-/// Takes the lock and restores what dead processes left.
+/// Takes the lock and restores what dead processes left. `inherits`: what a process with the same
+/// TUN has left stays, and its journal is returned.
 ///
 /// # Errors
 /// When a running process uses a device of this configuration, or a journal cannot be removed.
@@ -76,11 +102,12 @@ pub(super) async fn lock_and_clean_up(
     kernel: &Kernel,
     directory: &Path,
     header: &JournalHeader,
-) -> Result<NamespaceLock, HostError> {
+    inherits: bool,
+) -> Result<(NamespaceLock, Vec<JournalEntry>), HostError> {
     journal::make_directory(directory)?;
     let lock = NamespaceLock::take().await?;
-    clean_up(kernel, directory, header).await?;
-    Ok(lock)
+    let inherited = clean_up(kernel, directory, header, inherits).await?;
+    Ok((lock, inherited))
 }
 
 /// A host whose changes are planned and not yet made.
@@ -93,6 +120,8 @@ pub(crate) struct PlannedHost {
     ids: RoutingIds,
     header: JournalHeader,
     directory: PathBuf,
+    /// Changes of a dead process that this one takes over.
+    inherited: Vec<JournalEntry>,
     /// None with `host.manage: false`.
     lock: Option<NamespaceLock>,
 }
@@ -122,7 +151,8 @@ impl PlannedHost {
     /// When the kernel refuses a change, or another program's route is in the place of one of
     /// natbox's.
     pub(crate) async fn apply(self, tun_index: u32) -> Result<ManagedHost, HostError> {
-        let Self { file_config, config, kernel, steps, facts, ids, header, directory, lock } = self;
+        let Self { file_config, config, kernel, steps, facts, ids, .. } = self;
+        let Self { header, directory, inherited, lock, .. } = self;
         let mut managed = ManagedHost {
             file_config,
             config,
@@ -130,7 +160,7 @@ impl PlannedHost {
             steps,
             facts,
             ids,
-            done: Vec::new(),
+            done: inherited,
             links: Vec::new(),
             placed: Vec::new(),
             contest: Contest::default(),
@@ -147,7 +177,8 @@ impl PlannedHost {
             return Ok(managed);
         };
         check_tun(&managed.kernel, &managed.config.tun.name, tun_index).await?;
-        managed.journal = Some(Journal::create(&managed.directory, &managed.header)?);
+        let journal = Journal::replace(&managed.directory, &managed.header, &managed.done)?;
+        managed.journal = Some(journal);
         let applied = managed.apply_all().await;
         drop(lock);
         applied.map(|()| managed)

@@ -144,7 +144,7 @@ fn natbox1() -> Config {
         limits: Limits::default(),
         host: Host::default(),
         admin: Admin { socket: "/run/natbox/natbox1.sock".into(), http: None },
-        state: Persistence { keep: false },
+        state: Persistence::default(),
         log: Log::default(),
         dns: None,
     }

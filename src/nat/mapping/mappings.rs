@@ -13,7 +13,8 @@
 //! mapping depends on.
 //!
 //! Only a miss in the session table uses these maps. Locks are taken in the order by_inside,
-//! overlap_counts, by_external, and never while a worker holds a pool or a shard of the table.
+//! overlap_counts, by_external, and never while a worker holds a shard of the table. Only the
+//! adoption takes them while it holds a pool; their holders take no pool.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

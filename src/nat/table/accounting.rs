@@ -1,9 +1,11 @@
 //! Optional accounting: the start, the packets and the bytes of each session, in a region beside
 //! the records. A table without accounting has no such region, and a packet costs one branch more.
 
+use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
+use crate::nat::table::atomic::{AtomicU32, AtomicU64};
 use crate::nat::table::region::{Region, plain};
 use crate::nat::tracking::direction::Direction;
 use crate::time::Tick;
@@ -51,12 +53,20 @@ impl Accounting {
 }
 
 impl Accounts {
-    /// Maps the accounts of `capacity` records.
+    /// Maps the accounts of `capacity` records, in a file if there is one.
     ///
     /// # Errors
     /// When the memory cannot be mapped.
-    pub(crate) fn new(capacity: usize) -> io::Result<Self> {
-        Ok(Self(Region::map(capacity)?))
+    pub(crate) fn new(capacity: usize, file: Option<&File>) -> io::Result<Self> {
+        Ok(Self(Region::map_in(file, capacity)?))
+    }
+
+    /// Bytes of the accounts of `capacity` records.
+    ///
+    /// # Errors
+    /// More bytes than an address space has.
+    pub(crate) fn bytes(capacity: usize) -> io::Result<u64> {
+        Region::<Account>::bytes(capacity)
     }
 
     /// Sets the account of a new session. The index does not name the session's record yet.

@@ -2,8 +2,9 @@
 //!
 //! [`crate::nat::table::record`] says who may touch what.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
+use crate::nat::table::atomic::{AtomicU8, AtomicU16, AtomicU32};
 use crate::nat::table::region::plain;
 use crate::nat::table::session::{SessionId, SessionKind};
 use crate::nat::tracking::direction::Direction;
@@ -70,6 +71,16 @@ impl RecordCommon {
     pub(crate) fn renew(&self) {
         let next = self.generation.load(Relaxed).checked_add(1).unwrap_or(1);
         self.generation.store(next, Relaxed);
+    }
+
+    /// Reports whether the record has a session. The caller holds the pool's lock.
+    pub(crate) fn is_live(&self) -> bool {
+        self.wheel_slot.load(Relaxed) != FREE && self.generation.load(Relaxed) != 0
+    }
+
+    /// Reports whether a session has the record or had it.
+    pub(crate) fn was_used(&self) -> bool {
+        self.generation.load(Relaxed) != 0
     }
 
     /// Identifier of the session that has the record in `slot`. The caller holds the pool's lock or

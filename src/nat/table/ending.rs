@@ -2,10 +2,10 @@
 
 use crate::nat::table::common::RecordCommon;
 use crate::nat::table::family::Family;
-use crate::nat::table::pool::Pool;
+use crate::nat::table::pool::{Pool, RESERVE};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::session::{EndReason, EndedSession, SessionId};
-use crate::nat::table::session_table::{RESERVE, Table};
+use crate::nat::table::session_table::Table;
 use crate::nat::table::wheel::Due;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
@@ -51,7 +51,9 @@ impl<F: Family> Table<F> {
     ) -> Option<EndedSession<F::Key>> {
         let (pool, mut locked) = self.lock_pool_of(id)?;
         due(&self.records[id.slot() as usize]).then(|| {
-            locked.wheel.cancel(&self.records, id.slot());
+            if locked.slab.has_adopted(id.slot()) {
+                locked.wheel.cancel(&self.records, id.slot());
+            }
             self.free(pool, &mut locked, id.slot(), reason, now)
         })
     }
@@ -62,6 +64,10 @@ impl<F: Family> Table<F> {
     pub fn reschedule(&self, id: SessionId, now: Tick) {
         // Between the lookup and here another worker may have ended the session.
         let Some((_, mut locked)) = self.lock_pool_of(id) else { return };
+        // The adoption schedules the session.
+        if !locked.slab.has_adopted(id.slot()) {
+            return;
+        }
         locked.wheel.cancel(&self.records, id.slot());
         let deadline = self.records[id.slot() as usize].common().deadline(&self.idle_timeouts);
         locked.wheel.schedule(&self.records, id.slot(), deadline, now);
@@ -97,16 +103,35 @@ impl<F: Family> Table<F> {
         ended: &mut Vec<EndedSession<F::Key>>,
     ) -> bool {
         let mut locked = pool.lock();
-        for _ in 0..budget {
-            match locked.wheel.step(&self.records, now, &self.idle_timeouts) {
-                Due::Ended(slot) => {
-                    ended.push(self.free(pool, &mut locked, slot, EndReason::Expired, now));
+        let mut steps = budget;
+        loop {
+            let mut due = [0; EXPIRY_BATCH];
+            let (mut count, mut caught_up) = (0, false);
+            while steps > 0 && count < due.len() && !caught_up {
+                match locked.wheel.step(&self.records, now, &self.idle_timeouts) {
+                    Due::Ended(slot) => {
+                        due[count] = slot;
+                        count += 1;
+                    }
+                    Due::Rescheduled => {}
+                    Due::Nothing => caught_up = true,
                 }
-                Due::Rescheduled => {}
-                Due::Nothing => return true,
+                steps -= 1;
+            }
+            // Otherwise the removal of each entry would wait for its bucket.
+            for slot in &due[..count] {
+                let record = &self.records[*slot as usize];
+                for direction in [Direction::Original, Direction::Reply] {
+                    self.prefetch_index(self.hash(record.key(direction)));
+                }
+            }
+            for slot in &due[..count] {
+                ended.push(self.free(pool, &mut locked, *slot, EndReason::Expired, now));
+            }
+            if caught_up || steps == 0 {
+                return caught_up;
             }
         }
-        false
     }
 
     /// Makes room in a full table by ending one session. The first choice is a session that
@@ -157,6 +182,9 @@ impl<F: Family> Table<F> {
         Some(self.free(pool, &mut locked, victim, reason, now))
     }
 }
+
+/// Sessions whose index entries are fetched together.
+const EXPIRY_BATCH: usize = 16;
 
 /// Whether a session's time is over, or the session came in over a static forward and is no
 /// established TCP connection: packets of such a session pass without a session.

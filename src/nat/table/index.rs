@@ -7,7 +7,7 @@
 //! last slot.
 //!
 //! ```text
-//!   bucket (64 bytes)   | tags 8 x u16 | entries 8 x u32 | overflow u32 | spare |
+//!   bucket (64 bytes)   | tags 8 x u16 | entries 8 x u32 | overflow u32 | changing u32 | spare |
 //!   shard               bucket bucket bucket ... bucket      one lock; probing wraps inside the shard
 //!   index               shard shard shard ... shard          upper half of the hash picks bucket and shard
 //! ```
@@ -16,11 +16,14 @@
 //! name: before a worker frees a record, the worker removes the record's entries. The tag of an
 //! empty slot is zero.
 
+use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::compiler_fence;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::nat::table::atomic::{AtomicU32, AtomicU64};
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::region::{Region, plain};
 use crate::nat::tracking::direction::Direction;
@@ -51,7 +54,10 @@ plain! {
         tags: [AtomicU64; 2],
         entries: [AtomicU32; SLOTS],
         overflow: AtomicU32,
-        spare: [AtomicU32; 3],
+        /// Not zero while a worker changes the entries of keys with this home bucket. A process
+        /// that dies in the meantime leaves the mark; see [`Index::torn_shards`].
+        changing: AtomicU32,
+        spare: [AtomicU32; 2],
     }
 }
 
@@ -69,6 +75,22 @@ pub(crate) struct Index {
 #[repr(align(64))]
 struct Shard(Mutex<()>);
 
+/// Number and size of the shards of an index.
+struct Shape {
+    shards: usize,
+    /// A power of two.
+    shard_buckets: usize,
+}
+
+impl Shape {
+    fn of(entries: usize) -> Self {
+        let wanted = (entries * 2).div_ceil(SLOTS).max(1);
+        let shard_buckets =
+            wanted.div_ceil(MAX_SHARDS).max(MIN_SHARD_BUCKETS.min(wanted)).next_power_of_two();
+        Self { shards: wanted.div_ceil(shard_buckets), shard_buckets }
+    }
+}
+
 /// Holds a shard, or the two shards of a session's keys.
 pub(crate) struct Locked<'a> {
     index: &'a Index,
@@ -82,20 +104,26 @@ pub(crate) struct ShardFull;
 
 impl Index {
     /// Makes an index that `entries` entries fill by half, so that no shard becomes full by chance.
-    /// A small index has one shard.
+    /// A small index has one shard. `file`: where the buckets live; None: in anonymous memory.
     ///
     /// # Errors
     /// When the memory cannot be mapped.
-    pub(crate) fn new(entries: usize) -> io::Result<Self> {
-        let wanted = (entries * 2).div_ceil(SLOTS).max(1);
-        let shard_buckets =
-            wanted.div_ceil(MAX_SHARDS).max(MIN_SHARD_BUCKETS.min(wanted)).next_power_of_two();
-        let shards = wanted.div_ceil(shard_buckets);
+    pub(crate) fn new(entries: usize, file: Option<&File>) -> io::Result<Self> {
+        let Shape { shards, shard_buckets } = Shape::of(entries);
         Ok(Self {
-            buckets: Region::map(shards * shard_buckets)?,
+            buckets: Region::map_in(file, shards * shard_buckets)?,
             shards: (0..shards).map(|_| Shard(Mutex::new(()))).collect(),
             shard_shift: shard_buckets.trailing_zeros(),
         })
+    }
+
+    /// Bytes of the buckets of an index for `entries` entries.
+    ///
+    /// # Errors
+    /// More bytes than an address space has.
+    pub(crate) fn bytes(entries: usize) -> io::Result<u64> {
+        let Shape { shards, shard_buckets } = Shape::of(entries);
+        Region::<Bucket>::bytes(shards * shard_buckets)
     }
 
     /// Fetches the home bucket of `hash` into the cache.
@@ -130,6 +158,60 @@ impl Index {
         let first = self.shards[one.min(other)].0.lock();
         let second = (one != other).then(|| self.shards[one.max(other)].0.lock());
         Locked { index: self, _first: first, _second: second }
+    }
+
+    /// Lists the shards that a process was changing when it died. Their overflow counts may be
+    /// wrong, and they may have entries of records that are free.
+    pub(crate) fn torn_shards(&self) -> impl Iterator<Item = usize> {
+        let size = 1usize << self.shard_shift;
+        let is_torn = |bucket: &Bucket| bucket.changing.load(Relaxed) != 0;
+        let shards = self.buckets.chunks(size).enumerate();
+        shards.filter(move |(_, buckets)| buckets.iter().any(is_torn)).map(|(shard, _)| shard)
+    }
+
+    /// Repairs a shard: removes the entries for which `hash_of` returns no hash or that of another
+    /// place, and counts the overflows again. `hash_of`: the hash of the key that an entry stands
+    /// for; None: no live record has the entry.
+    pub(crate) fn repair(&self, shard: usize, hash_of: impl Fn(IndexEntry) -> Option<KeyHash>) {
+        let _guard = self.shards[shard].0.lock();
+        let first = shard << self.shard_shift;
+        let buckets = first..first + (1usize << self.shard_shift);
+        for bucket in buckets.clone() {
+            self.buckets[bucket].overflow.store(0, Relaxed);
+        }
+        for bucket in buckets.clone() {
+            let contents = &self.buckets[bucket];
+            for slot in 0..SLOTS {
+                let found = contents.tag(slot);
+                if found == EMPTY {
+                    continue;
+                }
+                let hash = hash_of(IndexEntry(contents.entries[slot].load(Relaxed)));
+                let belongs = |hash: &KeyHash| {
+                    tag(*hash) == found && self.shard_of(self.home_bucket(*hash)) == shard
+                };
+                match hash.filter(belongs) {
+                    Some(hash) => self.change_overflow(self.home_bucket(hash), bucket, 1),
+                    None => contents.set_tag(slot, EMPTY),
+                }
+            }
+        }
+        // Last: until here another death leaves the marks for the next process.
+        compiler_fence(SeqCst);
+        for bucket in buckets {
+            self.buckets[bucket].changing.store(0, Relaxed);
+        }
+    }
+
+    /// Adds `by` to the overflow count of every bucket from `home` up to, and without, `last`. The
+    /// caller holds the shard.
+    fn change_overflow(&self, home: usize, last: usize, by: i32) {
+        let mut bucket = home;
+        while bucket != last {
+            let overflow = &self.buckets[bucket].overflow;
+            overflow.store(overflow.load(Relaxed).wrapping_add_signed(by), Relaxed);
+            bucket = self.next_bucket(bucket);
+        }
     }
 
     /// Sum of the overflow counts: 0 if every entry lies in its home bucket.
@@ -185,13 +267,14 @@ impl Locked<'_> {
     /// Adds an entry. The key must belong to a locked shard.
     pub(crate) fn insert(&self, hash: KeyHash, entry: IndexEntry) -> Result<(), ShardFull> {
         let home = self.index.home_bucket(hash);
+        let _changing = Changing::begin(&self.index.buckets[home]);
         let mut bucket = home;
         for _ in 0..1usize << self.index.shard_shift {
             let contents = &self.index.buckets[bucket];
             if let Some(slot) = contents.matching_slots(EMPTY).next() {
                 contents.entries[slot].store(entry.0, Relaxed);
                 contents.set_tag(slot, tag(hash));
-                self.change_overflow(home, bucket, 1);
+                self.index.change_overflow(home, bucket, 1);
                 return Ok(());
             }
             bucket = self.index.next_bucket(bucket);
@@ -204,6 +287,7 @@ impl Locked<'_> {
     pub(crate) fn remove(&self, hash: KeyHash, entry: IndexEntry) -> bool {
         let tag = tag(hash);
         let home = self.index.home_bucket(hash);
+        let _changing = Changing::begin(&self.index.buckets[home]);
         let mut bucket = home;
         for _ in 0..1usize << self.index.shard_shift {
             let contents = &self.index.buckets[bucket];
@@ -212,7 +296,7 @@ impl Locked<'_> {
                 .find(|slot| contents.entries[*slot].load(Relaxed) == entry.0);
             if let Some(slot) = found {
                 contents.set_tag(slot, EMPTY);
-                self.change_overflow(home, bucket, -1);
+                self.index.change_overflow(home, bucket, -1);
                 return true;
             }
             if contents.overflow.load(Relaxed) == 0 {
@@ -222,19 +306,37 @@ impl Locked<'_> {
         }
         false
     }
+}
 
-    /// Adds `by` to the overflow count of every bucket from `home` up to, and without, `last`.
-    fn change_overflow(&self, home: usize, last: usize, by: i32) {
-        let mut bucket = home;
-        while bucket != last {
-            let overflow = &self.index.buckets[bucket].overflow;
-            overflow.store(overflow.load(Relaxed).wrapping_add_signed(by), Relaxed);
-            bucket = self.index.next_bucket(bucket);
-        }
+/// Marks a bucket while its entries change.
+///
+/// A killed thread has carried out every instruction up to one, and none after it. So only the
+/// compiler may not move stores across the mark.
+struct Changing<'a>(&'a Bucket);
+
+impl<'a> Changing<'a> {
+    #[inline]
+    fn begin(home: &'a Bucket) -> Self {
+        home.changing.store(1, Relaxed);
+        compiler_fence(SeqCst);
+        Self(home)
+    }
+}
+
+impl Drop for Changing<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        compiler_fence(SeqCst);
+        self.0.changing.store(0, Relaxed);
     }
 }
 
 impl Bucket {
+    /// Tag of a slot.
+    fn tag(&self, slot: usize) -> u16 {
+        (self.tags[slot / 4].load(Relaxed) >> (slot % 4 * 16)) as u16
+    }
+
     /// Slots whose tag is `tag`, lowest first.
     #[inline]
     fn matching_slots(&self, tag: u16) -> impl Iterator<Item = usize> + use<> {

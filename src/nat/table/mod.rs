@@ -15,10 +15,13 @@
 //! it unlocks the shard.
 
 pub(crate) mod accounting;
+pub(crate) mod adoption;
+pub(crate) mod atomic;
 pub(crate) mod common;
 pub(crate) mod ending;
 pub(crate) mod events;
 pub(crate) mod family;
+pub(crate) mod files;
 pub(crate) mod filter;
 pub(crate) mod hash;
 pub(crate) mod index;
@@ -42,8 +45,10 @@ mod tests;
 pub(crate) mod wheel;
 
 pub use accounting::Accounting;
+pub use adoption::Adopted;
 pub use events::{SessionChange, SessionEvent, SessionEvents};
 pub use family::{Family, V4};
+pub use files::{SessionFileSizes, SessionFiles, layout};
 pub use filter::{EndpointFilter, Filter, PolicyCondition};
 pub use listing::{Page, TableCursor};
 pub use lookup::{Lookup, Match};

@@ -78,6 +78,7 @@ impl Session {
             origin: self.new.origin,
             uplink: self.new.uplink,
             reason: EndReason::Expired,
+            adopted: true,
         }
     }
 

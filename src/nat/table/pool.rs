@@ -26,9 +26,9 @@ pub(crate) struct PoolContents {
 }
 
 impl Pool {
-    /// Makes a pool over `count` slots from `first` on.
-    pub(crate) fn new(first: u32, count: u32, now: Tick) -> Self {
-        let contents = PoolContents { slab: Slab::new(first, count), wheel: Wheel::new(now) };
+    /// Makes a pool over a slab without live sessions, or with sessions to adopt.
+    pub(crate) fn new(slab: Slab, now: Tick) -> Self {
+        let contents = PoolContents { slab, wheel: Wheel::new(now) };
         Self { contents: Mutex::new(contents), live: AtomicU32::new(0) }
     }
 
@@ -52,3 +52,11 @@ impl Pool {
         self.live.fetch_sub(1, Relaxed);
     }
 }
+
+/// Number of records of a table, the reserved ones included.
+pub(super) fn record_count(capacity: u32) -> usize {
+    capacity as usize + RESERVE as usize
+}
+
+/// Records that only sessions of the box itself get: see `Table::insert_reserved`.
+pub(crate) const RESERVE: u32 = 1024;

@@ -17,8 +17,9 @@
 //!
 //! All accesses are relaxed: the locks of shard and pool order them.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
+use crate::nat::table::atomic::{AtomicU32, AtomicU64};
 use crate::nat::table::common::RecordCommon;
 use crate::nat::table::key::{Key, SessionKey};
 use crate::nat::table::region::{Plain, plain};

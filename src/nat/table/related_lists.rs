@@ -2,10 +2,11 @@
 //! [`crate::nat::table::related`].
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::nat::table::atomic::AtomicU32;
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::region::{Region, plain};
 

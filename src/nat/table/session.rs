@@ -243,6 +243,9 @@ pub struct EndedSession<K = Key> {
     pub uplink: u8,
     /// Reason for the end.
     pub reason: EndReason,
+    /// False for a session of a process before this one that ended before its adoption: the
+    /// translator has not reserved its resources.
+    pub adopted: bool,
 }
 
 /// A session in a listing.

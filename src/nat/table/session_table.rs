@@ -1,20 +1,24 @@
 //! The table itself: construction, insertion, and what every operation on records needs.
 
+use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::MutexGuard;
 
 use crate::nat::table::accounting::{Accounting, Accounts};
 use crate::nat::table::events::{SessionChange, SessionEvent, SessionEvents, Subscribers};
 use crate::nat::table::family::{Family, TupleOf, V4};
+use crate::nat::table::files::SessionFiles;
 use crate::nat::table::hash::{KeyHash, KeyHasher};
 use crate::nat::table::index::{Index, IndexEntry};
 use crate::nat::table::key::SessionKey;
-use crate::nat::table::pool::{Pool, PoolContents};
+use crate::nat::table::pool::{Pool, PoolContents, RESERVE, record_count};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::region::Region;
 use crate::nat::table::related_lists::RelatedLists;
 use crate::nat::table::session::{EndReason, EndedSession, NewSession, SessionId};
+use crate::nat::table::slab::Slab;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::SequenceCheck;
@@ -40,6 +44,8 @@ pub struct Table<F: Family = V4> {
     pub(super) accounts: Option<Accounts>,
     /// None: the uplink of a session from inside depends on no other session.
     pub(super) related: Option<RelatedLists>,
+    /// Sessions of a process before this one may wait for their adoption.
+    pub(super) inherits: AtomicBool,
 }
 
 /// The packet that opens a session.
@@ -92,26 +98,55 @@ impl<F: Family> Table<F> {
         secret: [u64; 4],
         now: Tick,
     ) -> io::Result<Self> {
-        let pool_size = capacity.div_ceil(workers.max(1) as u32).max(1);
-        let pools = (0..workers.max(1) as u32)
-            .map(|number| {
-                let first = (number * pool_size).min(capacity);
-                Pool::new(first, pool_size.min(capacity - first), now)
-            })
-            .collect();
-        let records = capacity as usize + RESERVE as usize;
+        let pools = Pools::new(capacity, workers, now, Slab::new);
+        Self::with_pools(capacity, pools, idle_timeouts, secret, None)
+    }
+
+    /// Makes a table in files. `inherits`: a process before this one has left sessions there, which
+    /// the table translates by at once and adopts bit by bit; see [`Self::adopt`]. Otherwise the
+    /// files are all zeros. `secret` must be that of the other process.
+    ///
+    /// # Errors
+    /// When a file is too short or cannot be mapped.
+    pub(crate) fn in_files(
+        capacity: u32,
+        workers: usize,
+        idle_timeouts: IdleTimeouts,
+        secret: [u64; 4],
+        now: Tick,
+        files: &SessionFiles,
+        inherits: bool,
+    ) -> io::Result<Self> {
+        let slab = if inherits { Slab::inherited } else { Slab::new };
+        let pools = Pools::new(capacity, workers, now, slab);
+        let table = Self::with_pools(capacity, pools, idle_timeouts, secret, Some(files))?;
+        table.inherits.store(inherits, Relaxed);
+        Ok(table)
+    }
+
+    fn with_pools(
+        capacity: u32,
+        pools: Pools,
+        idle_timeouts: IdleTimeouts,
+        secret: [u64; 4],
+        files: Option<&SessionFiles>,
+    ) -> io::Result<Self> {
+        let (records, index) = (files.map(|it| &it.records), files.map(|it| &it.index));
+        let count = record_count(capacity);
+        let Pools { of_workers, reserve } = pools;
         Ok(Self {
-            records: Region::map(records)?,
-            index: Index::new(2 * records)?,
+            records: Region::map_in(records, count)?,
+            index: Index::new(2 * count, index)?,
             hasher: KeyHasher::new(secret),
-            pools,
-            reserve: Pool::new(capacity, RESERVE, now),
-            pool_size,
+            pool_size: pool_size(capacity, of_workers.len()),
+            pools: of_workers,
+            reserve,
             capacity,
             idle_timeouts,
             subscribers: Subscribers::new(),
             accounts: None,
             related: None,
+            inherits: AtomicBool::new(false),
         })
     }
 
@@ -120,7 +155,15 @@ impl<F: Family> Table<F> {
     /// # Errors
     /// When the memory cannot be mapped.
     pub fn with_accounting(self) -> io::Result<Self> {
-        let accounts = Some(Accounts::new(self.records.len())?);
+        self.with_accounts_in(None)
+    }
+
+    /// Adds accounting as [`Self::with_accounting`] does, in a file if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::with_accounting`].
+    pub(crate) fn with_accounts_in(self, file: Option<&File>) -> io::Result<Self> {
+        let accounts = Some(Accounts::new(self.records.len(), file)?);
         Ok(Self { accounts, ..self })
     }
 
@@ -351,26 +394,41 @@ impl<F: Family> Table<F> {
         now: Tick,
     ) -> EndedSession<F::Key> {
         let record = &self.records[slot as usize];
+        let adopted = locked.slab.has_adopted(slot);
         let ended = EndedSession {
             original: record.key(Direction::Original),
             reply: record.key(Direction::Reply),
             origin: record.common().origin(),
             uplink: record.common().uplink(),
             reason,
+            adopted,
         };
-        let (original, reply) = (self.hash(ended.original), self.hash(ended.reply));
+        let removed = self.leave_index(slot, || {
+            if self.subscribers.any() {
+                self.publish(SessionChange::Ended(reason), slot, record, now);
+            }
+        });
+        debug_assert!(removed || !adopted, "a live record's two entries are in the index");
+        if adopted {
+            self.leave_list(slot, ended.origin, ended.reply);
+            locked.slab.give_back(&self.records, slot);
+            pool.count_out();
+        } else {
+            locked.slab.abandon(&self.records, slot);
+        }
+        ended
+    }
+
+    /// Removes both entries of a record from the index. `before` runs under the locks of their
+    /// shards. True if both entries were there.
+    pub(super) fn leave_index(&self, slot: u32, before: impl FnOnce()) -> bool {
+        let record = &self.records[slot as usize];
+        let [original, reply] = [Direction::Original, Direction::Reply]
+            .map(|direction| self.hash(record.key(direction)));
         let [original_entry, reply_entry] = entries(slot);
         let shards = self.index.lock_both(original, reply);
-        if self.subscribers.any() {
-            self.publish(SessionChange::Ended(reason), slot, record, now);
-        }
-        let removed = shards.remove(original, original_entry) & shards.remove(reply, reply_entry);
-        debug_assert!(removed, "a live record's two entries are in the index");
-        drop(shards);
-        self.leave_list(slot, ended.origin, ended.reply);
-        locked.slab.give_back(&self.records, slot);
-        pool.count_out();
-        ended
+        before();
+        shards.remove(original, original_entry) & shards.remove(reply, reply_entry)
     }
 
     /// Locks the pool of a session. None if the identifier is stale or from another table.
@@ -394,10 +452,34 @@ impl<F: Family> Table<F> {
     }
 }
 
-/// Records that only sessions of the box itself get: see [`Table::insert_reserved`].
-pub(crate) const RESERVE: u32 = 1024;
+/// The pools of a table.
+struct Pools {
+    of_workers: Box<[Pool]>,
+    reserve: Pool,
+}
+
+impl Pools {
+    /// Makes one pool per worker, and that of the reserved records. `slab`: makes a slab over a
+    /// range of slots.
+    fn new(capacity: u32, workers: usize, now: Tick, slab: fn(u32, u32) -> Slab) -> Self {
+        let size = pool_size(capacity, workers);
+        let of_worker = |number: u32| {
+            let first = (number * size).min(capacity);
+            Pool::new(slab(first, size.min(capacity - first)), now)
+        };
+        Self {
+            of_workers: (0..workers.max(1) as u32).map(of_worker).collect(),
+            reserve: Pool::new(slab(capacity, RESERVE), now),
+        }
+    }
+}
+
+/// Number of records in each pool's range but the last.
+fn pool_size(capacity: u32, workers: usize) -> u32 {
+    capacity.div_ceil(workers.max(1) as u32).max(1)
+}
 
 /// The entries of a record's original and reply key.
-fn entries(slot: u32) -> [IndexEntry; 2] {
+pub(super) fn entries(slot: u32) -> [IndexEntry; 2] {
     [Direction::Original, Direction::Reply].map(|direction| IndexEntry::new(slot, direction))
 }

@@ -1,4 +1,7 @@
 //! The records of one pool: which are free, and a walk over those that are live.
+//!
+//! The records of an *inherited* slab were filled by a process before this one. The slab adopts them
+//! one by one, in order. Until then it gives no record of the rest away.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,12 +21,33 @@ pub(crate) struct Slab {
     free: u32,
     /// Offset at which the next search for a victim starts.
     clock_hand: u32,
+    /// Number of slots of the range that the slab has adopted: all, unless it is inherited.
+    adopted: u32,
 }
 
 impl Slab {
     /// Makes a slab over `count` slots from `first` on.
     pub(crate) fn new(first: u32, count: u32) -> Self {
-        Self { first, count, used: 0, free: NONE, clock_hand: 0 }
+        Self { first, count, used: 0, free: NONE, clock_hand: 0, adopted: count }
+    }
+
+    /// Makes a slab over `count` slots from `first` on that a process before this one has used.
+    pub(crate) fn inherited(first: u32, count: u32) -> Self {
+        Self { used: count, adopted: 0, ..Self::new(first, count) }
+    }
+
+    /// Returns the next slot to adopt. The caller schedules its session, or gives the slot back.
+    pub(crate) fn next_to_adopt(&mut self) -> Option<u32> {
+        let slot = self.first + self.adopted;
+        (self.adopted < self.count).then(|| {
+            self.adopted += 1;
+            slot
+        })
+    }
+
+    /// Reports whether the slab has adopted a slot of its range.
+    pub(crate) fn has_adopted(&self, slot: u32) -> bool {
+        slot - self.first < self.adopted
     }
 
     /// Takes a free slot and starts the next generation of its record.
@@ -50,6 +74,11 @@ impl Slab {
         self.free = slot;
     }
 
+    /// Marks a slot free that the slab has not adopted.
+    pub(crate) fn abandon<R: SessionRecord>(&self, records: &Region<R>, slot: u32) {
+        records[slot as usize].common().wheel_slot.store(FREE, Relaxed);
+    }
+
     /// Whether an identifier names a live session of this slab.
     pub(crate) fn has<R: SessionRecord>(&self, records: &Region<R>, id: SessionId) -> bool {
         self.is_live(records, id.slot()) && records[id.slot() as usize].common().id(id.slot()) == id
@@ -57,8 +86,7 @@ impl Slab {
 
     /// Whether a slot of this slab is in use.
     fn is_live<R: SessionRecord>(&self, records: &Region<R>, slot: u32) -> bool {
-        slot - self.first < self.used
-            && records[slot as usize].common().wheel_slot.load(Relaxed) != FREE
+        slot - self.first < self.used && records[slot as usize].common().is_live()
     }
 
     /// Finds a live record that `is_victim` accepts among the next `scan` records of the slab.
@@ -68,8 +96,9 @@ impl Slab {
         scan: u32,
         is_victim: impl Fn(&R) -> bool,
     ) -> Option<u32> {
-        for _ in 0..scan.min(self.used) {
-            self.clock_hand = (self.clock_hand + 1) % self.used;
+        let known = self.used.min(self.adopted);
+        for _ in 0..scan.min(known) {
+            self.clock_hand = (self.clock_hand + 1) % known;
             let slot = self.first + self.clock_hand;
             if self.is_live(records, slot) && is_victim(&records[slot as usize]) {
                 return Some(slot);

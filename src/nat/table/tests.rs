@@ -253,7 +253,7 @@ fn session(original: u32, reply: u32, midstream: bool) -> NewSession {
 const FROM_SERVER: SessionKind =
     SessionKind { initiator: EndpointKind::Forward, responder: EndpointKind::Outside };
 
-fn random_session(random: &mut StdRng) -> NewSession {
+pub(super) fn random_session(random: &mut StdRng) -> NewSession {
     let mut key =
         || Key { addresses: random.random(), ports: random.random(), protocol: Protocol::UDP.0 };
     NewSession {
@@ -267,7 +267,7 @@ fn random_session(random: &mut StdRng) -> NewSession {
 }
 
 /// The default timeouts.
-fn idle_timeouts() -> IdleTimeouts {
+pub(super) fn idle_timeouts() -> IdleTimeouts {
     let inside = "10.0.0.0/24".parse().expect("a prefix");
     IdleTimeouts::new(&Limits::new(inside).timeouts)
 }

@@ -101,6 +101,10 @@ impl Translator {
         now: Tick,
     ) -> Result<Binding, DropReason> {
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
+        if self.table.inherits() && !self.mappings.contains(key) {
+            self.hosts.release(tuple.source.address);
+            return Err(DropReason::AdoptingSessions);
+        }
         let request = PortRequest {
             keeps_port: self.policy.keeps_port(tuple.protocol, tuple.source.port),
             initiator: self.policy.initiator(tuple.source.address),
@@ -194,18 +198,20 @@ impl Translator {
         remote: Endpoint,
         now: Tick,
     ) -> Result<BorrowedMapping, DropReason> {
-        let mut adopted =
-            self.mappings.borrow(protocol, external, remote).ok_or(DropReason::NoMapping)?;
-        adopted.refreshed = self.refreshed(protocol, adopted.refreshed, now);
-        match self.admit(protocol, external, remote, adopted.refreshed, now) {
+        let mut borrowed = self
+            .mappings
+            .borrow(protocol, external, remote)
+            .ok_or_else(|| self.without_mapping())?;
+        borrowed.refreshed = self.refreshed(protocol, borrowed.refreshed, now);
+        match self.admit(protocol, external, remote, borrowed.refreshed, now) {
             Ok(()) => {
                 // The inside may reply to a remote endpoint that is admitted, and a session of the
                 // inside admits its peer.
                 self.mappings.add_peer(protocol, external, remote);
-                Ok(adopted)
+                Ok(borrowed)
             }
             Err(reason) => {
-                self.mappings.release(adopted.mapping, now);
+                self.mappings.release(borrowed.mapping, now);
                 Err(reason)
             }
         }
@@ -271,6 +277,9 @@ impl Translator {
 
     /// Releases what an ended session held.
     pub(crate) fn release(&self, ended: &EndedSession, now: Tick) {
+        if !ended.adopted {
+            return;
+        }
         let (original, reply) = (ended.original.tuple(), ended.reply.tuple());
         let Tuple { protocol, source, destination } = original;
         // The sender of the first packet as the other end sees it.

@@ -4,8 +4,8 @@
 use crate::nat::context::WorkerContext;
 use crate::nat::policy::initiator::Initiator;
 use crate::nat::table::key::Key;
+use crate::nat::table::pool::RESERVE;
 use crate::nat::table::session::NewSession;
-use crate::nat::table::session_table::RESERVE;
 use crate::nat::table::{FirstPacket, InsertError, Lookup, Match};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::tcp_window::Segment;
@@ -128,6 +128,10 @@ impl Translator {
         now: Tick,
     ) -> Result<(), InsertError> {
         let mut result = self.table.insert(context.worker, new, Some(first), now);
+        while result == Err(InsertError::Full) && self.table.inherits() {
+            self.adopt(context.worker, ADOPTED_AT_ONCE, now);
+            result = self.table.insert(context.worker, new, Some(first), now);
+        }
         if result == Err(InsertError::Full)
             && let Some(ended) = self.table.evict(context.worker, now)
         {
@@ -224,6 +228,9 @@ impl Opening {
         }
     }
 }
+
+/// Records that are adopted at once if a new session finds no free record.
+const ADOPTED_AT_ONCE: u32 = 256;
 
 /// The match of the packet that opens a session.
 pub(crate) fn initial_match(new: &NewSession) -> Match {

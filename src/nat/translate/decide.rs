@@ -202,13 +202,13 @@ impl Translator {
                 && !self.mappings.is_hosts(protocol, destination)
             {
                 true => reason,
-                false => DropReason::NoMapping,
+                false => self.without_mapping(),
             }
         })?;
         let mapping = self
             .mappings
             .at_external(protocol, destination, source)
-            .ok_or(DropReason::NoMapping)?;
+            .ok_or_else(|| self.without_mapping())?;
         let refreshed = self.refreshed(protocol, mapping.refreshed, now);
         self.admit(protocol, destination, source, refreshed, now)?;
         let path = Path::Mapping { inside: mapping.key.inside };

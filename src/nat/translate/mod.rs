@@ -13,8 +13,10 @@
 //! | `scrub`                            | identification and recorded routes after a rewrite      |
 //! | `icmp_reply`, `delayed_reject`     | ICMP errors that the translator sends                   |
 //! | `sessions`, `snapshot`, `teardown` | listing, ending, export and import of sessions          |
+//! | `adoption`                         | the sessions of a process before this one               |
 //! | `policy_change`                    | a new policy while sessions continue                    |
 
+pub(crate) mod adoption;
 pub(crate) mod batch;
 pub(crate) mod binding;
 pub(crate) mod bypass;

@@ -166,6 +166,50 @@ impl Translator {
         }
         let uplink = self.policy.uplinks.iter().position(|uplink| uplink.name == snapshot.uplink);
         let uplink = uplink.ok_or(ImportError::UnknownUplink)? as u8;
+        self.reserve(snapshot, uplink, now)?;
+        let SessionSnapshot { original, reply, kind, state, idle, .. } = *snapshot;
+        let (original_key, reply_key) = (Key::of(original), Key::of(reply));
+        let accounting = snapshot.accounting.map_or(
+            Accounting::starting(now),
+            |AccountingSnapshot { age, packets, bytes }| {
+                let start = Tick(now.0.wrapping_sub(age.0));
+                Accounting { start, packets, bytes }
+            },
+        );
+        let new = NewSession {
+            original: original_key,
+            reply: reply_key,
+            origin: kind,
+            uplink,
+            state,
+            idle,
+        };
+        self.table.restore(&new, &snapshot.tcp, &accounting, now).map_err(|error| {
+            let (origin, reason) = (kind, EndReason::Requested);
+            let ended = EndedSession {
+                original: original_key,
+                reply: reply_key,
+                origin,
+                uplink,
+                reason,
+                adopted: true,
+            };
+            self.release(&ended, now);
+            match error {
+                InsertError::Full => ImportError::TableFull,
+                InsertError::AlreadyExists | InsertError::ReplyConflict => ImportError::TupleTaken,
+            }
+        })
+    }
+
+    /// Reserves what a session holds, as its first packet did: mappings, ports, and its share of its
+    /// host's limit. Reserves nothing if the policy does not allow the session.
+    pub(crate) fn reserve(
+        &self,
+        snapshot: &SessionSnapshot,
+        uplink: u8,
+        now: Tick,
+    ) -> Result<(), ImportError> {
         if snapshot.idle >= self.table.idle_timeout(snapshot.state) {
             return Err(ImportError::Expired);
         }
@@ -177,41 +221,16 @@ impl Translator {
         }
         self.hold_mappings(snapshot, uplink, now)?;
         self.hold_ports(snapshot, uplink, now)?;
-        let SessionSnapshot { original, reply, kind, state, idle, .. } = *snapshot;
-        let (original_key, reply_key) = (Key::of(original), Key::of(reply));
+        let SessionSnapshot { original, reply, kind, .. } = *snapshot;
         if kind.initiator.is_inside() {
             self.hosts.restore(original.source.address, now);
         } else if kind == SessionKind::INBOUND {
             self.inbound.restore(reply.source.address);
         }
-        let accounting = snapshot.accounting.map_or(
-            Accounting::starting(now),
-            |AccountingSnapshot { age, packets, bytes }| {
-                let start = Tick(now.0.wrapping_sub(age.0));
-                Accounting { start, packets, bytes }
-            },
-        );
         for (external, remote) in peers(snapshot) {
             self.mappings.add_peer(original.protocol, external, remote);
         }
-        let new = NewSession {
-            original: original_key,
-            reply: reply_key,
-            origin: kind,
-            uplink,
-            state,
-            idle,
-        };
-        self.table.restore(&new, &snapshot.tcp, &accounting, now).map_err(|error| {
-            let (origin, reason) = (kind, EndReason::Requested);
-            let ended =
-                EndedSession { original: original_key, reply: reply_key, origin, uplink, reason };
-            self.release(&ended, now);
-            match error {
-                InsertError::Full => ImportError::TableFull,
-                InsertError::AlreadyExists | InsertError::ReplyConflict => ImportError::TupleTaken,
-            }
-        })
+        Ok(())
     }
 
     /// Reports whether the external endpoints belong to the uplink and the policy allows the
@@ -314,7 +333,7 @@ fn peers(snapshot: &SessionSnapshot) -> impl Iterator<Item = (Endpoint, Endpoint
 impl SessionSnapshot {
     /// Reports whether the parts fit together, so that the end of the session releases exactly what
     /// its import takes.
-    fn is_consistent(&self) -> bool {
+    pub(crate) fn is_consistent(&self) -> bool {
         let SessionKind { initiator, responder } = self.kind;
         let (original, reply) = (self.original, self.reply);
         let protocol = original.protocol;
@@ -345,7 +364,7 @@ impl SessionSnapshot {
 }
 
 impl MappingSnapshot {
-    fn of(mapping: MappingValue, now: Tick) -> Self {
+    pub(crate) fn of(mapping: MappingValue, now: Tick) -> Self {
         let MappingValue { key, external, refreshed } = mapping;
         Self { inside: key.inside, external, remote: key.remote, idle: now.since(refreshed) }
     }

@@ -20,7 +20,7 @@ fn equal_lanes_finds_exactly_the_equal_ones() {
 
 #[test]
 fn a_small_index_takes_every_slot_even_when_all_keys_want_one_bucket() {
-    let index = Index::new(100).expect("memory");
+    let index = Index::new(100, None).expect("memory");
     let slots = index.buckets.len() * SLOTS;
     let hash = KeyHash(0x1234);
     let locked = index.lock(hash);
@@ -44,7 +44,7 @@ proptest! {
         entries in 1usize..200,
         operations in prop::collection::vec((0u64..40, 0u32..6, prop::bool::weighted(0.6)), 1..600),
     ) {
-        let index = Index::new(entries).expect("memory");
+        let index = Index::new(entries, None).expect("memory");
         let room = index.buckets.len() * SLOTS;
         let mut model = HashSet::new();
         for (number, id, add) in operations {

@@ -57,7 +57,7 @@ impl Translator {
                 };
                 let remote = self.present_endpoint(opening, external).unwrap_or(unknown_port);
                 let mapping = self.mappings.at_external(protocol, tuple.destination, remote);
-                let mapping = mapping.ok_or(DropReason::NoMapping)?;
+                let mapping = mapping.ok_or_else(|| self.without_mapping())?;
                 // A host that sends to its own mapping refreshes the mapping, and is a peer of the
                 // mapping.
                 let is_own = remote == tuple.destination;

@@ -1,5 +1,6 @@
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
+use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -13,8 +14,9 @@ use crate::nat::policy::rules::{
 };
 use crate::nat::seed::Seed;
 use crate::nat::table::filter::Filter;
+use crate::nat::table::{SessionFileSizes, SessionFiles};
 use crate::nat::translate::fast_path::Packet;
-use crate::nat::verdict::Verdict;
+use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{ChecksumMode, TcpFlags, builder, parse};
 
 const REMOTES: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
@@ -38,7 +40,12 @@ fn behaviours() -> impl Strategy<Value = Behaviour> {
     })
 }
 
-fn translator((mapping, filtering, overlapping): Behaviour, seed: u64, now: Tick) -> Translator {
+fn translator(behaviour: Behaviour, seed: u64, now: Tick) -> Translator {
+    let (limits, policy) = settings(behaviour);
+    Translator::new(limits, policy, 2, Seed::from(seed), now).expect("memory")
+}
+
+fn settings((mapping, filtering, overlapping): Behaviour) -> (Limits, Policy) {
     let inside = "10.0.0.0/24".parse().expect("a prefix");
     let second = Span::seconds(1);
     let limits = Limits {
@@ -85,7 +92,7 @@ fn translator((mapping, filtering, overlapping): Behaviour, seed: u64, now: Tick
         to_address: SERVER.address,
         to_port: SERVER.port,
     }];
-    Translator::new(limits, policy, 2, Seed::from(seed), now).expect("memory")
+    (limits, policy)
 }
 
 #[derive(Clone, Debug)]
@@ -166,7 +173,18 @@ struct Instance {
 
 impl Instance {
     fn new(behaviour: Behaviour, seed: u64, now: Tick) -> Self {
-        let nat = translator(behaviour, seed, now);
+        Self::with(translator(behaviour, seed, now), now)
+    }
+
+    /// An instance whose sessions live in files.
+    fn in_files(behaviour: Behaviour, now: Tick, files: &SessionFiles, inherits: bool) -> Self {
+        let (limits, policy) = settings(behaviour);
+        let seed = Seed::from(1);
+        let nat = Translator::in_files(limits, policy, 2, seed, now, files, inherits);
+        Self::with(nat.expect("memory"), now)
+    }
+
+    fn with(nat: Translator, now: Tick) -> Self {
         let context = nat.worker(0);
         Self { nat, context, now }
     }
@@ -314,6 +332,139 @@ proptest! {
             prop_assert!(HOSTS.iter().all(|host| instance.nat.hosts.sessions_of(*host) == 0));
         }
     }
+}
+
+/// The files of the instances of these tests.
+fn files() -> SessionFiles {
+    let sizes = SessionFileSizes::of(256, true).expect("sizes");
+    let file = |bytes| {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(bytes).expect("room");
+        file
+    };
+    SessionFiles {
+        records: file(sizes.records),
+        index: file(sizes.index),
+        accounts: file(sizes.accounts),
+    }
+}
+
+/// The files as a process that dies now leaves them.
+fn copy(files: &SessionFiles) -> SessionFiles {
+    let copies = self::files();
+    let pairs = [
+        (&files.records, &copies.records),
+        (&files.index, &copies.index),
+        (&files.accounts, &copies.accounts),
+    ];
+    for (from, to) in pairs {
+        let mut content = vec![0; from.metadata().expect("a length").len() as usize];
+        from.read_exact_at(&mut content, 0).expect("its content");
+        to.write_all_at(&content, 0).expect("room");
+    }
+    copies
+}
+
+/// Sessions without the idle times of their mappings: an adopted mapping has that of its session.
+fn without_mapping_times(mut snapshots: Vec<SessionSnapshot>) -> Vec<SessionSnapshot> {
+    for snapshot in &mut snapshots {
+        snapshot.mappings.iter_mut().flatten().for_each(|mapping| mapping.idle = Span(0));
+    }
+    snapshots
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// The death of a process is invisible. Packets of sessions are translated before the adoption
+    /// as after it. After the adoption every packet is.
+    #[test]
+    fn an_inherited_session_goes_on_as_if_its_process_had_not_died(
+        filtering in behaviours().prop_map(|(_, filtering, _)| filtering),
+        before in prop::collection::vec(first_steps(), 1..120),
+        early in prop::collection::vec((any::<Index>(), any::<bool>(), headers()), 1..20),
+        after in prop::collection::vec(later_steps(), 1..60),
+    ) {
+        let behaviour = (EndpointDependence::EndpointIndependent, filtering, false);
+        let files = files();
+        let mut old = Instance::in_files(behaviour, Tick(u32::MAX - 30_000), &files, false);
+        for step in &before {
+            if let Step::Sleep(span) = step {
+                old.now = old.now.after(*span);
+            } else if let Some((tuple, header)) = old.packet(step) {
+                let _ = old.send(tuple, header);
+            }
+        }
+        old.expire();
+        let mut new = Instance::in_files(behaviour, old.now, &copy(&files), true);
+        for (session, reply, header) in early {
+            let step = Step::Follow { session, reply, header };
+            if let Some((tuple, header)) = old.packet(&step) {
+                prop_assert_eq!(old.send(tuple, header), new.send(tuple, header), "{:?}", step);
+            }
+            new.nat.adopt(0, 1, new.now);
+        }
+        let sessions = old.sessions().len();
+        while new.nat.inherits() {
+            new.nat.adopt(0, 10, new.now);
+        }
+        prop_assert_eq!(new.nat.table().len() as usize, sessions);
+        for step in &after {
+            if let Step::Sleep(span) = step {
+                for instance in [&mut old, &mut new] {
+                    instance.now = instance.now.after(*span);
+                    instance.expire();
+                }
+            } else if let Some((tuple, header)) = old.packet(step) {
+                prop_assert_eq!(old.send(tuple, header), new.send(tuple, header), "{:?}", step);
+            }
+            let exports = [&old, &new].map(|it| without_mapping_times(it.export()));
+            prop_assert_eq!(&exports[0], &exports[1]);
+            prop_assert_eq!(new.nat.mappings(), old.nat.mappings());
+            for host in HOSTS {
+                prop_assert_eq!(new.nat.hosts.sessions_of(host), old.nat.hosts.sessions_of(host));
+            }
+        }
+        new.now = new.now.after(Span::seconds(100));
+        new.expire();
+        prop_assert_eq!((new.nat.table().len(), new.nat.mappings()), (0, 0));
+        prop_assert!(HOSTS.iter().all(|host| new.nat.hosts.sessions_of(*host) == 0));
+    }
+}
+
+/// A new mapping could get the port of an inherited one.
+#[test]
+fn a_new_mapping_waits_for_the_adoption_and_a_forward_does_not() {
+    let independent = EndpointDependence::EndpointIndependent;
+    let behaviour = (independent, independent, false);
+    let (files, now) = (files(), Tick(0));
+    let udp =
+        Header { protocol: Protocol::UDP, flags: TcpFlags(0), sequence: 0, acknowledgement: 0 };
+    let outbound = |port, remote: usize| Tuple {
+        protocol: Protocol::UDP,
+        source: Endpoint::new(HOSTS[0], port),
+        destination: Endpoint::new(REMOTES[remote], 1000),
+    };
+    let mut old = Instance::in_files(behaviour, now, &files, false);
+    let external = old.send(outbound(5000, 0), udp).expect("a session").source;
+    drop(old);
+    let mut new = Instance::in_files(behaviour, now, &files, true);
+    let waits = Err(Verdict::Drop(DropReason::AdoptingSessions));
+    assert_eq!(new.send(outbound(5001, 0), udp), waits);
+    assert_eq!(new.send(outbound(5000, 1), udp), waits, "its mapping is not known yet");
+    let inbound = Tuple {
+        protocol: Protocol::UDP,
+        source: Endpoint::new(REMOTES[1], 7),
+        destination: external,
+    };
+    assert_eq!(new.send(inbound, udp), waits);
+    let published = Tuple { destination: Endpoint::new(EXTERNAL[0], 80), ..inbound };
+    assert!(new.send(published, udp).is_ok());
+    while new.nat.inherits() {
+        new.nat.adopt(1, 50, now);
+    }
+    assert_eq!(new.send(outbound(5000, 1), udp).expect("a session").source, external);
+    assert!(new.send(outbound(5001, 0), udp).is_ok());
 }
 
 /// An instance with one session from inside, and the session's snapshot.

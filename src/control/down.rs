@@ -1,0 +1,56 @@
+//! Removes everything of an instance: its changes of the host, its TUN device, its sessions.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::error::RunError;
+use crate::config::Config;
+use crate::{host, io, state};
+
+/// Stops an instance if it runs, and removes everything. Returns what was done, in sentences.
+///
+/// # Errors
+/// The instance does not stop, or something cannot be removed.
+pub(crate) fn down(config: &Config) -> Result<Vec<String>, RunError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|source| {
+            RunError::System { doing: "removing what an instance has set", source }
+        })?;
+    let mut done = Vec::new();
+    if let Some(pid) = host::running_owner(config)? {
+        stop(pid)?;
+        done.push(format!("stopped the process {pid}"));
+    }
+    if runtime.block_on(host::restore_after_dead(config, false))? {
+        done.push("removed the changes of the host".to_owned());
+    }
+    let name = &config.tun.name;
+    if io::remove(name).map_err(|source| RunError::Tun { name: name.clone(), source })? {
+        done.push(format!("removed the TUN device {name}"));
+    }
+    if state::remove(&config.state.directory, &config.name)? {
+        done.push("removed the sessions".to_owned());
+    }
+    Ok(done)
+}
+
+/// Ends a process in order, and waits for its end.
+fn stop(pid: u32) -> Result<(), RunError> {
+    let doing = "stopping the instance";
+    let failed = |source: std::io::Error| RunError::System { doing, source };
+    let target = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let target = target.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+    kill_process(target, Signal::TERM).map_err(|errno| failed(errno.into()))?;
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    while rustix::process::test_kill_process(target).is_ok() {
+        if Instant::now() > deadline {
+            return Err(failed(std::io::ErrorKind::TimedOut.into()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Longest time for an orderly stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,0 +1,193 @@
+//! Sessions that outlive their table, also when their process dies between any two stores.
+
+use std::fs::File;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::nat::table::atomic::death;
+use crate::nat::table::files::{SessionFileSizes, SessionFiles};
+use crate::nat::table::session::{EndReason, NewSession, SessionId};
+use crate::nat::table::tests::{idle_timeouts, random_session};
+use crate::nat::table::{Adopted, InsertError, Table, TableCursor};
+use crate::time::{Span, Tick};
+
+const SECRET: [u64; 4] = [1, 2, 3, 4];
+const NOW: Tick = Tick(1_000_000);
+
+fn files(capacity: u32) -> SessionFiles {
+    let sizes = SessionFileSizes::of(capacity, true).expect("a size");
+    let file = |bytes| {
+        let file: File = tempfile::tempfile().expect("a file");
+        file.set_len(bytes).expect("room");
+        file
+    };
+    SessionFiles {
+        records: file(sizes.records),
+        index: file(sizes.index),
+        accounts: file(sizes.accounts),
+    }
+}
+
+fn table(capacity: u32, workers: usize, files: &SessionFiles, inherits: bool) -> Table {
+    Table::in_files(capacity, workers, idle_timeouts(), SECRET, NOW, files, inherits)
+        .and_then(|table| table.with_accounts_in(Some(&files.accounts)))
+        .expect("memory")
+}
+
+fn adopt_all(table: &Table) -> Adopted {
+    table.repair_index();
+    let mut sum = Adopted::default();
+    while table.inherits() {
+        let Adopted { kept, dropped } = table.adopt(0, 7, NOW, |_| true);
+        sum = Adopted { kept: sum.kept + kept, dropped: sum.dropped + dropped };
+    }
+    sum
+}
+
+fn is_found(table: &Table, session: &NewSession) -> [bool; 2] {
+    [session.original, session.reply].map(|key| table.lookup(key, NOW).is_some())
+}
+
+#[test]
+fn sessions_are_found_before_their_adoption_and_expire_after_it() {
+    let files = files(1000);
+    let mut random = StdRng::seed_from_u64(1);
+    let sessions: Vec<_> = (0..600).map(|_| random_session(&mut random)).collect();
+    let first = table(1000, 3, &files, false);
+    let ids: Vec<SessionId> = sessions
+        .iter()
+        .map(|new| first.insert(random.random_range(0..3), new, None, NOW).expect("room"))
+        .collect();
+    drop(first);
+    // Another number of workers has other pools.
+    let second = table(1000, 2, &files, true);
+    assert!(sessions.iter().all(|session| is_found(&second, session) == [true; 2]));
+    // A session that ends before its adoption releases nothing.
+    let ended = second.end(ids[0], EndReason::Requested, NOW).expect("a session");
+    assert!(!ended.adopted && is_found(&second, &sessions[0]) == [false; 2]);
+    assert_eq!(adopt_all(&second), Adopted { kept: 599, dropped: 0 });
+    assert_eq!(second.len(), 599);
+    let ended = second.end(ids[1], EndReason::Requested, NOW).expect("a session");
+    assert!(ended.adopted);
+    let mut expired = Vec::new();
+    for worker in 0..2 {
+        while !second.expire(worker, NOW.after(Span::seconds(8000)), 1000, &mut expired) {}
+    }
+    assert_eq!((expired.len(), second.len()), (598, 0));
+    // Every record is free.
+    for _ in 0..1000 {
+        second.insert(0, &random_session(&mut random), None, NOW).expect("room");
+    }
+}
+
+#[test]
+fn a_new_session_gets_a_record_while_others_wait_for_their_adoption() {
+    let files = files(100);
+    let mut random = StdRng::seed_from_u64(2);
+    let first = table(100, 1, &files, false);
+    for _ in 0..99 {
+        first.insert(0, &random_session(&mut random), None, NOW).expect("room");
+    }
+    drop(first);
+    let second = table(100, 1, &files, true);
+    let new = random_session(&mut random);
+    assert_eq!(second.insert(0, &new, None, NOW), Err(InsertError::Full));
+    second.adopt(0, 100, NOW, |_| true);
+    second.insert(0, &new, None, NOW).expect("one record is free");
+    assert_eq!(second.len(), 100);
+}
+
+#[test]
+fn sessions_that_are_not_allowed_end_with_their_adoption() {
+    let files = files(100);
+    let mut random = StdRng::seed_from_u64(3);
+    let sessions: Vec<_> = (0..100).map(|_| random_session(&mut random)).collect();
+    let first = table(100, 1, &files, false);
+    for new in &sessions {
+        first.insert(0, new, None, NOW).expect("room");
+    }
+    drop(first);
+    let second = table(100, 1, &files, true);
+    let is_allowed = |id: SessionId| id.to_bits().is_multiple_of(3);
+    let Adopted { kept, dropped } = second.adopt(0, 1000, NOW, |session| is_allowed(session.id));
+    assert_eq!((kept + dropped, second.len()), (100, kept));
+    let found = sessions.iter().filter(|session| is_found(&second, session)[0]).count();
+    assert_eq!(found as u32, kept);
+}
+
+/// Operations on a small, crowded table. Each one is cut off after every possible number of stores.
+/// The next table has every session that was complete before, none that had ended, and of the
+/// operation that was cut off all or nothing.
+#[test]
+fn a_process_may_die_between_any_two_stores() {
+    const CAPACITY: u32 = 24;
+    let mut deaths = 0;
+    for seed in 0..20 {
+        for stores in 0.. {
+            let files = files(CAPACITY);
+            let mut random = StdRng::seed_from_u64(seed);
+            let first = table(CAPACITY, 2, &files, false);
+            let mut live: Vec<(SessionId, NewSession)> = Vec::new();
+            for _ in 0..60 {
+                step(&first, &mut random, &mut live);
+            }
+            let before = live.clone();
+            let survived = death::after(stores, || step(&first, &mut random, &mut live));
+            drop(first);
+            let second = table(CAPACITY, 2, &files, true);
+            adopt_all(&second);
+            check(&second, &before, CAPACITY, seed, stores);
+            if survived {
+                break;
+            }
+            deaths += 1;
+        }
+    }
+    assert!(deaths > 300, "{deaths}");
+}
+
+/// Inserts or ends a session.
+fn step(table: &Table, random: &mut StdRng, live: &mut Vec<(SessionId, NewSession)>) {
+    let is_full = live.len() as u32 == table.capacity();
+    if is_full || !live.is_empty() && random.random_bool(0.4) {
+        let (id, _) = live.swap_remove(random.random_range(0..live.len()));
+        table.end(id, EndReason::Requested, NOW).expect("a live session");
+    } else {
+        let new = random_session(random);
+        if let Ok(id) = table.insert(random.random_range(0..2), &new, None, NOW) {
+            live.push((id, new));
+        }
+    }
+}
+
+/// Checks a table against the sessions before one operation, which may or may not have happened.
+fn check(table: &Table, before: &[(SessionId, NewSession)], capacity: u32, seed: u64, stores: i64) {
+    let context = format!("seed {seed}, death after {stores} stores");
+    let missing = before
+        .iter()
+        .filter(|(_, session)| {
+            let [original, reply] = is_found(table, session);
+            assert_eq!(original, reply, "{context}: one direction only");
+            !original
+        })
+        .count();
+    assert!(missing <= 1, "{context}: {missing} sessions are lost");
+    let count = table.len() as usize;
+    assert!(count >= before.len() - 1 && count <= before.len() + 1, "{context}: {count}");
+    let mut listed = Vec::new();
+    let mut next = Some(TableCursor::default());
+    while let Some(from) = next {
+        next = table.list(from, 1000, |session| listed.push(session.id));
+    }
+    assert_eq!(listed.len(), count, "{context}");
+    assert!(listed.iter().all(|id| table.session(*id).is_some()), "{context}");
+    // All records and index entries that are not in use are free again.
+    let mut random = StdRng::seed_from_u64(seed ^ 0xffff);
+    for _ in count..capacity as usize {
+        let result = table.insert(0, &random_session(&mut random), None, NOW);
+        assert!(result.is_ok(), "{context}: {result:?}");
+    }
+    let result = table.insert(0, &random_session(&mut random), None, NOW);
+    assert_eq!(result, Err(InsertError::Full), "{context}");
+}

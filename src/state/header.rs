@@ -1,0 +1,166 @@
+//! The header: what the files hold, and whether another process can use them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::nat;
+
+/// What a process needs of the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Capacity of the session table.
+    pub(crate) sessions: u32,
+    /// True: the table counts packets and bytes.
+    pub(crate) accounting: bool,
+    /// Names of the uplinks, in the order of their indices.
+    pub(crate) uplinks: Vec<String>,
+    /// Everything else of the configuration that decides what a record means.
+    pub(crate) meaning: String,
+}
+
+/// The content of `header.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StateHeader {
+    /// Always [`MAGIC`].
+    magic: String,
+    /// Version of this file and of the set of files.
+    version: u32,
+    /// [`nat::layout`] of the program that made the files.
+    layout: Vec<u64>,
+    /// `/proc/sys/kernel/random/boot_id`.
+    boot: String,
+    sessions: u32,
+    accounting: bool,
+    uplinks: Vec<String>,
+    meaning: String,
+    /// Seed of the translator, as hexadecimal digits.
+    seed: String,
+    /// Processes that took the files over and did not live long enough to adopt all sessions.
+    pub(super) attempts: u32,
+    /// True: the last process stopped in order.
+    pub(super) clean: bool,
+}
+
+/// Why the sessions in the files cannot continue.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error("{0}")]
+    Unreadable(#[from] io::Error),
+    #[error("the header is damaged: {0}")]
+    Damaged(#[from] serde_json::Error),
+    #[error("the files are of another boot")]
+    Boot,
+    #[error("natbox of another version wrote them (format {found}, this one reads {VERSION})")]
+    Version { found: u32 },
+    #[error("another build of natbox wrote them, and its records have another layout")]
+    Layout,
+    #[error("{0} processes in a row died while they took the sessions over")]
+    Attempts(u32),
+    #[error("the configuration has another {0}")]
+    Configuration(&'static str),
+    #[error("the seed is damaged")]
+    Seed,
+    #[error("the file `{0}` has another length")]
+    Length(&'static str),
+}
+
+impl StateHeader {
+    pub(super) fn new(wanted: &Wanted, seed: [u8; 32]) -> Self {
+        let Wanted { sessions, accounting, uplinks, meaning } = wanted.clone();
+        Self {
+            magic: MAGIC.to_owned(),
+            version: VERSION,
+            layout: nat::layout(),
+            boot: boot_id(),
+            sessions,
+            accounting,
+            uplinks,
+            meaning,
+            seed: seed.iter().map(|byte| format!("{byte:02x}")).collect(),
+            attempts: 0,
+            clean: false,
+        }
+    }
+
+    /// The header while a process takes the files over.
+    pub(super) fn taken_over(self) -> Self {
+        Self { attempts: self.attempts + 1, clean: false, ..self }
+    }
+
+    /// Reads the header of a directory. None: the directory has none.
+    pub(super) fn read(directory: &Path) -> Result<Option<Self>, Unusable> {
+        match fs::read(directory.join(NAME)) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Replaces the header of a directory, atomically.
+    pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
+        let new = directory.join(format!("{NAME}.new"));
+        let mut options = OpenOptions::new();
+        let mut file: File =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let text = serde_json::to_vec(self).map_err(io::Error::other)?;
+        file.write_all(&text)?;
+        fs::rename(&new, directory.join(NAME))
+    }
+
+    /// Checks whether a process can continue the sessions. Returns the seed.
+    pub(super) fn check(&self, wanted: &Wanted) -> Result<[u8; 32], Unusable> {
+        if self.magic != MAGIC || self.version != VERSION {
+            return Err(Unusable::Version { found: self.version });
+        }
+        if self.boot != boot_id() {
+            return Err(Unusable::Boot);
+        }
+        if self.layout != nat::layout() {
+            return Err(Unusable::Layout);
+        }
+        if self.attempts >= MOST_ATTEMPTS {
+            return Err(Unusable::Attempts(self.attempts));
+        }
+        if self.accounting != wanted.accounting {
+            return Err(Unusable::Configuration("`limits.accounting`"));
+        }
+        if self.uplinks != wanted.uplinks {
+            return Err(Unusable::Configuration("list of uplinks"));
+        }
+        if self.meaning != wanted.meaning {
+            return Err(Unusable::Configuration("mapping behaviour"));
+        }
+        if self.sessions != wanted.sessions {
+            return Err(Unusable::Configuration("`limits.sessions`"));
+        }
+        self.seed().ok_or(Unusable::Seed)
+    }
+
+    pub(super) fn seed(&self) -> Option<[u8; 32]> {
+        let mut seed = [0; 32];
+        let digits = self.seed.as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        for (byte, pair) in seed.iter_mut().zip(digits.chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(seed)
+    }
+}
+
+fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+const NAME: &str = "header.json";
+const MAGIC: &str = "natbox sessions";
+const VERSION: u32 = 1;
+/// Processes that may die in a row during the adoption. After them the files count as damaged.
+const MOST_ATTEMPTS: u32 = 10;

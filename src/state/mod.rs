@@ -1,0 +1,19 @@
+//! The files in which the sessions of an instance outlive its process (`state.keep`).
+//!
+//! ```text
+//!   DIRECTORY/NAME/        of root alone: the header has the key of the session hash
+//!     lock                 held by the process that uses the files
+//!     header.json          what the files hold, and under which boot, layout and configuration
+//!     records, index       the session table (nat::SessionFiles)
+//!     accounts             packets and bytes of each session
+//! ```
+//!
+//! The directory lies on a tmpfs, so the files end with the boot. The header is written anew and
+//! renamed, so a killed process leaves the old header or the new one. Everything that does not fit
+//! leads to empty files and one sentence that says why.
+
+mod directory;
+mod header;
+
+pub(crate) use directory::{Opened, SessionState, StateError, remove};
+pub(crate) use header::Wanted;
