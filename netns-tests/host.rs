@@ -14,7 +14,8 @@ use rustix::process::Signal;
 
 use crate::probe::{Probe, S1, at, udp};
 use crate::single_box::{
-    BOX_INSIDE, CLIENT, Published, SERVER, SingleBox, Sink, WEB, eventually, seconds, serve,
+    BOX_INSIDE, CLIENT, Published, RunningBox, SERVER, SingleBox, Sink, WEB, eventually, seconds,
+    serve,
 };
 
 #[test]
@@ -135,7 +136,7 @@ fn outside_hosts_do_not_reach_the_inside_untranslated() {
 }
 
 /// SECURITY.md: on Linux every address of a host is reachable through every interface. It gives the
-/// rule of a packet filter that shuts the inside address off from the outside segment.
+/// rule of a packet filter for a box without `host.block_private`.
 #[test]
 fn the_documented_filter_shuts_the_inside_address_off_from_the_outside() {
     let scene = SingleBox::new(Published::OnLink);
@@ -143,7 +144,10 @@ fn the_documented_filter_shuts_the_inside_address_off_from_the_outside() {
     let own = scene.natbox.enter(|| UdpSocket::bind((BOX_INSIDE, 8022))).unwrap().unwrap();
     own.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
     scene.net.route("10.0.0.0/24", scene.outside).unwrap();
-    let _natbox = scene.start(&scene.config());
+    let config = scene.config();
+    let text = config.to_string().replace("host: { ", "host: { block_private: false, ");
+    let path = scene.write("open", &text);
+    let _natbox = RunningBox::launch(&scene.natbox, "open", &path, &config.socket);
     let arrives_from = |namespace: &natbox::lab::Namespace| {
         let sender = namespace.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
         sender.send_to(b"request", (BOX_INSIDE, 8022)).unwrap();

@@ -33,7 +33,7 @@
 //! | `host_assigned_address` | the published address is assigned to the host: the host keeps other traffic |
 //! | `host_firewall` | rules of other programs that drop packets show in the status while they are there |
 //! | `host` | routes, rules, sysctls, proxy ARP: set, kept and restored; no traffic avoids NAT |
-//! | `host_services` | published services of the host itself; no inside address leaves by an uplink untranslated |
+//! | `host_services` | published services of the host itself; no inside address leaves by an uplink untranslated; containers and VPN clients work |
 //! | `other_programs` | other programs remove rules, routes and settings, or add rules before natbox's: natbox sets its own again |
 //! | `kernel_errors` | ICMP errors written by kernels: of servers, of routers, of the box's host |
 //! | `malformed` | malformed packets are dropped and counted, and the box continues |

@@ -12,7 +12,7 @@ use crate::single_box::{
 };
 
 /// Runs `ping` once with these arguments. Returns true when a reply arrived.
-fn ping(from: &Namespace, arguments: &[&str]) -> bool {
+pub(super) fn ping(from: &Namespace, arguments: &[&str]) -> bool {
     let mut command = from.command("ping");
     command.args(["-n", "-c", "1", "-W", "0.5"]).args(arguments);
     command.output().unwrap().status.success()

@@ -12,12 +12,12 @@ use crate::single_box::{NATBOX, Published, RunningBox, SERVER, SingleBox, serve}
 
 /// The findings of doctor.
 #[derive(Deserialize)]
-struct Report {
+pub(super) struct Report {
     findings: Vec<Finding>,
 }
 
 impl Report {
-    fn of(scene: &SingleBox, natbox: &RunningBox) -> Self {
+    pub(super) fn new(scene: &SingleBox, natbox: &RunningBox) -> Self {
         let mut command = scene.natbox.command(NATBOX);
         command.args(["doctor", "--json", "--socket"]).arg(natbox.socket());
         let Output { stdout, .. } = command.output().unwrap();
@@ -25,9 +25,18 @@ impl Report {
     }
 
     /// Lists what the errors found.
-    fn errors(&self) -> Vec<&str> {
-        let is_error = |finding: &&Finding| finding.severity == Severity::Error;
-        self.findings.iter().filter(is_error).map(|finding| finding.found.as_str()).collect()
+    pub(super) fn errors(&self) -> Vec<&str> {
+        self.of(Severity::Error)
+    }
+
+    /// Lists what the warnings found.
+    pub(super) fn warnings(&self) -> Vec<&str> {
+        self.of(Severity::Warning)
+    }
+
+    fn of(&self, severity: Severity) -> Vec<&str> {
+        let found = self.findings.iter().filter(|finding| finding.severity == severity);
+        found.map(|finding| finding.found.as_str()).collect()
     }
 }
 
@@ -58,7 +67,7 @@ fn targets_that_this_host_cannot_reach_from_inside_are_named() {
     ];
     let natbox = start(&scene, &forwards, "10.0.0.0/16, 10.3.0.0/16, 10.4.0.0/16");
     let log = natbox.process.log();
-    let errors = Report::of(&scene, &natbox);
+    let errors = Report::new(&scene, &natbox);
     for words in [
         "broadcast leads to 10.0.0.255, the network or broadcast address",
         "elsewhere leads to 10.3.0.7, which this host reaches by dmz0 and not by lan0",
@@ -79,11 +88,11 @@ fn doctor_names_a_service_of_the_host_that_does_not_listen() {
     let natbox = start(&scene, &[&forward], "10.0.0.0/24");
     let words = format!("no program listens at {INSIDE}:{SSH} (tcp), the target of ssh");
     let named = |report: &Report| report.errors().iter().any(|found| found.contains(&words));
-    assert!(named(&Report::of(&scene, &natbox)));
+    assert!(named(&Report::new(&scene, &natbox)));
     let _elsewhere = serve(&scene.natbox, Ipv4Addr::LOCALHOST, SSH);
-    assert!(named(&Report::of(&scene, &natbox)), "a service at 127.0.0.1 gets no request");
+    assert!(named(&Report::new(&scene, &natbox)), "a service at 127.0.0.1 gets no request");
     let _ssh = serve(&scene.natbox, INSIDE, SSH);
-    let report = Report::of(&scene, &natbox);
+    let report = Report::new(&scene, &natbox);
     let own = |found: &&&str| found.contains("ssh") || found.contains("path");
     assert_eq!(report.errors().iter().filter(own).count(), 0, "{:?}", report.errors());
 

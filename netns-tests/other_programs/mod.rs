@@ -19,7 +19,7 @@ const OWN_PORT: u16 = 8022;
 
 /// Runs a script of another program.
 #[track_caller]
-fn shell(namespace: &Namespace, script: &str) {
+pub(crate) fn shell(namespace: &Namespace, script: &str) {
     let output = namespace.command("sh").args(["-ec", script]).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}: {errors}");

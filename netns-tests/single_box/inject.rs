@@ -37,6 +37,13 @@ impl Injector {
         self.tap.send(&[&self.header[..], packet].concat()).unwrap();
     }
 
+    /// Sends bytes to the box as the payload of an IPv4 frame with the tag of a VLAN.
+    pub(crate) fn send_tagged(&self, vlan: u16, packet: &[u8]) {
+        let (addresses, ethertype) = self.header.split_at(12);
+        let tag = [&[0x81, 0x00][..], &vlan.to_be_bytes()].concat();
+        self.tap.send(&[addresses, &tag, ethertype, packet].concat()).unwrap();
+    }
+
     /// A client address that no kernel has, so that no kernel answers the box.
     pub(crate) const UNUSED_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 }

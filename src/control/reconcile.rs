@@ -25,7 +25,7 @@ use super::subsystem::{Outcome, Subsystem};
 use super::warnings::Warnings;
 use crate::api::EventKind;
 use crate::engine::Handle;
-use crate::host::doctor;
+use crate::host::doctor::{self, Finding};
 use crate::host::{
     self, HostChange, HostReport, LinkChange, LinkEvent, LinkWatch, LookCause, ManagedHost,
     UsedPorts,
@@ -74,9 +74,9 @@ impl HostReconciler {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         parts.announcements.adopt(host.announcements());
-        let findings = doctor::examine_host(host.config(), host.facts());
-        parts.warnings.set(<Self as Subsystem>::NAME, findings);
-        Self { host, links, used_ports, looks, tun_is_down: false, parts }
+        let reconciler = Self { host, links, used_ports, looks, tun_is_down: false, parts };
+        reconciler.warn();
+        reconciler
     }
 
     /// Sets missing settings on the host, and adopts the host's addresses and links. Sessions end
@@ -90,7 +90,6 @@ impl HostReconciler {
             }
         }
         let (config, facts) = (self.host.config(), self.host.facts());
-        self.parts.warnings.set(Self::NAME, doctor::examine_host(config, facts));
         let sessions_ended = self.parts.reloader.adopt_host(config, facts).await;
         for (index, (uplink, before)) in config.uplinks.iter().zip(&before).enumerate() {
             let address = uplink.addresses.first().copied();
@@ -108,6 +107,26 @@ impl HostReconciler {
             self.parts.monitor.set_link_ready(index, facts.is_ready(config, index));
         }
         self.parts.announcements.adopt(self.host.announcements());
+        self.warn();
+    }
+
+    /// Shows in the status what needs a person's attention, and what the kernel refuses.
+    fn warn(&self) {
+        let mut findings = doctor::examine_host(self.host.config(), self.host.facts());
+        let finding = self.host.filter_problem().map(|problem| {
+            Finding::warning(
+                host::PRIVATE_FILTER,
+                format!("private addresses are not filtered on the uplinks: {problem}"),
+                "a program of the host can send packets with a private source by an uplink, and the \
+                 outside segment reaches the box's inside addresses",
+            )
+            .advice(
+                "use Linux 5.16 or newer with nf_tables and NETFILTER_EGRESS, or set \
+                 host.block_private: false",
+            )
+        });
+        findings.extend(finding);
+        self.parts.warnings.set(Self::NAME, findings);
     }
 
     /// Makes the outcome of a look at the host known.

@@ -16,6 +16,7 @@
 //!
 //! ```text
 //!   C→G  in by wan0 ─ rule iif wan0 ─ table outside: G → TUN, all else blackhole ─▶ natbox
+//!   R→O  in by wan0, a reply to a container O ─ rule iif wan0 ─ table outside: the host's route ─▶ docker0
 //!   C→S  out of TUN ─ main table: connected route ─▶ lan0
 //!   S→C  in by lan0 ─ rule iif lan0 ─ table inside: throw for inside prefixes, all else → TUN ─▶ natbox
 //!   G→C  out of TUN ─ rule iif TUN from G ─ table uplink: default via its gateway ─▶ wan0
@@ -24,7 +25,8 @@
 //! ```
 //!
 //! A packet from one inside leg to another takes the connected route of the main table, because the
-//! inside table throws it. natbox does not see it.
+//! inside table throws it. natbox does not see it, nor packets to networks behind other interfaces
+//! of the host ([`model::other_networks`]).
 //!
 //! natbox records every change in a journal before it makes the change. The next start reverts what
 //! a killed process left.
@@ -56,6 +58,7 @@ pub(crate) use kernel::watch::{HostChange, LinkChange, LinkEvent, LinkWatch};
 pub(crate) use model::announcements::Announcement;
 pub(crate) use model::facts::HostFacts;
 pub(crate) use model::presence::AwaitedInterface;
+pub(crate) use model::private_filter::FINDING as PRIVATE_FILTER;
 pub(crate) use model::routing_ids::RoutingIds;
 
 #[cfg(test)]

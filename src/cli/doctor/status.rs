@@ -2,6 +2,7 @@
 
 use crate::api::{DnsStatus, HostStatus, InstanceState, Status, UplinkStatus};
 use crate::config::counted;
+use crate::host;
 use crate::host::doctor::{Finding, InterfaceState};
 use crate::nat::DropReason;
 
@@ -26,6 +27,9 @@ pub(super) fn evaluate(status: &Status, interfaces: &[(String, InterfaceState)])
         found.next().map_or(InterfaceState::Missing, |(_, state)| *state)
     };
     let mut findings: Vec<Finding> = status.host.iter().flat_map(disputed).collect();
+    // doctor examines the host's firewall itself.
+    let of_filter = status.warnings.iter().filter(|finding| finding.id == host::PRIVATE_FILTER);
+    findings.extend(of_filter.cloned());
     // A missing setting of the host explains every failed uplink.
     let is_complete = status.host.as_ref().is_none_or(|host| host.missing.is_empty());
     let rows = status.uplinks.iter().enumerate();

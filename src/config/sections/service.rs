@@ -16,6 +16,11 @@ section! {
         /// Route of the host's own packets to the outside: those of its resolver, its updates, its
         /// clock and its VPN.
         pub default_route: HostDefaultRoute = word().default(HostDefaultRoute::Leave),
+        /// Whether natbox drops packets with private addresses on the interfaces of the uplinks:
+        /// those that leave with a private source, and those that arrive for a private destination.
+        /// The addresses and networks of the interface, external addresses and `no_nat` pass.
+        /// Needs Linux 5.16. With `manage: false` natbox drops none.
+        pub block_private: bool = boolean().default(true),
     }
 }
 

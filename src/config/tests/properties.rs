@@ -355,6 +355,7 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                         true => HostDefaultRoute::Follow,
                         false => HostDefaultRoute::Leave,
                     },
+                    block_private: !manage,
                 },
                 admin: Admin {
                     socket: socket.into(),

@@ -14,12 +14,15 @@ use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::kernel::indices::Indices;
 use crate::host::kernel::netlink::Kernel;
+use crate::host::kernel::nftables::FilterTable;
 use crate::host::kernel::sysctl;
 use crate::host::model::announcements::Announcement;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::other_interfaces::other_interfaces;
 use crate::host::model::precedence::preceding;
+use crate::host::model::private_filter::PrivateFilter;
 use crate::host::model::routing_ids::RoutingIds;
+use crate::host::model::settings::interface_names;
 use crate::host::model::snapshot::{Link, Snapshot};
 use crate::host::model::step::Step;
 use crate::host::model::steps::steps;
@@ -45,6 +48,10 @@ pub(crate) struct ManagedHost {
     pub(super) is_disputed: bool,
     /// Missing settings that the log already names.
     pub(super) reported: Vec<String>,
+    /// The filter of private addresses. It needs no journal: it vanishes with the process.
+    pub(super) filter: FilterTable,
+    /// Reason why the filter is not as wanted.
+    pub(super) filter_problem: Option<String>,
     /// None with `host.manage: false`.
     pub(super) journal: Option<Journal>,
     pub(super) header: JournalHeader,
@@ -90,6 +97,21 @@ impl ManagedHost {
         }
     }
 
+    /// Returns the reason why private addresses are not filtered as the configuration wants.
+    pub(crate) fn filter_problem(&self) -> Option<&str> {
+        self.filter_problem.as_deref()
+    }
+
+    /// Sets the filter of private addresses. Without it natbox runs as well.
+    fn set_filter(&mut self) {
+        let result = self.filter.set(PrivateFilter::new(&self.config, &self.facts));
+        let problem = result.err().map(|error| error.to_string());
+        if let Some(error) = problem.as_ref().filter(|_| self.filter_problem.is_none()) {
+            tracing::warn!("private addresses are not filtered on the uplinks: {error}");
+        }
+        self.filter_problem = problem;
+    }
+
     /// Makes all changes, and reverts them if one fails.
     ///
     /// # Errors
@@ -105,15 +127,30 @@ impl ManagedHost {
     }
 
     async fn make_all(&mut self) -> Result<(), HostError> {
+        self.set_filter();
         let snapshot = self.kernel.snapshot().await?;
         let (indices, others) = (Indices::new(&snapshot.links), self.other_journals());
         self.links = snapshot.links.clone();
         for step in self.steps.clone() {
-            self.run_step(&step, &snapshot, &indices, &others).await?;
+            match self.run_step(&step, &snapshot, &indices, &others).await {
+                Ok(_) => self.placed.push(step),
+                // The interface of a container may vanish at any moment. The next look decides.
+                Err(error) if self.is_of_other_interface(&step) => {
+                    tracing::warn!("a setting of the host is missing: {error}");
+                    self.reported.push(missing(&step, Some(&error)));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        self.placed.clone_from(&self.steps);
         // Changes of a process before this one that this one does not need.
         self.revert_obsolete(|_| true).await
+    }
+
+    /// Returns true for a setting of an interface that the configuration does not name.
+    fn is_of_other_interface(&self, step: &Step) -> bool {
+        step.interface().is_some_and(|name| {
+            name != self.config.tun.name && !interface_names(&self.config).contains(&name)
+        })
     }
 
     /// Returns true when something has changed of which the kernel sends no report: sysctls and
@@ -198,6 +235,7 @@ impl ManagedHost {
         }
         (self.config, self.facts) = (config, facts);
         if self.journal.is_some() {
+            self.set_filter();
             let _lock = NamespaceLock::take().await?;
             self.steps = steps(&self.config, &self.facts, &self.ids);
             // New rules come before the removal of old ones, so that no packet passes in between.

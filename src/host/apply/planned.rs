@@ -11,6 +11,7 @@ use super::unfit::unowned_rules;
 use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::kernel::netlink::Kernel;
+use crate::host::kernel::nftables::FilterTable;
 use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
@@ -165,6 +166,8 @@ impl PlannedHost {
             contest: Contest::default(),
             is_disputed: false,
             reported: Vec::new(),
+            filter: FilterTable::default(),
+            filter_problem: None,
             journal: None,
             header,
             directory,

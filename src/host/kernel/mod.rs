@@ -8,6 +8,7 @@
 //! | `indices`      | interface indices by name                                    |
 //! | `route_lookup` | the route of one packet, and the neighbour table             |
 //! | `watch`        | changes of interfaces and addresses, as the kernel reports them |
+//! | `nftables`     | the filter of private addresses on the uplinks               |
 //! | `sysctl`       | `/proc/sys`                                                  |
 //! | `listeners`    | ports that the host's programs use                           |
 
@@ -16,6 +17,7 @@ mod encode;
 pub(crate) mod indices;
 pub(crate) mod listeners;
 pub(crate) mod netlink;
+pub(crate) mod nftables;
 pub(crate) mod route_lookup;
 pub(crate) mod sysctl;
 pub(crate) mod watch;

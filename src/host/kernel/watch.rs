@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::model::routing_ids::RoutingIds;
 use crate::host::model::snapshot::{Address, Link};
-use crate::host::model::step::{RTPROT_NATBOX, TABLE_MAIN};
+use crate::host::model::step::{RTPROT_NATBOX, TABLE_LOCAL, TABLE_MAIN};
 
 /// Delay between the first change of addresses, rules or routes and its report, since changes come
 /// in bursts.
@@ -35,7 +35,7 @@ const ROUTES_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) enum HostChange {
     /// A watched interface changed.
     Link(LinkChange),
-    /// Addresses or other programs' routes of the main table changed.
+    /// Addresses or other programs' routes changed.
     Addresses,
     /// Rules changed, routes of natbox or to external addresses, or settings and addresses of the
     /// TUN.
@@ -259,10 +259,16 @@ impl LinkWatch {
         self.watched.iter().any(|watched| watched.name == self.tun && watched.has_index(index))
     }
 
-    /// Returns true for another program's route of the main table. Such routes decide which of the
-    /// host's packets go to natbox, and natbox copies those of its uplinks' interfaces.
+    /// Returns true for another program's route of the main table, or of a table of its own by an
+    /// interface that natbox does not use, as a VPN has it. Such routes decide which of the host's
+    /// packets go to natbox and which ones the host forwards, and natbox copies them.
     fn is_of_host(&self, route: &ChangedRoute) -> bool {
-        route.table == TABLE_MAIN && !route.device.is_some_and(|index| self.is_tun(index))
+        let is_watched = |index| self.watched.iter().any(|watched| watched.has_index(index));
+        match route.table {
+            TABLE_MAIN => !route.device.is_some_and(|index| self.is_tun(index)),
+            TABLE_LOCAL => false,
+            _ => route.to.is_some() && route.device.is_some_and(|index| !is_watched(index)),
+        }
     }
 
     /// Returns true for a route of natbox, of its tables, or to an address of the configuration.

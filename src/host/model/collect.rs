@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::facts::{HostFacts, InterfaceFacts};
 use super::other_interfaces::other_interfaces;
+use super::other_networks::other_networks;
 use super::own_traffic::OwnTraffic;
 use super::precedence::preceding;
 use super::presence::InterfaceState;
@@ -55,6 +56,7 @@ impl HostFacts {
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, ids),
             own_traffic: OwnTraffic::collect(config, snapshot),
+            other_networks: other_networks(config, snapshot),
             host_address: host_address(config, ids),
             has_main_rule: snapshot.has_main_rule(),
             has_first_local_rule: has_first_local_rule(snapshot),
@@ -90,6 +92,7 @@ impl HostFacts {
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
             own_traffic: OwnTraffic::assumed(config),
+            other_networks: Vec::new(),
             host_address: host_address(config, &ids),
             has_main_rule: true,
             has_first_local_rule: true,
@@ -117,7 +120,8 @@ impl InterfaceFacts {
             index: link.index,
             mtu: link.mtu,
             address: snapshot.primary(link),
-            addresses: snapshot.addresses_of(link).collect(),
+            addresses: snapshot.addresses_of(link).map(|found| found.address).collect(),
+            networks: snapshot.addresses_of(link).map(|found| found.network).collect(),
             hardware: link.hardware,
             state: InterfaceState::of(name, &snapshot.links),
             on_link: snapshot.on_link(link),
@@ -136,6 +140,7 @@ impl InterfaceFacts {
             mtu: 1500,
             address: None,
             addresses: Vec::new(),
+            networks: Vec::new(),
             hardware: None,
             state: InterfaceState::Up,
             on_link: Vec::new(),

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::other_interfaces::OtherInterface;
+use super::other_networks::OtherNetwork;
 use super::own_traffic::OwnTraffic;
 use super::presence::InterfaceState;
 use super::settings::KernelSettings;
@@ -39,6 +40,8 @@ pub(crate) struct HostFacts {
     pub probe_addresses: Vec<Option<Ipv4Addr>>,
     /// The host's own packets from inside addresses.
     pub(crate) own_traffic: OwnTraffic,
+    /// Networks behind other interfaces, whose packets the host forwards.
+    pub(crate) other_networks: Vec<OtherNetwork>,
     /// True when a rule of the host looks up every packet in the main table.
     pub(crate) has_main_rule: bool,
     /// True when the rule of the local table is the kernel's first rule.
@@ -68,6 +71,8 @@ pub(crate) struct InterfaceFacts {
     pub address: Option<Ipv4Addr>,
     /// All addresses of the interface.
     pub(crate) addresses: Vec<Ipv4Addr>,
+    /// The networks of these addresses.
+    pub(crate) networks: Vec<Ipv4Net>,
     /// Hardware address of an Ethernet interface.
     pub(crate) hardware: Option<[u8; 6]>,
     /// Whether packets can pass the interface.

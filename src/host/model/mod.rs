@@ -11,9 +11,11 @@
 //! | `precedence`  | the place of natbox's rules among those of other programs            |
 //! | `presence`    | interfaces that exist and are up, and those that a start waits for   |
 //! | `facts`       | conclusions about the host, for one configuration                    |
+//! | `other_networks` | networks behind interfaces that natbox does not use               |
 //! | `own_traffic` | the host's own packets from inside addresses                         |
 //! | `other_interfaces` | interfaces that the configuration does not name                 |
 //! | `static_routes` | routes that an uplink without a gateway copies                     |
+//! | `private_filter` | the filter that keeps private addresses off the uplinks           |
 //! | `collect`     | derives the facts from snapshot and settings                         |
 //! | `target_warnings` | messages about forwards that cannot work                         |
 //! | `warnings`    | messages about a host that does not fit the configuration            |
@@ -25,9 +27,11 @@ mod collect;
 pub(crate) mod command;
 pub(crate) mod facts;
 pub(crate) mod other_interfaces;
+pub(crate) mod other_networks;
 pub(crate) mod own_traffic;
 pub(crate) mod precedence;
 pub(crate) mod presence;
+pub(crate) mod private_filter;
 pub(crate) mod routing_ids;
 pub(crate) mod settings;
 pub(crate) mod snapshot;

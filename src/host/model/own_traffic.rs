@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::other_networks::tables_of_every_packet;
 use super::snapshot::{Address, FoundRoute, Snapshot};
 use super::static_routes::best_routes;
 use super::step::{RTPROT_NATBOX, RouteKind, SourcePorts, TABLE_MAIN};
@@ -192,9 +193,12 @@ impl Unnumbered {
     }
 }
 
-/// Lists the networks to which the main table has routes of their own.
+/// Lists the networks to which the host has routes of their own.
 fn exceptions(config: &Config, snapshot: &Snapshot) -> Vec<(Ipv4Net, OwnWay)> {
-    let best = best_routes(snapshot, |found| is_of_host(config, found));
+    let tables = tables_of_every_packet(snapshot);
+    let best = best_routes(snapshot, |found| {
+        tables.contains(&found.route.table) && is_of_host(config, found)
+    });
     let way = |found: &FoundRoute| match (&found.route.device, found.route.kind) {
         (Some(device), _) => {
             match config.uplinks.iter().any(|uplink| uplink.interface == *device) {
@@ -227,12 +231,11 @@ fn exceptions(config: &Config, snapshot: &Snapshot) -> Vec<(Ipv4Net, OwnWay)> {
     exceptions.into_iter().collect()
 }
 
-/// Returns true for a route of the main table to a network, that another program set. A half of
-/// all addresses is no network: VPN clients precede a default route so.
+/// Returns true for a route to a network, that another program set. A half of all addresses is no
+/// network: VPN clients precede a default route so.
 fn is_of_host(config: &Config, found: &FoundRoute) -> bool {
     let route = &found.route;
-    route.table == TABLE_MAIN
-        && route.to.prefix_len() > 1
+    route.to.prefix_len() > 1
         && found.protocol != RTPROT_NATBOX
         && route.kind != RouteKind::Broadcast
         && route.device.as_ref() != Some(&config.tun.name)

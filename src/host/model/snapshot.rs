@@ -114,9 +114,8 @@ impl Snapshot {
     }
 
     /// Iterates over the addresses of an interface.
-    pub(crate) fn addresses_of(&self, link: &Link) -> impl Iterator<Item = Ipv4Addr> {
-        let of_link = self.addresses.iter().filter(|address| address.index == link.index);
-        of_link.map(|address| address.address)
+    pub(crate) fn addresses_of(&self, link: &Link) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().filter(|address| address.index == link.index)
     }
 
     /// Lists the networks that an interface reaches without a next hop.
@@ -287,11 +286,19 @@ impl FoundRule {
     }
 
     fn looks_up(&self, table: u32) -> bool {
-        !self.more
+        self.table_of_every_packet() == Some(table)
+    }
+
+    /// Returns the table in which the rule looks up every packet; None for any other rule.
+    pub(crate) fn table_of_every_packet(&self) -> Option<u32> {
+        let takes_all = !self.more
             && self.rule.takes_every_packet()
             && self.rule.suppress_group.is_none()
-            && self.rule.suppress_prefix_length.is_none()
-            && self.rule.action == RuleAction::Lookup(table)
+            && self.rule.suppress_prefix_length.is_none();
+        match self.rule.action {
+            RuleAction::Lookup(table) => takes_all.then_some(table),
+            RuleAction::Blackhole => None,
+        }
     }
 
     /// Returns true for a rule of a natbox instance.

@@ -2,8 +2,10 @@
 
 mod facts;
 mod host_route;
+mod other_networks;
 mod own_traffic;
 mod plan;
+mod private_filter;
 mod routing_ids;
 mod steps;
 

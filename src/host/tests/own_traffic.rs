@@ -55,6 +55,16 @@ fn networks_besides_the_uplinks_keep_the_hosts_routes() {
     }
 }
 
+/// Tailscale has its routes in a table of its own.
+#[test]
+fn a_table_for_every_packet_counts() {
+    let mut host = host();
+    host.routes.push(route("100.64.7.0/24", 52, Some("tailscale0")));
+    assert_eq!(exceptions(&natbox1(), &host), []);
+    host.rules.push(rule(5270, 3, RuleAction::Lookup(52)));
+    assert_eq!(exceptions(&natbox1(), &host), [("100.64.7.0/24".into(), OwnWay::Host)]);
+}
+
 #[test]
 fn the_route_with_the_least_metric_decides() {
     let mut host = host();

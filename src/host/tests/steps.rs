@@ -19,6 +19,7 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         ip route replace default dev nb1 table 7164 proto 110
         ip route replace unreachable default metric 4294967295 table 7164 proto 110
         ip route replace 203.0.113.10 dev nb1 table 7166 proto 110
+        ip route replace blackhole 10.0.0.0/24 table 7166 proto 110
         ip route replace blackhole default table 7166 proto 110
         ip route replace throw 10.0.0.0/24 table 7167 proto 110
         ip route replace 203.0.113.0/24 dev wan0 table 7167 proto 110

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::host::model::private_filter::TABLE_PREFIX;
+
 /// A chain of nftables.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Chain {
@@ -30,12 +32,17 @@ pub(crate) struct ChainRule {
 }
 
 /// Reads the output of `nft -j list ruleset`; None if the output has another form.
+///
+/// Leaves out natbox's own table: it drops no packet that natbox has translated.
 pub(crate) fn parse(text: &str) -> Option<Vec<Chain>> {
     let whole: Value = serde_json::from_str(text).ok()?;
     let mut chains: Vec<Chain> = Vec::new();
     for (number, item) in whole.get("nftables")?.as_array()?.iter().enumerate() {
         if let Some(chain) = item.get("chain") {
-            chains.push(parse_chain(chain)?);
+            let chain = parse_chain(chain)?;
+            if !chain.table.starts_with(TABLE_PREFIX) {
+                chains.push(chain);
+            }
         } else if let Some(rule) = item.get("rule") {
             let chain = chains.iter_mut().find(|chain| {
                 let has = |key: &str, value: &str| rule.get(key).is_some_and(|v| v == value);

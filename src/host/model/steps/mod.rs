@@ -22,8 +22,8 @@
 //! | block    | `iif wan0 from PREFIX` → blackhole      | no outside host may use an inside source     |
 //! | block    | `iif lan0 from OTHER` → blackhole       | no inside host may use another leg's source  |
 //! | block    | `iif wan0 from NO_NAT to PREFIX` → TUN  | bypassed packets pass natbox                 |
-//! | block    | `iif wan0` → outside                    | only `G` is reachable from outside           |
-//! | block    | `iif lan0` → inside                     | natbox translates all that leaves the inside |
+//! | block    | `iif wan0` → outside                    | only `G` and other networks are reachable    |
+//! | block    | `iif lan0` → inside                     | natbox translates what leaves by an uplink   |
 //! | block    | `iif TUN to PREFIX` → main              | no rule of another program takes the packets |
 //! | block    | `iif TUN from G` → uplink               | packets leave by the uplink of their address |
 //! | block    | `iif lo from OUTSIDE` → uplink          | the same for the host's own packets          |

@@ -34,10 +34,18 @@ impl StepPlanner<'_> {
         routes
     }
 
-    /// Routes for packets from the inside interface: natbox translates all that leaves the inside.
+    /// Routes for packets from the inside interface: natbox translates all that leaves by an uplink.
     fn inside_table(&self) -> Vec<Route> {
         let table = self.ids.inside_table();
         let mut routes: Vec<Route> = self.throw_inside(table).collect();
+        for network in &self.facts.other_networks {
+            match network.route(table) {
+                Some(route) => routes.push(route),
+                None => {
+                    routes.extend([self.to_tun(table, network.to), unreachable(table, network.to)]);
+                }
+            }
+        }
         routes.push(self.to_tun(table, default_prefix()));
         // If natbox dies, the host still gets the packets to its own address.
         let assigned =
@@ -51,7 +59,11 @@ impl StepPlanner<'_> {
         routes
     }
 
-    /// Routes for packets from an outside interface: only external addresses are reachable.
+    /// Routes for packets from an outside interface: only external addresses are reachable, and the
+    /// networks whose packets the host forwards.
+    ///
+    /// A reply to a container has the container's address here, because the kernel's NAT restores
+    /// the address before the kernel looks up the route.
     fn outside_table(&self, table: u32, interface: &OutsideInterface<'_>) -> Vec<Route> {
         let uplinks = interface.uplinks.iter();
         let addresses = uplinks.flat_map(|uplink| {
@@ -68,7 +80,12 @@ impl StepPlanner<'_> {
             }
         }
         routes.extend(throws);
-        routes.push(Route::new(table, RouteKind::Blackhole, default_prefix()));
+        let blackhole = |to| Route::new(table, RouteKind::Blackhole, to);
+        let others = self.facts.other_networks.iter();
+        routes.extend(others.map(|one| one.route(table).unwrap_or_else(|| blackhole(one.to))));
+        // A network of the host may be around an inside prefix.
+        let closed = self.config.inside.prefixes().chain([default_prefix()]);
+        routes.extend(closed.map(blackhole));
         routes
     }
 
@@ -166,6 +183,9 @@ impl StepPlanner<'_> {
 /// Makes the route that applies while the TUN is down or natbox is dead: the host's other tables
 /// would send the packets out untranslated.
 pub(super) fn closed_without_tun(table: u32) -> Route {
-    let unreachable = Route::new(table, RouteKind::Unreachable, default_prefix());
-    Route { metric: LAST_RESORT, ..unreachable }
+    unreachable(table, default_prefix())
+}
+
+fn unreachable(table: u32, to: Ipv4Net) -> Route {
+    Route { metric: LAST_RESORT, ..Route::new(table, RouteKind::Unreachable, to) }
 }

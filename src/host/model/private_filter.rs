@@ -1,0 +1,193 @@
+//! The filter that keeps private addresses off the uplinks (`host.block_private`).
+//!
+//! ```text
+//!   out by wan0 ─ source in CLOSED(wan0) ─ dropped
+//!   in by wan0 ─ destination in CLOSED(wan0) ─ dropped
+//!   CLOSED(wan0) = private addresses without the networks of wan0, and the inside prefixes;
+//!                  without the addresses of wan0 and of its uplinks
+//! ```
+//!
+//! The rules and routes of natbox lead packets of the inside past no uplink untranslated. The filter
+//! covers what they cannot cover: other private networks of the host, and programs that choose an
+//! interface or write IP headers themselves. It looks at packets as they are on the wire: after the
+//! kernel's own NAT on the way out, before it on the way in.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::facts::{HostFacts, InterfaceFacts};
+use super::presence::InterfaceState;
+use crate::config::Config;
+
+/// First part of the names of natbox's tables of nftables. The name of the TUN follows.
+pub(crate) const TABLE_PREFIX: &str = "natbox-";
+
+/// Identifier of the finding that the filter cannot be set.
+pub(crate) const FINDING: &str = "private-filter";
+
+/// Addresses that no host on the Internet has: private ones (RFC 1918), those of carriers (RFC
+/// 6598), link-local ones (RFC 3927) and loopback (RFC 1122 section 3.2.1.3).
+const PRIVATE: [Ipv4Net; 6] = [
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+    Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+];
+
+/// The filter of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PrivateFilter {
+    /// Name of the table.
+    pub(crate) table: String,
+    /// The interfaces of the uplinks.
+    pub(crate) interfaces: Vec<FilteredInterface>,
+    /// Inside prefixes.
+    pub(crate) inside: Vec<AddressRange>,
+    /// Destinations that inside hosts reach without translation. Packets between them and the
+    /// inside pass.
+    pub(crate) no_nat: Vec<AddressRange>,
+}
+
+/// An interface of an uplink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilteredInterface {
+    pub(crate) name: String,
+    /// Interface index. Another interface of the same name needs the filter again.
+    pub(crate) index: u32,
+    /// Addresses that no packet may have: as its source on the way out, as its destination on the
+    /// way in. In order and apart.
+    pub(crate) closed: Vec<AddressRange>,
+}
+
+/// Addresses from the first to the last one, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AddressRange {
+    pub(crate) first: Ipv4Addr,
+    pub(crate) last: Ipv4Addr,
+}
+
+impl PrivateFilter {
+    /// Plans the filter; None if the configuration has none.
+    pub(crate) fn new(config: &Config, facts: &HostFacts) -> Option<Self> {
+        if !config.host.manage || !config.host.block_private {
+            return None;
+        }
+        let mut interfaces: Vec<FilteredInterface> = Vec::new();
+        for found in &facts.uplinks {
+            let is_known = interfaces.iter().any(|known| known.name == found.interface);
+            if found.state != InterfaceState::Missing && !is_known {
+                interfaces.push(FilteredInterface {
+                    name: found.interface.clone(),
+                    index: found.index,
+                    closed: closed(config, found),
+                });
+            }
+        }
+        Some(Self {
+            table: format!("{TABLE_PREFIX}{}", config.tun.name),
+            interfaces,
+            inside: union(config.inside.prefixes()),
+            no_nat: union(config.no_nat.iter().map(|rule| rule.to)),
+        })
+    }
+}
+
+/// Lists the closed addresses of an interface.
+///
+/// The network of an uplink is private if the provider's router translates as well.
+fn closed(config: &Config, found: &InterfaceFacts) -> Vec<AddressRange> {
+    let on_interface = config.uplinks.iter().filter(|uplink| uplink.interface == found.interface);
+    let external = on_interface.flat_map(|uplink| &uplink.addresses);
+    let own = external.chain(&found.addresses).map(|address| Ipv4Net::from(*address));
+    let private = found.networks.iter().copied().fold(union(PRIVATE), without);
+    let inside = union(config.inside.prefixes());
+    let closed = merge(private.into_iter().chain(inside).collect());
+    own.fold(closed, without)
+}
+
+/// Lists the addresses of these networks.
+fn union(networks: impl IntoIterator<Item = Ipv4Net>) -> Vec<AddressRange> {
+    merge(networks.into_iter().map(AddressRange::from).collect())
+}
+
+/// Puts ranges in order, and joins those that touch.
+fn merge(mut ranges: Vec<AddressRange>) -> Vec<AddressRange> {
+    ranges.sort();
+    let mut merged: Vec<AddressRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.first.to_bits() <= last.last.to_bits().saturating_add(1) => {
+                last.last = last.last.max(range.last);
+            }
+            Some(_) | None => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// Takes a network out of ranges.
+fn without(ranges: Vec<AddressRange>, network: Ipv4Net) -> Vec<AddressRange> {
+    let hole = AddressRange::from(network);
+    let mut rest = Vec::new();
+    for range in ranges {
+        if range.last < hole.first || hole.last < range.first {
+            rest.push(range);
+            continue;
+        }
+        if range.first < hole.first {
+            let last = Ipv4Addr::from_bits(hole.first.to_bits() - 1);
+            rest.push(AddressRange { last, ..range });
+        }
+        if hole.last < range.last {
+            let first = Ipv4Addr::from_bits(hole.last.to_bits() + 1);
+            rest.push(AddressRange { first, ..range });
+        }
+    }
+    rest
+}
+
+impl From<Ipv4Net> for AddressRange {
+    fn from(network: Ipv4Net) -> Self {
+        Self { first: network.network(), last: network.broadcast() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn networks() -> impl Strategy<Value = Vec<Ipv4Net>> {
+        let network = (any::<u8>(), 0_u8..=32).prop_map(|(bits, length)| {
+            // Few different addresses, at both ends of the space, so that networks meet.
+            let bits = u32::from(bits >> 4) << 28 | u32::from(bits & 0xf);
+            Ipv4Net::new(Ipv4Addr::from_bits(bits), length).unwrap().trunc()
+        });
+        vec(network, 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_hold_the_addresses_of_the_networks_and_not_those_taken_out(
+            networks in networks(),
+            out in networks(),
+            bits in any::<u32>(),
+            near in any::<u8>(),
+        ) {
+            let near = u32::from(near >> 4) << 28 | u32::from(near & 0xf);
+            let ranges = out.iter().copied().fold(union(networks.clone()), without);
+            for address in [bits, near, near.wrapping_sub(1)].map(Ipv4Addr::from_bits) {
+                let holds = |nets: &[Ipv4Net]| nets.iter().any(|net| net.contains(&address));
+                let found = ranges.iter().any(|range| range.first <= address && address <= range.last);
+                prop_assert_eq!(found, holds(&networks) && !holds(&out));
+            }
+            let mut gaps = ranges.windows(2).map(|pair| (pair[0].last, pair[1].first));
+            prop_assert!(gaps.all(|(last, first)| last < first), "{:?}", ranges);
+        }
+    }
+}
