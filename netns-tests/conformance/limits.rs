@@ -203,7 +203,7 @@ fn counters_can_be_read_while_packets_flow() {
         (&F.to_string(), &at(S1, 80).to_string())
     );
     assert_eq!((one.uplink.as_str(), &one.reply.destination), ("isp", &one.original.source));
-    assert!((290..=300).contains(&one.expires_in_seconds), "{one:?}");
+    assert!((200..=300).contains(&one.expires_in_seconds), "{one:?}");
 }
 
 #[test]
