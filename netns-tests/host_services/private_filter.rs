@@ -19,7 +19,7 @@ use crate::single_box::{
 /// Address of the box on a network that natbox does not know.
 const DMZ: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 
-/// Adds a network behind the box whose hosts nobody translates.
+/// Adds a network behind the box whose hosts natbox does not translate.
 fn add_dmz(scene: &SingleBox) -> Namespace {
     let host = scene.lab.namespace("dmz").unwrap();
     scene.lab.veth(8, (&scene.natbox, "dmz0"), (&host, "eth0")).unwrap();
@@ -91,7 +91,7 @@ fn no_private_source_leaves_whatever_the_host_sends() {
             send_raw(&scene.natbox, source, target);
         }
     }
-    // A host behind the box that nobody translates.
+    // A host behind the box that natbox does not translate.
     ping(&host, &[&client]);
     private.assert_none();
     assert!(dropped(&scene, "closed-out") > 10, "{}", table(&scene));

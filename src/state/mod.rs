@@ -8,9 +8,9 @@
 //!     accounts             packets and bytes of each session
 //! ```
 //!
-//! The directory lies on a tmpfs, so the files end with the boot. The header is written anew and
-//! renamed, so a killed process leaves the old header or the new one. Everything that does not fit
-//! leads to empty files and one sentence that says why.
+//! The directory lies on a tmpfs, so the files end with the boot. natbox writes a new header and
+//! renames it, so a killed process leaves the old header or the new one. If anything does not fit,
+//! natbox begins with empty files and one sentence that says why.
 
 mod directory;
 mod header;
