@@ -60,13 +60,6 @@ impl StateFiles {
         Builder::keeping(kept, limits, policy, workers, state.seed, Tick::now())
             .map_err(|source| RunError::Memory { sessions, source })
     }
-
-    /// Notes that no worker runs any more.
-    pub(super) fn stopped(&self) {
-        if let Err(error) = self.state.lock().stopped() {
-            tracing::warn!(%error, "the header of the session files could not be written");
-        }
-    }
 }
 
 /// Notes that the next process may take the files over.

@@ -106,7 +106,7 @@ impl SessionState {
         };
         let header = header.taken_over();
         header.write(&directory).map_err(failed(&directory))?;
-        let seed = Seed::from(header.seed().unwrap_or_default());
+        let seed = Seed::from(header.seed);
         Ok((Self { directory, _lock: lock, header, files, seed }, opened))
     }
 
@@ -116,15 +116,6 @@ impl SessionState {
     /// The header cannot be written.
     pub(crate) fn adopted(&mut self) -> io::Result<()> {
         self.header.attempts = 0;
-        self.header.write(&self.directory)
-    }
-
-    /// Notes an orderly stop.
-    ///
-    /// # Errors
-    /// The header cannot be written.
-    pub(crate) fn stopped(&mut self) -> io::Result<()> {
-        self.header.clean = true;
         self.header.write(&self.directory)
     }
 }

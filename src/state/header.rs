@@ -38,12 +38,10 @@ pub(super) struct StateHeader {
     accounting: bool,
     uplinks: Vec<String>,
     meaning: String,
-    /// Seed of the translator, as hexadecimal digits.
-    seed: String,
+    /// Seed of the translator.
+    pub(super) seed: [u8; 32],
     /// Processes that took the files over and did not live long enough to adopt all sessions.
     pub(super) attempts: u32,
-    /// True: the last process stopped in order.
-    pub(super) clean: bool,
 }
 
 /// Why the sessions in the files cannot continue.
@@ -63,8 +61,6 @@ pub(super) enum Unusable {
     Attempts(u32),
     #[error("the configuration has another {0}")]
     Configuration(&'static str),
-    #[error("the seed is damaged")]
-    Seed,
     #[error("the file `{0}` has another length")]
     Length(&'static str),
 }
@@ -81,15 +77,14 @@ impl StateHeader {
             accounting,
             uplinks,
             meaning,
-            seed: seed.iter().map(|byte| format!("{byte:02x}")).collect(),
+            seed,
             attempts: 0,
-            clean: false,
         }
     }
 
     /// The header while a process takes the files over.
     pub(super) fn taken_over(self) -> Self {
-        Self { attempts: self.attempts + 1, clean: false, ..self }
+        Self { attempts: self.attempts + 1, ..self }
     }
 
     /// Reads the header of a directory. None: the directory has none.
@@ -112,8 +107,8 @@ impl StateHeader {
         fs::rename(&new, directory.join(NAME))
     }
 
-    /// Checks whether a process can continue the sessions. Returns the seed.
-    pub(super) fn check(&self, wanted: &Wanted) -> Result<[u8; 32], Unusable> {
+    /// Checks whether a process can continue the sessions.
+    pub(super) fn check(&self, wanted: &Wanted) -> Result<(), Unusable> {
         if self.magic != MAGIC || self.version != VERSION {
             return Err(Unusable::Version { found: self.version });
         }
@@ -138,19 +133,7 @@ impl StateHeader {
         if self.sessions != wanted.sessions {
             return Err(Unusable::Configuration("`limits.sessions`"));
         }
-        self.seed().ok_or(Unusable::Seed)
-    }
-
-    pub(super) fn seed(&self) -> Option<[u8; 32]> {
-        let mut seed = [0; 32];
-        let digits = self.seed.as_bytes();
-        if digits.len() != 64 {
-            return None;
-        }
-        for (byte, pair) in seed.iter_mut().zip(digits.chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(seed)
+        Ok(())
     }
 }
 

@@ -23,6 +23,21 @@ pub struct SessionFiles {
     pub accounts: File,
 }
 
+#[cfg(test)]
+impl SessionFiles {
+    /// Makes files, all zeros, for the tests of a table with accounting.
+    pub(crate) fn temporary(capacity: u32) -> Self {
+        let SessionFileSizes { records, index, accounts } =
+            SessionFileSizes::of(capacity, true).expect("sizes");
+        let file = |bytes| {
+            let file = tempfile::tempfile().expect("a file");
+            file.set_len(bytes).expect("room");
+            file
+        };
+        Self { records: file(records), index: file(index), accounts: file(accounts) }
+    }
+}
+
 /// Lengths of the files of a table, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionFileSizes {

@@ -1,12 +1,10 @@
 //! Sessions that outlive their table, also when their process dies between any two stores.
 
-use std::fs::File;
-
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::nat::table::atomic::death;
-use crate::nat::table::files::{SessionFileSizes, SessionFiles};
+use crate::nat::table::files::SessionFiles;
 use crate::nat::table::session::{EndReason, NewSession, SessionId};
 use crate::nat::table::tests::{idle_timeouts, random_session};
 use crate::nat::table::{Adopted, InsertError, Table, TableCursor};
@@ -14,20 +12,6 @@ use crate::time::{Span, Tick};
 
 const SECRET: [u64; 4] = [1, 2, 3, 4];
 const NOW: Tick = Tick(1_000_000);
-
-fn files(capacity: u32) -> SessionFiles {
-    let sizes = SessionFileSizes::of(capacity, true).expect("a size");
-    let file = |bytes| {
-        let file: File = tempfile::tempfile().expect("a file");
-        file.set_len(bytes).expect("room");
-        file
-    };
-    SessionFiles {
-        records: file(sizes.records),
-        index: file(sizes.index),
-        accounts: file(sizes.accounts),
-    }
-}
 
 fn table(capacity: u32, workers: usize, files: &SessionFiles, inherits: bool) -> Table {
     Table::in_files(capacity, workers, idle_timeouts(), SECRET, NOW, files, inherits)
@@ -51,7 +35,7 @@ fn is_found(table: &Table, session: &NewSession) -> [bool; 2] {
 
 #[test]
 fn sessions_are_found_before_their_adoption_and_expire_after_it() {
-    let files = files(1000);
+    let files = SessionFiles::temporary(1000);
     let mut random = StdRng::seed_from_u64(1);
     let sessions: Vec<_> = (0..600).map(|_| random_session(&mut random)).collect();
     let first = table(1000, 3, &files, false);
@@ -83,7 +67,7 @@ fn sessions_are_found_before_their_adoption_and_expire_after_it() {
 
 #[test]
 fn a_new_session_gets_a_record_while_others_wait_for_their_adoption() {
-    let files = files(100);
+    let files = SessionFiles::temporary(100);
     let mut random = StdRng::seed_from_u64(2);
     let first = table(100, 1, &files, false);
     for _ in 0..99 {
@@ -100,7 +84,7 @@ fn a_new_session_gets_a_record_while_others_wait_for_their_adoption() {
 
 #[test]
 fn sessions_that_are_not_allowed_end_with_their_adoption() {
-    let files = files(100);
+    let files = SessionFiles::temporary(100);
     let mut random = StdRng::seed_from_u64(3);
     let sessions: Vec<_> = (0..100).map(|_| random_session(&mut random)).collect();
     let first = table(100, 1, &files, false);
@@ -125,7 +109,7 @@ fn a_process_may_die_between_any_two_stores() {
     let mut deaths = 0;
     for seed in 0..20 {
         for stores in 0.. {
-            let files = files(CAPACITY);
+            let files = SessionFiles::temporary(CAPACITY);
             let mut random = StdRng::seed_from_u64(seed);
             let first = table(CAPACITY, 2, &files, false);
             let mut live: Vec<(SessionId, NewSession)> = Vec::new();

@@ -13,8 +13,8 @@ use crate::nat::policy::rules::{
     ExternalAddress, Forward, ForwardProtocol, HashBy, OutboundRule, Policy, Uplink,
 };
 use crate::nat::seed::Seed;
+use crate::nat::table::SessionFiles;
 use crate::nat::table::filter::Filter;
-use crate::nat::table::{SessionFileSizes, SessionFiles};
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{ChecksumMode, TcpFlags, builder, parse};
@@ -24,6 +24,8 @@ const EXTERNAL: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 10), Ipv4Addr::new(1
 const HOSTS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(10, 0, 0, 6)];
 const SERVER: Endpoint = Endpoint::new(Ipv4Addr::new(10, 0, 0, 100), 8080);
 
+/// Capacity of the tables of these tests.
+const SESSIONS: u32 = 256;
 /// The importer's clock shows this much more than the exporter's.
 const CLOCKS_APART: Span = Span(u32::MAX - 12_345);
 
@@ -62,7 +64,7 @@ fn settings((mapping, filtering, overlapping): Behaviour) -> (Limits, Policy) {
             icmp: Span::seconds(6),
             ..Limits::new(inside).timeouts
         },
-        sessions: 256,
+        sessions: SESSIONS,
         accounting: true,
         sessions_per_host: NonZeroU32::new(100),
         ..Limits::new(inside)
@@ -226,6 +228,18 @@ impl Instance {
         }
     }
 
+    /// Takes steps, and ends the sessions whose time is over then.
+    fn play(&mut self, steps: &[Step]) {
+        for step in steps {
+            if let Step::Sleep(span) = step {
+                self.now = self.now.after(*span);
+            } else if let Some((tuple, header)) = self.packet(step) {
+                let _ = self.send(tuple, header);
+            }
+        }
+        self.expire();
+    }
+
     /// What a packet is translated to, or the verdict.
     fn send(&mut self, mut tuple: Tuple, header: Header) -> Result<Tuple, Verdict> {
         tuple.protocol = header.protocol;
@@ -292,14 +306,7 @@ proptest! {
         after in prop::collection::vec(later_steps(), 1..80),
     ) {
         let mut old = Instance::new(behaviour, 1, Tick(u32::MAX - 30_000));
-        for step in &before {
-            if let Step::Sleep(span) = step {
-                old.now = old.now.after(*span);
-            } else if let Some((tuple, header)) = old.packet(step) {
-                let _ = old.send(tuple, header);
-            }
-        }
-        old.expire();
+        old.play(&before);
         let mut new = Instance::new(behaviour, 2, old.now.after(CLOCKS_APART));
         let snapshots = old.export();
         prop_assert_eq!(snapshots.len(), old.sessions().len());
@@ -334,24 +341,9 @@ proptest! {
     }
 }
 
-/// The files of the instances of these tests.
-fn files() -> SessionFiles {
-    let sizes = SessionFileSizes::of(256, true).expect("sizes");
-    let file = |bytes| {
-        let file = tempfile::tempfile().expect("a file");
-        file.set_len(bytes).expect("room");
-        file
-    };
-    SessionFiles {
-        records: file(sizes.records),
-        index: file(sizes.index),
-        accounts: file(sizes.accounts),
-    }
-}
-
 /// The files as a process that dies now leaves them.
 fn copy(files: &SessionFiles) -> SessionFiles {
-    let copies = self::files();
+    let copies = SessionFiles::temporary(SESSIONS);
     let pairs = [
         (&files.records, &copies.records),
         (&files.index, &copies.index),
@@ -386,16 +378,9 @@ proptest! {
         after in prop::collection::vec(later_steps(), 1..60),
     ) {
         let behaviour = (EndpointDependence::EndpointIndependent, filtering, false);
-        let files = files();
+        let files = SessionFiles::temporary(SESSIONS);
         let mut old = Instance::in_files(behaviour, Tick(u32::MAX - 30_000), &files, false);
-        for step in &before {
-            if let Step::Sleep(span) = step {
-                old.now = old.now.after(*span);
-            } else if let Some((tuple, header)) = old.packet(step) {
-                let _ = old.send(tuple, header);
-            }
-        }
-        old.expire();
+        old.play(&before);
         let mut new = Instance::in_files(behaviour, old.now, &copy(&files), true);
         for (session, reply, header) in early {
             let step = Step::Follow { session, reply, header };
@@ -437,7 +422,7 @@ proptest! {
 fn a_new_mapping_waits_for_the_adoption_and_a_forward_does_not() {
     let independent = EndpointDependence::EndpointIndependent;
     let behaviour = (independent, independent, false);
-    let (files, now) = (files(), Tick(0));
+    let (files, now) = (SessionFiles::temporary(SESSIONS), Tick(0));
     let udp =
         Header { protocol: Protocol::UDP, flags: TcpFlags(0), sequence: 0, acknowledgement: 0 };
     let outbound = |port, remote: usize| Tuple {
