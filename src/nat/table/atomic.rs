@@ -1,7 +1,7 @@
 //! The atomic integers that records and buckets are made of.
 //!
-//! In tests a store can be the last one of its thread: see [`death`]. Outside tests these are the
-//! types of the standard library.
+//! In tests a store can be the last one of its thread: see the module `death`. Outside tests these
+//! are the types of the standard library.
 
 #[cfg(not(test))]
 pub(crate) use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
