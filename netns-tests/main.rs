@@ -72,6 +72,7 @@ mod host_services;
 mod inside_legs;
 mod integrity;
 mod interface_changes;
+mod kept_queues;
 mod kept_sessions;
 mod kernel_errors;
 mod lab;

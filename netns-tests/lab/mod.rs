@@ -232,8 +232,10 @@ impl BoxConfig {
         BoxConfig { manage: false, ..self }
     }
 
-    /// Keeps the sessions beyond the process (`state.keep`), in a directory of the test.
+    /// Keeps the sessions beyond the process (`state.keep`), in a directory of the test. natbox
+    /// mounts nothing there, because the directory exists.
     pub(crate) fn keeping(self, directory: &Path) -> BoxConfig {
+        std::fs::create_dir_all(directory).expect("a directory of the test");
         BoxConfig { state: Some(directory.to_owned()), ..self }
     }
 

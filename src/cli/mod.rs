@@ -33,10 +33,13 @@ mod target;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use exit::Failure;
 use helper::{HelperName, HelperWork};
+
+use crate::control;
 
 /// Runs the program: parses the arguments and runs the subcommand.
 ///
@@ -76,6 +79,9 @@ enum Command {
     /// List the rules of nftables for an instance
     #[command(name = crate::host::doctor::LISTER_COMMAND, hide = true)]
     ListRules,
+    /// Hold the TUN's queues open while no process of an instance runs
+    #[command(name = crate::control::KEEPER_COMMAND, hide = true)]
+    KeepDescriptors,
     /// Take over from another process that helps an instance
     #[command(name = helper::STAND_BY_COMMAND, hide = true)]
     StandBy,
@@ -118,6 +124,7 @@ impl Command {
             Self::Run(arguments) => run::run(&arguments),
             Self::RunHooks { hook } => helper::run(&HelperWork::Hook(hook), HelperName::Worker),
             Self::ListRules => helper::run(&HelperWork::Rules, HelperName::Worker),
+            Self::KeepDescriptors => keep_descriptors(),
             Self::StandBy => helper::run(&HelperWork::from_environment()?, HelperName::StandBy),
             Self::Plan(arguments) => plan::run(&arguments),
             Self::Demo(arguments) => demo::run(&arguments),
@@ -131,6 +138,14 @@ impl Command {
             Self::Config(arguments) => config::run(&arguments),
         }
     }
+}
+
+/// Does the work of the process that outlives an instance.
+fn keep_descriptors() -> Result<ExitCode, Failure> {
+    control::keep_descriptors()
+        .context("holding the TUN's queues")
+        .map(|()| ExitCode::SUCCESS)
+        .map_err(Failure::environment)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `natbox run`: runs one instance.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -30,8 +31,17 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    control::run(&arguments.config.path, &config).map(|()| ExitCode::SUCCESS).map_err(failure)
+    let started = Instant::now();
+    let result = control::run(&arguments.config.path, &config);
+    if result.is_err() && std::env::var_os("NOTIFY_SOCKET").is_some() {
+        // The service manager starts natbox again at once.
+        std::thread::sleep(SHORTEST_FAILED_RUN.saturating_sub(started.elapsed()));
+    }
+    result.map(|()| ExitCode::SUCCESS).map_err(failure)
 }
+
+/// Shortest run that ends with a failure, so that repeated starts do not keep a processor busy.
+const SHORTEST_FAILED_RUN: Duration = Duration::from_secs(1);
 
 /// Classifies an error: a user error if only another configuration avoids it, otherwise an
 /// environment error or a bug.

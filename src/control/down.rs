@@ -25,14 +25,35 @@ pub(crate) fn down(config: &Config) -> Result<Vec<String>, RunError> {
     if runtime.block_on(host::restore_after_dead(config, false))? {
         done.push("removed the changes of the host".to_owned());
     }
-    let name = &config.tun.name;
-    if io::remove(name).map_err(|source| RunError::Tun { name: name.clone(), source })? {
-        done.push(format!("removed the TUN device {name}"));
-    }
+    // Before the device, because the keeper in the directory holds it.
     if state::remove(&config.state.directory, &config.name)? {
         done.push("removed the sessions".to_owned());
     }
+    if remove_tun(config)? {
+        done.push(format!("removed the TUN device {}", config.tun.name));
+    }
     Ok(done)
+}
+
+/// Removes the sessions and the TUN device that a process with `state.keep` has left for one
+/// without.
+///
+/// # Errors
+/// Something cannot be removed, or a process uses it.
+pub(super) fn remove_left_sessions(config: &Config) -> Result<(), RunError> {
+    if state::remove(&config.state.directory, &config.name)? {
+        remove_tun(config)?;
+        tracing::warn!(
+            "the sessions of the process before this one have ended: `state.keep` is false now"
+        );
+    }
+    Ok(())
+}
+
+/// Removes the TUN device. Returns false if there is none.
+fn remove_tun(config: &Config) -> Result<bool, RunError> {
+    let name = &config.tun.name;
+    io::remove(name).map_err(|source| RunError::Tun { name: name.clone(), source })
 }
 
 /// Ends a process in order, and waits for its end.

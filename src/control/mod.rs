@@ -55,6 +55,8 @@ mod waiting;
 mod warnings;
 mod workers;
 
+pub(crate) use crate::state::KEEPER_COMMAND;
 pub(crate) use down::down;
 pub(crate) use error::{RunError, SocketError};
+pub(crate) use kept_sessions::keep_descriptors;
 pub(crate) use run::run;

@@ -14,7 +14,19 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 /// # Errors
 /// A sentence about the step that failed.
 pub(super) fn enter() -> Result<(), String> {
-    drop_capabilities().map_err(|error| format!("dropping capabilities: {error}"))?;
+    enter_with(&CapsHashSet::from([Capability::CAP_NET_ADMIN]))
+}
+
+/// Drops all privileges, for a process that keeps what it has open.
+///
+/// # Errors
+/// A sentence about the step that failed.
+pub(super) fn enter_without_capabilities() -> Result<(), String> {
+    enter_with(&CapsHashSet::new())
+}
+
+fn enter_with(kept: &CapsHashSet) -> Result<(), String> {
+    drop_capabilities(kept).map_err(|error| format!("dropping capabilities: {error}"))?;
     rustix::thread::set_no_new_privs(true)
         .map_err(|error| format!("setting no_new_privs: {error}"))?;
     let filter = filter().map_err(|error| format!("building the system call filter: {error}"))?;
@@ -22,16 +34,15 @@ pub(super) fn enter() -> Result<(), String> {
         .map_err(|error| format!("setting the system call filter: {error}"))
 }
 
-fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
-    let kept = CapsHashSet::from([Capability::CAP_NET_ADMIN]);
+fn drop_capabilities(kept: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
-        for capability in caps::read(None, CapSet::Bounding)?.difference(&kept) {
+        for capability in caps::read(None, CapSet::Bounding)?.difference(kept) {
             caps::drop(None, CapSet::Bounding, *capability)?;
         }
     }
     // Not more than the process has. Without CAP_NET_ADMIN, opening the TUN device reports what is
     // missing.
-    let permitted = caps::read(None, CapSet::Permitted)?.intersection(&kept).copied().collect();
+    let permitted = caps::read(None, CapSet::Permitted)?.intersection(kept).copied().collect();
     caps::clear(None, CapSet::Ambient)?;
     caps::set(None, CapSet::Effective, &permitted)?;
     caps::set(None, CapSet::Permitted, &permitted)?;

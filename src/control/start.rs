@@ -24,7 +24,7 @@ use super::failover::Failover;
 use super::firewall::{FirewallWatch, ListerProcess};
 use super::health::{self, HealthChecks, RawSockets, UplinkMonitor};
 use super::instance::Instance;
-use super::kept_sessions::StateFiles;
+use super::kept_sessions::{KeptTun, StateFiles};
 use super::reconcile::{self, HostReconciler, Parts};
 use super::reload::Reloader;
 use super::settings;
@@ -105,7 +105,7 @@ impl Start<'_> {
         let events = Rc::clone(&entrance.events);
         let (config, host_address) = (host.config().clone(), host.facts().host_address);
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
-        let (engine, tun, tun_index) =
+        let StartedWorkers { engine, tun, tun_index, kept } =
             start_workers(&config, &host, &dns_ports, kept, subsystems).await?;
         let reloader = Reloader::new(
             path,
@@ -157,6 +157,7 @@ impl Start<'_> {
             host: host_state,
             warnings,
         };
+        kept.map_or(Ok(()), KeptTun::keep)?;
         entrance.open(Rc::new(handle), subsystems)
     }
 }
@@ -203,24 +204,34 @@ fn start_checks(
     Ok(())
 }
 
-/// Opens the TUN device and starts the workers. Returns the handle to the translator, the status of
-/// the TUN device and its interface index.
+/// Running workers, and the TUN device that they serve.
+struct StartedWorkers {
+    engine: Handle,
+    tun: TunStatus,
+    /// Index of the interface.
+    tun_index: u32,
+    /// None: the device ends with the process.
+    kept: Option<KeptTun>,
+}
+
+/// Opens the TUN device and starts the workers.
 async fn start_workers(
     config: &Config,
     host: &PlannedHost,
     dns_ports: &[Option<u16>],
-    kept: Option<StateFiles>,
+    mut kept: Option<StateFiles>,
     subsystems: &mut Subsystems,
-) -> Result<(Handle, TunStatus, u32), RunError> {
+) -> Result<StartedWorkers, RunError> {
     let policy = settings::policy(config, host.facts(), dns_ports);
     let used_ports = host::used_ports(config, host.facts())?;
-    let tun = workers::open_tun(config).await?;
-    let index = tun.index;
+    let tun = workers::open_tun(config, kept.as_mut()).await?;
+    let tun_index = tun.index;
+    let kept_tun = kept.as_mut().map(|kept| kept.keep_device(&tun)).transpose()?;
     let workers = WorkerThreads::start(config, tun, policy, kept)?;
-    let (engine, status) = (workers.handle(), workers.tun_status());
+    let (engine, tun) = (workers.handle(), workers.tun_status());
     subsystems.start(workers);
     reconcile::exclude_ports(&engine, &used_ports);
-    Ok((engine, status, index))
+    Ok(StartedWorkers { engine, tun, tun_index, kept: kept_tun })
 }
 
 /// Returns the states of the uplinks on the host. An uplink is up if packets can leave by it.

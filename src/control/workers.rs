@@ -23,7 +23,10 @@ use crate::time::Tick;
 ///
 /// # Errors
 /// [`RunError::Tun`].
-pub(super) async fn open_tun(config: &Config) -> Result<TunDevice, RunError> {
+pub(super) async fn open_tun(
+    config: &Config,
+    mut kept: Option<&mut StateFiles>,
+) -> Result<TunDevice, RunError> {
     let workers = match config.tun.workers {
         Workers::Count(count) => count,
         Workers::Auto => {
@@ -40,7 +43,8 @@ pub(super) async fn open_tun(config: &Config) -> Result<TunDevice, RunError> {
     let name = &config.tun.name;
     let deadline = Instant::now() + TUN_TIMEOUT;
     loop {
-        match io::open(name, workers, max_offload, config.state.keep) {
+        let queues = kept.as_mut().map(|kept| kept.queues());
+        match io::open(name, workers, max_offload, queues) {
             Err(OpenError::Taken { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(TUN_INTERVAL).await;
             }

@@ -69,7 +69,8 @@ impl<Q: PacketIo> Worker<Q> {
         Self { number, queue, pipeline, counters, stop, options }
     }
 
-    /// Runs until the stop flag is set.
+    /// Runs until the stop flag is set. Then translates what it has read, and reads no more: packets
+    /// in the queue wait for the next process.
     fn run(&mut self) -> io::Result<()> {
         // Acquire pairs with the Release in Engine::halt.
         while !self.stop.load(Ordering::Acquire) {
@@ -79,6 +80,11 @@ impl<Q: PacketIo> Worker<Q> {
             self.pipeline.expire(&mut self.queue, now)?;
             self.counters.write(self.pipeline.counters());
         }
+        self.queue.stop_reading()?;
+        while self.queue.receive(Duration::ZERO)? != 0 {
+            self.pipeline.process(&mut self.queue, Tick::now())?;
+        }
+        self.counters.write(self.pipeline.counters());
         Ok(())
     }
 

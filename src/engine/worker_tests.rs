@@ -44,6 +44,10 @@ impl PacketIo for Puppet {
         Ok(flushed)
     }
 
+    fn stop_reading(&mut self) -> io::Result<()> {
+        self.memory.stop_reading()
+    }
+
     fn buffers(&self) -> &FrameBuffers {
         self.memory.buffers()
     }

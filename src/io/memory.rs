@@ -88,6 +88,11 @@ impl PacketIo for MemoryIo {
         Ok(flushed)
     }
 
+    fn stop_reading(&mut self) -> io::Result<()> {
+        self.arriving.clear();
+        Ok(())
+    }
+
     fn buffers(&self) -> &FrameBuffers {
         &self.batch
     }

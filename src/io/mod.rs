@@ -47,8 +47,9 @@ pub(crate) use batch::FrameBuffers;
 #[cfg(test)]
 pub(crate) use memory::MemoryIo;
 pub(crate) use poll::PollIo;
+pub(crate) use sys::inherited_descriptors;
 pub(crate) use tun::OpenError;
-pub(crate) use tun::{OffloadLevel, TunDevice, TunQueue, open, remove};
+pub(crate) use tun::{OffloadLevel, TunDevice, TunHandle, TunQueue, open, remove};
 pub(crate) use uring::UringIo;
 pub(crate) use waker::Waker;
 
@@ -76,6 +77,13 @@ pub trait PacketIo: Send {
     /// The device is gone. Packets that were not sent before are lost. A packet that the kernel
     /// rejects is no error, see [`Flushed::rejected`].
     fn flush(&mut self) -> std::io::Result<Flushed>;
+
+    /// Reads no further packet from the queue. Later calls of [`receive`](Self::receive) return the
+    /// packets that have been read, and do not wait.
+    ///
+    /// # Errors
+    /// Those of [`receive`](Self::receive).
+    fn stop_reading(&mut self) -> std::io::Result<()>;
 
     /// Returns the buffers of the current batch, to which the methods of [`Frames`] apply.
     fn buffers(&self) -> &FrameBuffers;

@@ -19,12 +19,14 @@ pub(crate) struct PollIo {
     waker: Waker,
     batch: FrameBuffers,
     bad_headers: u64,
+    /// No further packet is read.
+    stopped: bool,
 }
 
 impl PollIo {
     /// Takes over a queue.
     pub(crate) fn new(queue: TunQueue, waker: Waker) -> Self {
-        Self { queue, waker, batch: FrameBuffers::new(), bad_headers: 0 }
+        Self { queue, waker, batch: FrameBuffers::new(), bad_headers: 0, stopped: false }
     }
 
     /// Reads until the queue is empty, the batch is full, or the batch holds [`BYTE_BUDGET`].
@@ -74,6 +76,9 @@ impl PollIo {
 impl PacketIo for PollIo {
     fn receive(&mut self, wait: Duration) -> io::Result<usize> {
         self.batch.recycle();
+        if self.stopped {
+            return Ok(0);
+        }
         self.fill()?;
         if self.batch.len() == 0 && !wait.is_zero() && self.sleep(wait)? {
             self.fill()?;
@@ -99,6 +104,11 @@ impl PacketIo for PollIo {
         }
         self.batch.clear_outgoing();
         gone.map_or(Ok(flushed), |errno| Err(errno.into()))
+    }
+
+    fn stop_reading(&mut self) -> io::Result<()> {
+        self.stopped = true;
+        Ok(())
     }
 
     fn buffers(&self) -> &FrameBuffers {

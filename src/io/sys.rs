@@ -1,12 +1,14 @@
-//! The TUN driver's ioctls (`linux/if_tun.h`), and the address of a packet socket (`packet(7)`),
-//! each behind a safe function.
+//! The TUN driver's ioctls (`linux/if_tun.h`), the address of a packet socket (`packet(7)`), and the
+//! descriptors of the service manager, each behind a safe function.
 #![allow(
     unsafe_code,
     reason = "ioctls take untyped arguments; rustix has no safe wrappers for the TUN driver's, and \
-              no type for the address of a packet socket"
+              no type for the address of a packet socket; the service manager passes descriptors by \
+              number"
 )]
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_int, c_short};
 use rustix::io::{Errno, Result};
@@ -23,16 +25,7 @@ pub(super) const NAME_LIMIT: usize = libc::IFNAMSIZ - 1;
 /// # Errors
 /// The kernel's error. `EINVAL`, without a system call, if `name` is longer than [`NAME_LIMIT`].
 pub(super) fn set_interface(file: impl AsFd, name: &str, flags: c_int) -> Result<String> {
-    if name.len() > NAME_LIMIT {
-        return Err(Errno::INVAL);
-    }
-    let mut request = libc::ifreq {
-        ifr_name: [0; libc::IFNAMSIZ],
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_slave: [0; libc::IFNAMSIZ] },
-    };
-    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *slot = byte as libc::c_char;
-    }
+    let mut request = named_request(name)?;
     // The flags fill all 16 bits: IFF_TUN_EXCL is the sign bit.
     request.ifr_ifru.ifru_flags = flags as u16 as c_short;
 
@@ -44,10 +37,7 @@ pub(super) fn set_interface(file: impl AsFd, name: &str, flags: c_int) -> Result
     unsafe {
         ioctl(file, Updater::<{ libc::TUNSETIFF as Opcode }, libc::ifreq>::new(&mut request))?
     };
-
-    let name: Vec<u8> =
-        request.ifr_name.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect();
-    Ok(String::from_utf8_lossy(&name).into_owned())
+    Ok(name_in(&request))
 }
 
 /// Sets the offloads that natbox accepts (`TUNSETOFFLOAD`, `TUN_F_*` flags), for the whole device.
@@ -101,6 +91,73 @@ pub(super) fn set_persistent(file: impl AsFd, persistent: bool) -> Result<()> {
             IntegerSetter::<{ libc::TUNSETPERSIST as Opcode }>::new_usize(usize::from(persistent)),
         )
     }
+}
+
+/// Returns the name and the `IFF_*` flags of the device that a queue belongs to (`TUNGETIFF`).
+///
+/// # Errors
+/// `EBADFD`: the file is no queue of a TUN device, or its device was deleted.
+pub(super) fn interface_of(file: impl AsFd) -> Result<(String, c_int)> {
+    let mut request = empty_request();
+    // Needed because the ioctl is untyped.
+    // SAFETY: the opcode is TUNGETIFF, for which the kernel writes one `struct ifreq` and reads
+    // nothing of it. `request` is exclusively borrowed for the call. The kernel's `_IOR` number
+    // names another type, but its handler copies a whole `ifreq`.
+    unsafe {
+        ioctl(file, Updater::<{ libc::TUNGETIFF as Opcode }, libc::ifreq>::new(&mut request))?
+    };
+    // Needed because a union field is read.
+    // SAFETY: the kernel has written the flags, and all bit patterns of an integer are valid.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok((name_in(&request), c_int::from(flags)))
+}
+
+/// Returns the descriptors that the service manager has given this process under `name`
+/// (`sd_listen_fds(3)`). A second call returns none.
+///
+/// # Errors
+/// The environment of the process is not as `sd_listen_fds(3)` says.
+pub(crate) fn inherited_descriptors(name: &str) -> std::io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let inherited = sd_notify::listen_fds_with_names()?;
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Ok(Vec::new());
+    }
+    let wanted = inherited.filter(|(_, found)| found == name);
+    // Needed because the environment names descriptors by their numbers.
+    // SAFETY: the service manager has opened these descriptors for this process alone (LISTEN_PID),
+    // and no other code of the process takes them. TAKEN makes sure that each is taken once.
+    Ok(wanted.map(|(raw, _)| unsafe { OwnedFd::from_raw_fd(raw) }).collect())
+}
+
+/// Returns the name in a request. The name ends in a zero byte.
+fn name_in(request: &libc::ifreq) -> String {
+    let bytes = request.ifr_name.iter().map(|&byte| byte as u8);
+    let name: Vec<u8> = bytes.take_while(|&byte| byte != 0).collect();
+    String::from_utf8_lossy(&name).into_owned()
+}
+
+/// Returns a request without a name.
+fn empty_request() -> libc::ifreq {
+    libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_slave: [0; libc::IFNAMSIZ] },
+    }
+}
+
+/// Returns a request for an interface. Its name ends in a zero byte.
+///
+/// # Errors
+/// `EINVAL` if `name` is longer than [`NAME_LIMIT`].
+fn named_request(name: &str) -> Result<libc::ifreq> {
+    if name.len() > NAME_LIMIT {
+        return Err(Errno::INVAL);
+    }
+    let mut request = empty_request();
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *slot = byte as libc::c_char;
+    }
+    Ok(request)
 }
 
 /// Sends an ARP packet to all hosts of an interface's Ethernet segment, by a packet socket that

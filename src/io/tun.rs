@@ -5,7 +5,8 @@
 //! and an MTU of 1500. `host` brings it up.
 //!
 //! A *persistent* device stays, with its addresses and routes, until [`remove`] removes it. While it
-//! has no queue, it has no carrier and drops every packet.
+//! has no queue, it has no carrier and drops every packet. While another process holds its queues
+//! open, packets wait in them.
 //!
 //! Every queue carries the virtio header ([`super::virtio`]), whatever the [`OffloadLevel`].
 
@@ -33,6 +34,38 @@ pub(crate) struct TunDevice {
     pub(crate) offload: OffloadLevel,
     /// The queues, one for each worker.
     pub(crate) queues: Vec<TunQueue>,
+}
+
+impl TunDevice {
+    /// Makes a second set of descriptors of the queues.
+    ///
+    /// # Errors
+    /// The process has too many open files.
+    pub(crate) fn handle(&self) -> io::Result<TunHandle> {
+        let queues = self.queues.iter().map(|queue| queue.file.try_clone());
+        Ok(TunHandle { queues: queues.collect::<io::Result<_>>()? })
+    }
+}
+
+/// Descriptors of all queues of a device, which keep the queues open.
+#[derive(Debug)]
+pub(crate) struct TunHandle {
+    queues: Vec<OwnedFd>,
+}
+
+impl TunHandle {
+    /// Makes the device outlive its last queue.
+    ///
+    /// # Errors
+    /// The device was deleted.
+    pub(crate) fn make_persistent(&self) -> io::Result<()> {
+        self.queues.iter().take(1).try_for_each(|queue| Ok(sys::set_persistent(queue, true)?))
+    }
+
+    /// Returns the descriptors.
+    pub(crate) fn queues(&self) -> &[OwnedFd] {
+        &self.queues
+    }
 }
 
 /// One queue of a TUN device, non-blocking.
@@ -183,9 +216,10 @@ pub(crate) enum OpenError {
 /// `queues` counts from 1 (0 means 1). Linux 6.18 allows 256. With one queue the device is not a
 /// multi-queue device, so the kernel lets no other process attach to it.
 ///
-/// `persistent`: the device outlives the process. If a process before this one has left it, this
-/// one takes it over. The caller knows that no other process uses it. Such a device always is a
-/// multi-queue device, because the kernel does not change that later.
+/// `kept`: None, or the device may outlive the process ([`TunHandle::make_persistent`]). If a process
+/// before this one has left the device, this one takes it over, with the queues in `kept` that were
+/// kept open. Those of another device are closed. The caller knows that no other process uses it. Such a device always is a multi-queue device, because
+/// the kernel does not change that later.
 ///
 /// # Errors
 /// See [`OpenError`]. No device is left behind, unless it is persistent.
@@ -193,62 +227,83 @@ pub(crate) fn open(
     name: &str,
     queues: u16,
     max_offload: OffloadLevel,
-    persistent: bool,
+    kept: Option<&mut Vec<OwnedFd>>,
 ) -> Result<TunDevice, OpenError> {
     check_name(name)?;
     let wanted = queues.max(1);
-    let multi_queue = if wanted > 1 || persistent { IFF_MULTI_QUEUE } else { 0 };
+    let multi_queue = if wanted > 1 || kept.is_some() { IFF_MULTI_QUEUE } else { 0 };
     let flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | multi_queue;
 
-    let first = open_driver()?;
-    let name = create(&first, name, flags, persistent)?;
-    if persistent {
-        sys::set_persistent(&first, true)
-            .map_err(|errno| failed(errno, format!("keep the TUN interface {name}")))?;
+    let may_outlive = kept.is_some();
+    let kept = kept.map(std::mem::take).unwrap_or_default();
+    let mut queues = usable_queues(kept, name, wanted);
+    if queues.is_empty() {
+        let first = open_driver()?;
+        create(&first, name, flags, may_outlive)?;
+        queues.push(TunQueue { file: first });
     }
+    let offload = set_up(&queues[0], name, max_offload)?;
+    for granted in queues.len() as u16..wanted {
+        let file = open_driver()?;
+        sys::set_interface(&file, name, flags).map_err(|errno| match errno {
+            Errno::TOOBIG => OpenError::TooManyQueues { name: name.to_owned(), wanted, granted },
+            other => failed(other, format!("add queue {granted} to the TUN interface {name}")),
+        })?;
+        queues.push(TunQueue { file });
+    }
+    let index = interface_index(name)
+        .map_err(|errno| failed(errno, format!("find the index of the TUN interface {name}")))?;
+    Ok(TunDevice { name: name.to_owned(), index, offload, queues })
+}
 
-    // These settings belong to the device, not to the queue.
-    sys::set_header_size(&first, HEADER_SIZE).map_err(|errno| OpenError::NoHeader(errno.into()))?;
-    match sys::set_header_little_endian(&first) {
+/// Returns the kept descriptors that are queues of the device `name`, at most `wanted`.
+fn usable_queues(kept: Vec<OwnedFd>, name: &str, wanted: u16) -> Vec<TunQueue> {
+    let flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+    let is_usable = |file: &OwnedFd| {
+        // The backend of the other process may have made the file blocking.
+        rustix::fs::fcntl_setfl(file, OFlags::NONBLOCK).is_ok()
+            && sys::interface_of(file)
+                .is_ok_and(|(found, has)| found == name && has & flags == flags)
+    };
+    let queues = kept.into_iter().filter(is_usable).take(usize::from(wanted));
+    queues.map(|file| TunQueue { file }).collect()
+}
+
+/// Makes the settings that belong to the device and not to a queue. Returns the offload level that
+/// the kernel grants.
+fn set_up(
+    queue: &TunQueue,
+    name: &str,
+    max_offload: OffloadLevel,
+) -> Result<OffloadLevel, OpenError> {
+    sys::set_header_size(queue, HEADER_SIZE).map_err(|errno| OpenError::NoHeader(errno.into()))?;
+    match sys::set_header_little_endian(queue) {
         Ok(()) => {}
         // The machine's own byte order is little-endian already.
         Err(_) if cfg!(target_endian = "little") => {}
         Err(errno) => return Err(OpenError::NoHeader(errno.into())),
     }
-    let offload = negotiate(&first, max_offload)
-        .map_err(|errno| failed(errno, format!("set the offloads of the TUN interface {name}")))?;
-
-    let mut queues = vec![TunQueue { file: first }];
-    for granted in 1..wanted {
-        let file = open_driver()?;
-        sys::set_interface(&file, &name, flags).map_err(|errno| match errno {
-            Errno::TOOBIG => OpenError::TooManyQueues { name: name.clone(), wanted, granted },
-            other => failed(other, format!("add queue {granted} to the TUN interface {name}")),
-        })?;
-        queues.push(TunQueue { file });
-    }
-
-    let index = interface_index(&name)
-        .map_err(|errno| failed(errno, format!("find the index of the TUN interface {name}")))?;
-    Ok(TunDevice { name, index, offload, queues })
+    negotiate(queue, max_offload)
+        .map_err(|errno| failed(errno, format!("set the offloads of the TUN interface {name}")))
 }
 
-/// Creates the device, or attaches the first queue to a persistent one. Returns its name.
+/// Creates the device, or attaches the first queue to a persistent one.
 fn create(
     first: &OwnedFd,
     name: &str,
     flags: libc::c_int,
     persistent: bool,
-) -> Result<String, OpenError> {
+) -> Result<(), OpenError> {
     let started = Instant::now();
     loop {
         // Exclusive: otherwise a second process would silently become a further queue of a
         // multi-queue device and receive a share of its packets.
         match sys::set_interface(first, name, flags | IFF_TUN_EXCL) {
-            Ok(name) => return Ok(name),
+            Ok(_) => return Ok(()),
             Err(Errno::BUSY) if persistent => {
                 let attached = sys::set_interface(first, name, flags);
-                return attached.map_err(|_| OpenError::Taken { name: name.to_owned() });
+                let taken = |_| OpenError::Taken { name: name.to_owned() };
+                return attached.map(drop).map_err(taken);
             }
             // After a killed process the kernel releases the files of its rings with a delay.
             Err(Errno::BUSY) if started.elapsed() < RELEASE_TIMEOUT => {

@@ -2,12 +2,16 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
+use super::descriptors::{DescriptorStore, end_keeper};
 use super::header::{StateHeader, Unusable, Wanted};
+use super::keeper::SOCKET;
+use super::tmpfs;
 use crate::nat::{Seed, SessionFileSizes, SessionFiles};
 
 /// The files of a running instance, locked against other processes.
@@ -83,11 +87,9 @@ impl SessionState {
         };
         let sizes =
             SessionFileSizes::of(wanted.sessions, wanted.accounting).map_err(failed(&directory))?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .map_err(failed(&directory))?;
+        make_base(base).map_err(failed(base))?;
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&directory).map_err(failed(&directory))?;
         let lock = lock(&directory)?;
         let (header, opened) = match usable(&directory, wanted, sizes) {
             Ok(Some(header)) => (header, Opened::Inherited),
@@ -110,6 +112,18 @@ impl SessionState {
         Ok((Self { directory, _lock: lock, header, files, seed }, opened))
     }
 
+    /// Opens the store for the TUN's queues, and returns those in it. `inherited`: descriptors from
+    /// the service manager. Call this with the privileges of the start.
+    ///
+    /// # Errors
+    /// No process can be started that holds them.
+    pub(crate) fn descriptors(
+        &self,
+        inherited: Vec<OwnedFd>,
+    ) -> io::Result<(DescriptorStore, Vec<OwnedFd>)> {
+        DescriptorStore::open(&self.directory, inherited)
+    }
+
     /// Notes that all sessions are adopted: the next process may take the files over.
     ///
     /// # Errors
@@ -130,14 +144,36 @@ pub(crate) fn remove(base: &Path, name: &str) -> Result<bool, StateError> {
         return Ok(false);
     }
     let _lock = lock(&directory)?;
+    end_keeper(&directory);
     fs::remove_dir_all(&directory)
-        .map(|()| true)
-        .map_err(|source| StateError::System { path: directory, source })
+        .map_err(|source| StateError::System { path: directory, source })?;
+    tmpfs::unmount_from(base);
+    Ok(true)
+}
+
+/// Makes the directory of all instances if it is missing, on a tmpfs of its own if natbox may mount
+/// one.
+fn make_base(base: &Path) -> io::Result<()> {
+    if let Some(parent) = base.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(base) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    if let Err(error) = tmpfs::mount_on(base) {
+        tracing::info!(
+            directory = %base.display(),
+            "the session files lie on a file system that may have no huge pages: {error}"
+        );
+    }
+    Ok(())
 }
 
 /// Takes the lock of a directory.
 fn lock(directory: &Path) -> Result<File, StateError> {
-    let path = directory.join("lock");
+    let path = directory.join(LOCK);
     let opened = open(&path);
     let file = opened.map_err(|source| StateError::System { path: path.clone(), source })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -165,11 +201,11 @@ fn usable(
     Ok(Some(header))
 }
 
-/// Removes everything of a directory but the lock.
+/// Removes the files of a directory that have or describe sessions.
 fn clear(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_name() != "lock" {
+        if entry.file_name() != LOCK && entry.file_name() != SOCKET {
             fs::remove_file(entry.path())?;
         }
     }
@@ -195,6 +231,8 @@ fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
+
+const LOCK: &str = "lock";
 
 #[cfg(test)]
 mod tests {

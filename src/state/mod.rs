@@ -6,14 +6,20 @@
 //!     header.json          what the files hold, and under which boot, layout and configuration
 //!     records, index       the session table (nat::SessionFiles)
 //!     accounts             packets and bytes of each session
+//!     keeper               socket of the process that holds the TUN's queues open
 //! ```
 //!
 //! The directory lies on a tmpfs, so the files end with the boot. natbox writes a new header and
 //! renames it, so a killed process leaves the old header or the new one. If anything does not fit,
 //! natbox begins with empty files and one sentence that says why.
 
+mod descriptors;
 mod directory;
 mod header;
+mod keeper;
+mod tmpfs;
 
+pub(crate) use descriptors::{DescriptorStore, QUEUES};
 pub(crate) use directory::{Opened, SessionState, StateError, remove};
 pub(crate) use header::Wanted;
+pub(crate) use keeper::{KEEPER_COMMAND, keep_descriptors};

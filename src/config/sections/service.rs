@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::schema::{Unresolved, ValueTypeExt as _, absent, section};
-use crate::config::types::{boolean, config_enum, names, network, word};
+use crate::config::types::{boolean, config_enum, names, network, number, word};
 
 section! {
     /// The host that natbox runs on.
@@ -93,6 +93,8 @@ section! {
         /// its name there.
         pub directory: PathBuf =
             names::absolute_path().default(PathBuf::from("/run/natbox/state")),
+        /// Packets that wait in each queue of the TUN device while no process runs, with `keep`.
+        pub hold: u32 = number(16..=131_072).default(8192),
     }
 }
 

@@ -4,9 +4,7 @@ use super::journal::JournalFile;
 use crate::host::error::HostError;
 use crate::host::kernel::sysctl;
 use crate::host::model::snapshot::Snapshot;
-use crate::host::model::step::{
-    Route, RouteKind, Rule, Step, TUN_GROUP, TUN_MTU, TUN_QUEUE_LENGTH,
-};
+use crate::host::model::step::{Route, RouteKind, Rule, Step, TUN_GROUP, TUN_MTU};
 
 /// State of a step on the host.
 pub(crate) enum StepStatus {
@@ -32,9 +30,9 @@ pub(crate) fn compare(
     let has_index =
         |device: &str, index: u32| snapshot.link(device).is_some_and(|link| link.index == index);
     let in_place = match step {
-        Step::BringUpTun { device } => snapshot.link(device).is_some_and(|link| {
+        Step::BringUpTun { device, queue_length } => snapshot.link(device).is_some_and(|link| {
             (link.up, link.mtu, link.queue_length, link.group)
-                == (true, TUN_MTU, TUN_QUEUE_LENGTH, TUN_GROUP)
+                == (true, TUN_MTU, *queue_length, TUN_GROUP)
         }),
         Step::Address { device, address } => snapshot
             .addresses

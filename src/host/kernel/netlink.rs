@@ -17,9 +17,7 @@ use super::encode::{address_message, proxy_message, removal_message, route_messa
 use super::indices::Indices;
 use crate::host::error::HostError;
 use crate::host::model::snapshot::{FoundRule, Link, ProxyEntry, Snapshot};
-use crate::host::model::step::{
-    Route, RouteKind, Rule, Step, TUN_GROUP, TUN_MTU, TUN_QUEUE_LENGTH,
-};
+use crate::host::model::step::{Route, RouteKind, Rule, Step, TUN_GROUP, TUN_MTU};
 
 /// Errors of the kernel that mean "the object does not exist".
 const NOT_FOUND: [i32; 6] =
@@ -108,10 +106,10 @@ impl Kernel {
     /// When the kernel refuses the change, for example because an equal object exists.
     pub(crate) async fn add(&self, step: &Step, indices: &Indices) -> Result<(), HostError> {
         let result = match step {
-            Step::BringUpTun { device } => {
+            Step::BringUpTun { device, queue_length } => {
                 let message = LinkUnspec::new_with_index(indices.of(device)?)
                     .mtu(TUN_MTU)
-                    .txqueuelen(TUN_QUEUE_LENGTH)
+                    .txqueuelen(*queue_length)
                     .link_group(TUN_GROUP)
                     .up();
                 self.handle.link().change(message.build()).execute().await

@@ -4,16 +4,16 @@ use ipnet::Ipv4Net;
 
 use super::step::{
     RTPROT_KERNEL, RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, SourcePorts, Step,
-    TABLE_LOCAL, TABLE_MAIN, TUN_GROUP, TUN_MTU, TUN_QUEUE_LENGTH, UdpPorts,
+    TABLE_LOCAL, TABLE_MAIN, TUN_GROUP, TUN_MTU, UdpPorts,
 };
 
 impl Step {
     /// Formats the step as one command.
     pub(crate) fn command(&self) -> String {
         match self {
-            Step::BringUpTun { device } => {
+            Step::BringUpTun { device, queue_length } => {
                 format!(
-                    "ip link set dev {device} mtu {TUN_MTU} txqueuelen {TUN_QUEUE_LENGTH} group \
+                    "ip link set dev {device} mtu {TUN_MTU} txqueuelen {queue_length} group \
                      {TUN_GROUP} up"
                 )
             }

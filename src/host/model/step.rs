@@ -23,8 +23,14 @@ pub(crate) const TABLE_LOCAL: u32 = 255;
 /// MTU of the TUN in bytes: the largest IPv4 packet, so that the kernel never fragments into the
 /// TUN.
 pub(crate) const TUN_MTU: u32 = 65535;
-/// Length of the TUN's transmit queue, in packets. A super-packet counts once.
+/// Length of each transmit queue of the TUN, in packets, unless the queues hold packets for the next
+/// process (`state.hold`).
 pub(crate) const TUN_QUEUE_LENGTH: u32 = 1000;
+
+/// Length in the journal of a natbox that knew no other.
+fn default_queue_length() -> u32 {
+    TUN_QUEUE_LENGTH
+}
 
 /// Interface group of the TUNs (`ip link set group`), by which the local rule recognises their
 /// routes. Group 0 is the default of every interface.
@@ -41,6 +47,9 @@ pub(crate) enum Step {
     BringUpTun {
         /// Interface name.
         device: String,
+        /// Length of each transmit queue, in packets. A super-packet counts once.
+        #[serde(default = "default_queue_length")]
+        queue_length: u32,
     },
     /// Gives an interface a /32 address of link scope.
     Address {
@@ -96,7 +105,7 @@ impl Step {
     /// Returns the interface that the change lives and dies with. A rule survives its interface.
     pub(crate) fn device(&self) -> Option<&str> {
         match self {
-            Step::BringUpTun { device }
+            Step::BringUpTun { device, .. }
             | Step::Address { device, .. }
             | Step::ProxyNeighbour { device, .. } => Some(device),
             Step::Route(route) => route.device.as_deref(),

@@ -52,6 +52,8 @@ struct Inbox {
     arrived: VecDeque<Arrived>,
     /// Reason why no further packet will come. It is returned after the packets that have arrived.
     failed: Option<io::Error>,
+    /// No further packet is read.
+    stopped: bool,
     bad_headers: u64,
 }
 
@@ -93,7 +95,7 @@ impl UringIo {
         }
         let whole = |((ring, batch, buffers), queue)| {
             let arrived = VecDeque::with_capacity(BATCH);
-            let inbox = Inbox { buffers, arrived, failed: None, bad_headers: 0 };
+            let inbox = Inbox { buffers, arrived, failed: None, stopped: false, bad_headers: 0 };
             Self { ring, batch, inbox, queue, _waker: waker.clone() }
         };
         Ok(rings.into_iter().zip(queues).map(whole).collect())
@@ -164,12 +166,12 @@ impl PacketIo for UringIo {
         inbox.buffers.publish();
         // No write is pending here, so this stays empty.
         let mut flushed = Flushed::default();
-        if inbox.is_empty() {
+        if inbox.is_empty() && !inbox.stopped {
             ring.arm_reads(wanted);
             ring.look()?;
             inbox.reap(ring, &mut flushed);
         }
-        if inbox.is_empty() && !wait.is_zero() {
+        if inbox.is_empty() && !inbox.stopped && !wait.is_zero() {
             // A multishot read may have ended just now for lack of a buffer.
             ring.arm_reads(1);
             ring.sleep(wait)?;
@@ -192,6 +194,13 @@ impl PacketIo for UringIo {
             Some(error) => Err(error),
             None => Ok(flushed),
         }
+    }
+
+    fn stop_reading(&mut self) -> io::Result<()> {
+        let Self { ring, inbox, .. } = self;
+        inbox.stopped = true;
+        let mut flushed = Flushed::default();
+        ring.cancel_reads(|ring| inbox.reap(ring, &mut flushed))
     }
 
     fn buffers(&self) -> &FrameBuffers {

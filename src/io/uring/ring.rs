@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
@@ -126,6 +126,26 @@ impl Ring {
             }
             self.reads += 1;
         }
+    }
+
+    /// Cancels the armed reads, and waits until all have ended.
+    ///
+    /// Calls `reap` whenever completions may have arrived. `reap` must take all of them.
+    pub(super) fn cancel_reads(&mut self, mut reap: impl FnMut(&mut Self)) -> io::Result<()> {
+        if self.reads != 0 {
+            let reads = CancelBuilder::user_data(READ).all();
+            match self.ring.submitter().register_sync_cancel(Some(CANCEL_TIMEOUT), reads) {
+                // All have ended.
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => {}
+                cancelled => cancelled?,
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while self.reads != 0 && Instant::now() < deadline {
+            self.enter(1, Some(Duration::from_millis(10)))?;
+            reap(self);
+        }
+        Ok(())
     }
 
     /// Runs deferred work and submits entries, with a system call only if there are any.
@@ -259,11 +279,13 @@ impl Drop for Ring {
     fn drop(&mut self) {
         let submitter = self.ring.submitter();
         // If one of these fails, the kernel does it later, when the ring is closed.
-        let _ = submitter.register_sync_cancel(Some(Timespec::new().sec(1)), CancelBuilder::any());
+        let _ = submitter.register_sync_cancel(Some(CANCEL_TIMEOUT), CancelBuilder::any());
         let _ = submitter.unregister_files();
     }
 }
 
+/// Longest wait for cancelled requests.
+const CANCEL_TIMEOUT: Timespec = Timespec::new().sec(1);
 /// Values of `user_data`.
 const READ: u64 = 0;
 const WAKE: u64 = 1;

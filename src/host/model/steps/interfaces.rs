@@ -2,7 +2,7 @@
 
 use super::planner::{StepPlanner, sysctl};
 use crate::host::model::presence::InterfaceState;
-use crate::host::model::step::Step;
+use crate::host::model::step::{Step, TUN_QUEUE_LENGTH};
 
 impl StepPlanner<'_> {
     pub(super) fn tun(&self) -> Vec<Step> {
@@ -21,7 +21,7 @@ impl StepPlanner<'_> {
             // TUN.
             sysctl(conf("accept_local"), 1),
             sysctl(conf("rp_filter"), if is_loose { 2 } else { 0 }),
-            Step::BringUpTun { device: self.tun.into() },
+            Step::BringUpTun { device: self.tun.into(), queue_length: self.queue_length() },
             Step::Address { device: self.tun.into(), address: self.ids.tun_address },
         ];
         let probes = self.facts.probe_addresses.iter().flatten().chain(&self.facts.host_address);
@@ -29,6 +29,14 @@ impl StepPlanner<'_> {
             probes.map(|address| Step::Address { device: self.tun.into(), address: *address }),
         );
         steps
+    }
+
+    /// Returns the length of the TUN's queues, in packets.
+    fn queue_length(&self) -> u32 {
+        match &self.config.state {
+            state if state.keep => state.hold,
+            _ => TUN_QUEUE_LENGTH,
+        }
     }
 
     /// Makes source filters loose.

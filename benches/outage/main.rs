@@ -1,0 +1,156 @@
+//! The gap that a flow of datagrams sees when natbox is killed or restarted (`state.keep`).
+//! `benches/restart` runs it.
+//!
+//! ```text
+//!   sender, numbers in order ──▶ natbox ──▶ receiver, notes the time of each number
+//!                                  ▲
+//!                killed or stopped, and started again at once, by this program
+//! ```
+//!
+//! The gap of a round is the longest time between two datagrams that arrive. The start of the
+//! supervisor is the time from the end of the process to the return of `exec` in the next one. Here
+//! this program is the supervisor.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use serde_json::json;
+
+use flow::Flow;
+use scene::{End, Scene};
+
+mod flow;
+mod scene;
+
+/// Measures the gap in a flow of datagrams.
+#[derive(Parser)]
+#[command(name = "benches/restart")]
+struct Arguments {
+    /// Rounds of each kind.
+    #[arg(long, default_value_t = 100)]
+    rounds: u32,
+    /// Datagrams a second.
+    #[arg(long, default_value_t = 50_000)]
+    rate: u32,
+    /// Other sessions in the table.
+    #[arg(long, default_value_t = 0)]
+    sessions: u32,
+    /// Further keys of natbox's `tun` section, such as `workers: 1, io: poll`.
+    #[arg(long, default_value = "")]
+    tun: String,
+    /// Directory for results.json.
+    #[arg(long, default_value = "target/restart")]
+    output: PathBuf,
+    /// Added by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What one round has shown.
+struct Round {
+    gap: Duration,
+    supervisor: Duration,
+    sent: u64,
+    lost: u64,
+    out_of_order: u64,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let mut scene = Scene::new(&arguments.tun, arguments.sessions)?;
+    let mut results = Vec::new();
+    for end in [End::Killed, End::Stopped] {
+        let mut rounds = Vec::new();
+        for number in 0..arguments.rounds {
+            let round = measure(&mut scene, end, arguments.rate);
+            rounds.push(round.with_context(|| format!("round {number}, {}", end.name()))?);
+        }
+        results.push(summary(end, &rounds));
+    }
+    let sessions = arguments.sessions;
+    let report = json!({ "rate": arguments.rate, "sessions": sessions, "results": results });
+    fs::create_dir_all(&arguments.output)?;
+    let path = arguments.output.join("results.json");
+    fs::write(&path, serde_json::to_string_pretty(&report)?)?;
+    print(&format!("\nwritten: {}", path.display()));
+    Ok(())
+}
+
+fn measure(scene: &mut Scene, end: End, rate: u32) -> Result<Round> {
+    let flow = Flow::start(scene, rate)?;
+    std::thread::sleep(LEAD);
+    let supervisor = scene.replace_box(end)?;
+    std::thread::sleep(LEAD + TRAIL);
+    let arrivals = flow.stop()?;
+    scene.wait_ready()?;
+    Ok(Round {
+        gap: arrivals.longest_gap(),
+        supervisor,
+        sent: arrivals.sent,
+        lost: arrivals.lost(),
+        out_of_order: arrivals.out_of_order(),
+    })
+}
+
+fn summary(end: End, rounds: &[Round]) -> serde_json::Value {
+    let milliseconds = |pick: fn(&Round) -> Duration| {
+        let mut values: Vec<f64> =
+            rounds.iter().map(|round| pick(round).as_secs_f64() * 1000.).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let own = |round: &Round| round.gap.saturating_sub(round.supervisor);
+    let (gap, own) = (milliseconds(|round| round.gap), milliseconds(own));
+    let supervisor = milliseconds(|round| round.supervisor);
+    let lost: Vec<u64> = rounds.iter().map(|round| round.lost).collect();
+    let (most, all) = (lost.iter().max().copied().unwrap_or(0), lost.iter().sum::<u64>());
+    let sent: u64 = rounds.iter().map(|round| round.sent).sum();
+    let out_of_order: u64 = rounds.iter().map(|round| round.out_of_order).sum();
+    print(&format!(
+        "{:8} {} rounds: gap p50 {:.1} p99 {:.1} max {:.1} ms; without the supervisor's start p50 {:.1} p99 {:.1} \
+         max {:.1} ms; supervisor p50 {:.1} ms; lost {all} of {sent}, at most {most} in a round; out of order \
+         {out_of_order}",
+        end.name(),
+        rounds.len(),
+        quantile(&gap, 0.5),
+        quantile(&gap, 0.99),
+        quantile(&gap, 1.),
+        quantile(&own, 0.5),
+        quantile(&own, 0.99),
+        quantile(&own, 1.),
+        quantile(&supervisor, 0.5),
+    ));
+    json!({
+        "end": end.name(),
+        "gap_ms": gap,
+        "gap_without_supervisor_ms": own,
+        "supervisor_ms": supervisor,
+        "lost": lost,
+        "sent": sent,
+        "out_of_order": out_of_order,
+    })
+}
+
+/// Returns the value below which a share of the sorted values lies.
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are the program's output")]
+fn print(line: &str) {
+    println!("{line}");
+}
+
+/// Time for which the flow runs before a process ends.
+const LEAD: Duration = Duration::from_millis(100);
+/// Time after the start of the next process, beyond [`LEAD`].
+const TRAIL: Duration = Duration::from_millis(400);
+
+/// The end of a wait that should be short.
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}

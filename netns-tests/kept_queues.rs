@@ -1,0 +1,257 @@
+//! Packets that arrive while no process of a box runs (`state.keep`) wait in the queues of the TUN
+//! device, and the next process translates them.
+
+use std::collections::BTreeSet;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, ensure};
+use natbox::lab::boxes::NatBox;
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
+
+use crate::lab::{BoxConfig, NATBOX, Site, datagrams, output, wait_for};
+
+const PORT: u16 = 9000;
+/// Time without a process: longer than a supervisor needs.
+const GAP: Duration = Duration::from_millis(300);
+/// Packets that a process has read and not written when it is killed: one batch and what the ring
+/// has read ahead.
+const IN_FLIGHT: usize = 128;
+
+/// The TUN device of a box.
+#[derive(Clone, Copy, Debug)]
+struct Tun {
+    io: &'static str,
+    workers: u16,
+    offload: &'static str,
+}
+
+impl Tun {
+    const fn new(io: &'static str, workers: u16) -> Tun {
+        Tun { io, workers, offload: "auto" }
+    }
+}
+
+/// A box that keeps its sessions, with a published UDP port.
+struct Scene {
+    site: Site,
+    config: BoxConfig,
+    sink: UdpSocket,
+}
+
+impl Scene {
+    fn new(tun: Tun) -> Result<Scene> {
+        let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
+        let server = site.server_address(0);
+        let sink = datagrams(site.server(), server, PORT)?;
+        sink.set_read_timeout(Some(Duration::from_millis(300)))?;
+        let config = Self::config(&site, tun);
+        Ok(Scene { site, config, sink })
+    }
+
+    fn config(site: &Site, Tun { io, workers, offload }: Tun) -> BoxConfig {
+        let to = site.server_address(0);
+        let forward = format!("name: flow, uplink: isp1, protocol: udp, port: {PORT}, to: {to}");
+        let directory = site.lab.directory().join("state");
+        let mut config = site.three_legged_config().keeping(&directory).forward_as(&forward);
+        (config.io, config.workers, config.offload) = (io, workers.to_string(), offload);
+        config
+    }
+
+    fn start(&self) -> Result<NatBox> {
+        self.site.start(0, &self.config)
+    }
+
+    /// Sends numbers to the published port until the flow is stopped.
+    fn flow(&self) -> Result<Flow> {
+        let socket = datagrams(self.site.client(), CLIENTS[0], 0)?;
+        socket.connect((self.site.uplink(0).published, PORT))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let sender = thread::spawn(move || -> Result<u32> {
+            let mut sent: u32 = 0;
+            while !flag.load(Ordering::Relaxed) {
+                socket.send(&sent.to_be_bytes())?;
+                sent += 1;
+                thread::sleep(Duration::from_micros(200));
+            }
+            Ok(sent)
+        });
+        Ok(Flow { stop, sender })
+    }
+
+    /// Stops a flow. Returns how many of its numbers have not arrived.
+    fn lost(&self, flow: Flow) -> Result<usize> {
+        flow.stop.store(true, Ordering::Relaxed);
+        let sent = flow.sender.join().map_err(|_| anyhow!("the sender panicked"))??;
+        let mut missing: BTreeSet<u32> = (0..sent).collect();
+        let mut number = [0; 4];
+        while self.sink.recv(&mut number).is_ok() {
+            missing.remove(&u32::from_be_bytes(number));
+        }
+        ensure!(sent > 100, "only {sent} datagrams were sent");
+        Ok(missing.len())
+    }
+}
+
+/// The keeper must not outlive the test.
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let file = self.site.lab.directory().join("down.yaml");
+        let down = || {
+            std::fs::write(&file, self.config.text())?;
+            let mut down = std::process::Command::new(NATBOX);
+            down.args(["down", "-c"]).arg(&file);
+            output(down)
+        };
+        let _ = self.site.uplink(0).natbox.enter(down);
+    }
+}
+
+struct Flow {
+    stop: Arc<AtomicBool>,
+    sender: JoinHandle<Result<u32>>,
+}
+
+fn packets_wait_for_the_next_process(tun: Tun) -> Result<()> {
+    let scene = Scene::new(tun)?;
+    let mut natbox = scene.start()?;
+    for round in 0..3 {
+        let flow = scene.flow()?;
+        thread::sleep(Duration::from_millis(100));
+        natbox.process().kill()?;
+        thread::sleep(GAP);
+        natbox = scene.start()?;
+        let lost = scene.lost(flow)?;
+        ensure!(lost <= IN_FLIGHT, "kill {round}: {lost} are lost");
+
+        let flow = scene.flow()?;
+        thread::sleep(Duration::from_millis(100));
+        natbox.process().terminate()?;
+        thread::sleep(GAP);
+        natbox = scene.start()?;
+        let lost = scene.lost(flow)?;
+        ensure!(lost == 0, "restart {round}: {lost} are lost");
+    }
+    Ok(())
+}
+
+#[test]
+fn packets_wait_for_the_next_process_with_io_uring() -> Result<()> {
+    packets_wait_for_the_next_process(Tun::new("uring", 2))
+}
+
+#[test]
+fn packets_wait_for_the_next_process_with_poll() -> Result<()> {
+    packets_wait_for_the_next_process(Tun::new("poll", 1))
+}
+
+/// The next process may have more or fewer queues, another backend and other offloads.
+#[test]
+fn kept_queues_serve_another_configuration() -> Result<()> {
+    let mut scene = Scene::new(Tun::new("uring", 2))?;
+    let mut natbox = scene.start()?;
+    let without_offload = Tun { offload: "none", ..Tun::new("uring", 1) };
+    for tun in [Tun::new("poll", 4), without_offload, Tun::new("poll", 2)] {
+        natbox.process().terminate()?;
+        scene.config = Scene::config(&scene.site, tun);
+        natbox = scene.start()?;
+        let flow = scene.flow()?;
+        thread::sleep(Duration::from_millis(400));
+        let lost = scene.lost(flow)?;
+        ensure!(lost == 0, "{tun:?}: {lost} are lost");
+    }
+    Ok(())
+}
+
+/// Returns the process that holds the queues of a scene's box.
+fn keeper(scene: &Scene) -> Result<Option<i32>> {
+    process(scene, "keep-descriptors")
+}
+
+/// Returns a process of a scene's box whose command line has these words.
+fn process(scene: &Scene, words: &str) -> Result<Option<i32>> {
+    let mut list = std::process::Command::new("ip");
+    list.args(["netns", "pids", scene.site.uplink(0).natbox.name()]);
+    let has_words = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        !line.starts_with("unshare") && line.contains(words)
+    };
+    Ok(output(list)?.lines().filter_map(|pid| pid.trim().parse().ok()).find(has_words))
+}
+
+/// Without its keeper a box loses the packets of the gap, and nothing else. The next process has a
+/// keeper again.
+#[test]
+fn a_killed_keeper_is_replaced_at_the_next_start() -> Result<()> {
+    let scene = Scene::new(Tun::new("auto", 2))?;
+    let mut natbox = scene.start()?;
+    let first = keeper(&scene)?.ok_or_else(|| anyhow!("no keeper runs"))?;
+    let pid = rustix::process::Pid::from_raw(first).ok_or_else(|| anyhow!("{first}"))?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    natbox.process().kill()?;
+    natbox = scene.start()?;
+    let second = wait_for("the keeper", || keeper(&scene))?;
+    ensure!(second != first);
+    let flow = scene.flow()?;
+    thread::sleep(Duration::from_millis(100));
+    natbox.process().terminate()?;
+    thread::sleep(GAP);
+    let _natbox = scene.start()?;
+    let lost = scene.lost(flow)?;
+    ensure!(lost == 0, "{lost} are lost");
+    Ok(())
+}
+
+/// A start without `state.keep` removes what a process with it has left.
+#[test]
+fn a_start_without_keep_removes_what_is_kept() -> Result<()> {
+    let scene = Scene::new(Tun::new("auto", 2))?;
+    scene.start()?.process().terminate()?;
+    ensure!(keeper(&scene)?.is_some(), "no keeper runs");
+    let state = scene.site.lab.directory().join("state");
+    let without = format!("state: {{ keep: false, directory: {} }}", state.display());
+    let mut natbox = scene.site.start(0, &scene.site.three_legged_config().extra(&without))?;
+    ensure!(keeper(&scene)?.is_none(), "the keeper runs");
+    ensure!(!state.join("natbox1").exists());
+    natbox.process().terminate()?;
+    let links = scene.site.uplink(0).natbox.ip_output(&["link"])?;
+    ensure!(!links.contains("nb1"), "{links}");
+    Ok(())
+}
+
+/// natbox mounts a file system with huge pages on a directory that it makes, if the mount is visible
+/// to the next process. Here natbox is process 1 of a container.
+#[test]
+fn a_new_directory_is_a_file_system_with_huge_pages() -> Result<()> {
+    let scene = Scene::new(Tun::new("auto", 1))?;
+    let directory = scene.site.lab.directory();
+    std::fs::remove_dir(directory.join("state"))?;
+    let file = directory.join("container.yaml");
+    let socket = directory.join("container.sock").display().to_string();
+    let text = scene.config.text().replace("sessions: 20000", "sessions: 200000");
+    std::fs::write(&file, format!("{text}admin: {{ socket: {socket} }}\n"))?;
+    let host = &scene.site.uplink(0).natbox;
+    let mut command = host.command("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.arg(NATBOX).arg("run").arg("-c").arg(&file);
+    let _container = host.spawn("container", command)?;
+    let pid = wait_for("natbox", || process(&scene, "natbox run"))?;
+    wait_for("the session files", || {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+        Ok(maps.contains("/state/natbox1/records").then_some(()))
+    })?;
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mounts"))?;
+    let mount = mounts.lines().find(|line| line.contains("/state tmpfs")).unwrap_or_default();
+    ensure!(mount.starts_with("natbox ") && mount.contains("huge=within_size"), "{mounts}");
+    // The records alone have 12 MiB. No page of them is mapped yet.
+    let memory = std::fs::read_to_string("/proc/meminfo")?;
+    let huge = memory.lines().find(|line| line.starts_with("ShmemHugePages:")).unwrap_or_default();
+    let kilobytes = huge.split_whitespace().nth(1).unwrap_or("0").parse::<u64>()?;
+    ensure!(kilobytes >= 8192, "{huge}");
+    Ok(())
+}

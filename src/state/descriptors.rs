@@ -1,0 +1,85 @@
+//! The store that holds the TUN's queues open while no process of the instance runs.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use sd_notify::NotifyState;
+
+use super::keeper::Keeper;
+
+/// Name of the descriptors in the store of the service manager.
+pub(crate) const QUEUES: &str = "natbox-tun-queue";
+
+/// Where the descriptors are.
+#[derive(Debug)]
+pub(crate) enum DescriptorStore {
+    /// The service manager's store (`FileDescriptorStoreMax=` of the unit).
+    ServiceManager,
+    /// A keeper.
+    Keeper(KeeperHandle),
+}
+
+/// The keeper of an instance.
+#[derive(Debug)]
+pub(crate) struct KeeperHandle(Keeper);
+
+impl DescriptorStore {
+    /// Opens the store of the directory of an instance, and returns the descriptors in it.
+    /// `inherited`: descriptors from the service manager. Call this with the privileges of the
+    /// start.
+    ///
+    /// # Errors
+    /// No keeper can be started.
+    pub(crate) fn open(
+        directory: &Path,
+        inherited: Vec<OwnedFd>,
+    ) -> io::Result<(Self, Vec<OwnedFd>)> {
+        if std::env::var_os(FDSTORE).is_some_and(|size| size != "0") {
+            return Ok((Self::ServiceManager, inherited));
+        }
+        if let Ok(keeper) = Keeper::connect(directory)
+            && let Ok(descriptors) = keeper.give()
+        {
+            return Ok((Self::Keeper(KeeperHandle(keeper)), descriptors));
+        }
+        Ok((Self::Keeper(KeeperHandle(Keeper::start(directory)?)), Vec::new()))
+    }
+
+    /// Stores descriptors. Those that were in the store leave it.
+    ///
+    /// # Errors
+    /// The store does not take them.
+    pub(crate) fn keep(&self, descriptors: &[OwnedFd]) -> io::Result<()> {
+        match self {
+            Self::Keeper(KeeperHandle(keeper)) => keeper.keep(descriptors),
+            Self::ServiceManager => {
+                let name = NotifyState::FdName(QUEUES);
+                sd_notify::notify(&[NotifyState::FdStoreRemove, name])?;
+                let descriptors: Vec<BorrowedFd<'_>> =
+                    descriptors.iter().map(|one| one.as_fd()).collect();
+                descriptors.chunks(DESCRIPTORS_PER_MESSAGE).try_for_each(|some| {
+                    // A queue without a process reports no error that the manager must know.
+                    let poll = NotifyState::Custom("FDPOLL=0");
+                    let name = NotifyState::FdName(QUEUES);
+                    sd_notify::notify_with_fds(&[NotifyState::FdStore, name, poll], some)
+                })
+            }
+        }
+    }
+}
+
+/// Ends the keeper of a directory, if one runs.
+pub(super) fn end_keeper(directory: &Path) {
+    if let Ok(keeper) = Keeper::connect(directory)
+        && let Err(error) = keeper.end()
+    {
+        tracing::warn!(%error, "the process that holds the TUN's queues does not end");
+    }
+}
+
+/// Size of the service manager's store, in its environment (systemd 254). The unit sets it for
+/// older versions.
+const FDSTORE: &str = "FDSTORE";
+/// The kernel passes at most 253 descriptors in one message (`SCM_MAX_FD`).
+const DESCRIPTORS_PER_MESSAGE: usize = 128;
