@@ -179,7 +179,8 @@ fn process(scene: &Scene, words: &str) -> Result<Option<i32>> {
     let has_words = |pid: &i32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        !line.starts_with("unshare") && line.contains(words)
+        // Not a process that is about to become natbox.
+        (line.starts_with(NATBOX) || line.starts_with("natbox")) && line.contains(words)
     };
     Ok(output(list)?.lines().filter_map(|pid| pid.trim().parse().ok()).find(has_words))
 }
