@@ -193,12 +193,13 @@ fn receive(connection: &UnixStream) -> io::Result<(u8, Option<OwnedFd>)> {
     if message.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let rights = |message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    };
-    let mut descriptors = ancillary.drain().filter_map(rights).flatten();
-    Ok((byte[0], descriptors.next()))
+    let mut received = None;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+            received = descriptors.next();
+        }
+    }
+    Ok((byte[0], received))
 }
 
 /// Returns a path of the keeper's socket that is short enough for the address of a socket.
