@@ -23,7 +23,7 @@ pub(super) struct CheckArguments {
 /// Checks the file and prints the result.
 ///
 /// # Errors
-/// [`Failure::of_file`] with every problem of the file. With `--json` the problems are printed
+/// A user error with every problem of the file. With `--json` the problems are printed
 /// instead, and the exit code is the same.
 pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     let path = &arguments.file.path;

@@ -20,9 +20,9 @@ impl ConfigFile {
     /// Loads the file and prints its warnings to standard error.
     ///
     /// # Errors
-    /// See [`Failure::of_file`].
+    /// A user error.
     pub(super) fn load(&self) -> Result<config::Config, Failure> {
-        let Loaded { config, warnings } = config::load(&self.path).map_err(Failure::of_file)?;
+        let Loaded { config, warnings } = config::load(&self.path).map_err(Failure::user)?;
         show_warnings(&warnings);
         Ok(config)
     }
@@ -31,8 +31,8 @@ impl ConfigFile {
 /// Loads several files. Reads all of them before it reports that one is wrong.
 ///
 /// # Errors
-/// [`Failure::of_file`] with the problems of the last wrong file; the problems of earlier files are
-/// printed. A user error if two of the paths lead to one file.
+/// A user error with the problems of the last wrong file; the problems of earlier files are printed. A
+/// user error if two of the paths lead to one file.
 pub(super) fn load_all(paths: &[PathBuf]) -> Result<Vec<config::Config>, Failure> {
     check_distinct(paths)?;
     let mut configs = Vec::new();

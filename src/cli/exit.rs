@@ -33,15 +33,6 @@ impl Failure {
         Self::User(error.into())
     }
 
-    /// Makes the error of a configuration file: an environment error if the file cannot be read,
-    /// otherwise a user error.
-    pub(super) fn of_file(problems: Problems) -> Self {
-        match problems.is_unreadable() {
-            true => Self::environment(problems),
-            false => Self::user(problems),
-        }
-    }
-
     /// Makes an environment error.
     pub fn environment(error: impl Into<anyhow::Error>) -> Self {
         Self::Environment(error.into())

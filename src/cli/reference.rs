@@ -81,8 +81,8 @@ fn reference() -> String {
          | {DONE} | The command succeeded. |\n\
          | {USER} | The arguments or the configuration are wrong, or a check found an error. A \
          retry does not help. |\n\
-         | {ENVIRONMENT} | The host lacks or rejects something, another process has it, a file \
-         cannot be read, or no instance answers. A later retry may help. |\n\
+         | {ENVIRONMENT} | The host lacks or rejects something, another process has it, `run` \
+         cannot read its file, or no instance answers. A later retry may help. |\n\
          | {BUG} | natbox has a bug. |\n\
          | 128 + n | `natbox demo` was ended by signal n. |\n"
     );

@@ -25,8 +25,13 @@ pub(super) struct RunArguments {
 /// A user error when the configuration is wrong. An environment error when the host lacks or
 /// rejects something, or when another process has it. A bug when a worker panicked.
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
-    let Loaded { config, warnings } =
-        config::load(&arguments.config.path).map_err(Failure::of_file)?;
+    let Loaded { config, warnings } = config::load(&arguments.config.path).map_err(|problems| {
+        match problems.is_unreadable() {
+            // It may come with a later mount.
+            true => Failure::environment(problems),
+            false => Failure::user(problems),
+        }
+    })?;
     let _logging = logging::start(config.log);
     for warning in &warnings {
         tracing::warn!("{warning}");
