@@ -157,15 +157,20 @@ impl Start<'_> {
             host: host_state,
             warnings,
         };
-        kept.map_or(Ok(()), KeptTun::keep)?;
-        entrance.open(Rc::new(handle), subsystems)
+        entrance.open(Rc::new(handle), kept, subsystems)
     }
 }
 
 impl Entrance {
     /// Lets clients and signals reach the running instance.
-    fn open(self, handle: Rc<InstanceHandle>, subsystems: &mut Subsystems) -> Result<(), RunError> {
+    fn open(
+        self,
+        handle: Rc<InstanceHandle>,
+        kept: Option<KeptTun>,
+        subsystems: &mut Subsystems,
+    ) -> Result<(), RunError> {
         let Self { signals, mut admin, instance, events } = self;
+        kept.map_or(Ok(()), KeptTun::keep)?;
         instance.run(Rc::clone(&handle));
         admin.publish()?;
         events.emit(EventKind::Ready { name: handle.name.clone() });
