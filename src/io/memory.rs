@@ -159,16 +159,19 @@ mod tests {
     fn only_submitted_and_extra_packets_are_sent_and_in_that_order() {
         let mut io = MemoryIo::new();
         io.push(b"dropped", Offload::default());
-        io.push(b"translated", Offload::default());
+        io.push(&[b'-'; 40], Offload::default());
         assert_eq!(io.receive(Duration::ZERO).expect("memory"), 2);
         io.send(b"answer", Offload::default());
         io.frame(1).buffer[..10].copy_from_slice(b"TRANSLATED");
-        io.submit(1, 5, PARTIAL);
+        io.submit(1, 28, PARTIAL);
         assert!(io.sent().is_empty(), "nothing is sent before the flush");
         assert_eq!(io.flush().expect("memory"), Flushed { sent: 2, rejected: 0 });
         assert_eq!(
             io.sent(),
-            [(b"answer".to_vec(), Offload::default()), (b"TRANS".to_vec(), PARTIAL)]
+            [
+                (b"answer".to_vec(), Offload::default()),
+                (b"TRANSLATED------------------".to_vec(), PARTIAL)
+            ]
         );
         assert_eq!(io.flush().expect("memory"), Flushed::default());
         assert!(io.sent().is_empty());
