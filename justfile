@@ -25,6 +25,10 @@ conformance:
 bless:
     NATBOX_BLESS=1 cargo test --locked --all-features --lib --test docs
 
+# Fuzz targets with cargo-fuzz: those named, or all of them (10 minutes each, as many at a time as processors)
+fuzz *TARGETS:
+    fuzz/run "$@"
+
 # The criterion benches: one target (packet, table, engine, limits), or all of them
 bench *TARGET:
     cargo bench --locked {{ if TARGET == "" { "--bench packet --bench table --bench engine --bench limits" } else { "--bench " + TARGET } }}

@@ -6,6 +6,7 @@
 
 use std::net::Ipv4Addr;
 
+use natbox::api::Status;
 use natbox::nat::DropReason;
 use natbox::packet::{Protocol, QueryKind, TcpFlags, builder};
 use rand::rngs::StdRng;
@@ -13,7 +14,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::Signal;
 
 use crate::probe::{cut, with};
-use crate::single_box::{Config, DATAGRAMS, Injector, Published, SingleBox, WEB, eventually};
+use crate::single_box::{
+    Config, DATAGRAMS, Injector, Published, RunningBox, SingleBox, WEB, eventually,
+};
 
 const UNUSED_CLIENT: Ipv4Addr = Injector::UNUSED_CLIENT;
 
@@ -179,7 +182,8 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     // A small table, so that the flood fills it: from then on memory must not grow.
-    let natbox = scene.start(&Config { sessions: "4k".into(), ..scene.config() });
+    let extra = "timeouts: { fragment: 1s }\n".into();
+    let natbox = scene.start(&Config { sessions: "4k".into(), extra, ..scene.config() });
     let injector = Injector::new(&scene);
     let g = scene.published;
     let sent = builder::udp(
@@ -196,7 +200,7 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
         builder::with_ip_options(&udp(g, DATAGRAMS, b"payload"), &[7, 7, 4, 0, 0, 0, 0]),
     ];
     let mut random = StdRng::seed_from_u64(0x6e61_7462_6f78);
-    let mut flood = |count: usize| {
+    let mut flood = |count: u64| {
         for number in 0..count {
             let packet = good[random.random_range(0..good.len())].clone();
             injector.send(&mutated(packet, &mut random));
@@ -209,13 +213,14 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
             }
         }
     };
-    flood(100_000);
+    let count = mutations();
+    flood(count / 3);
     let (before, packets) = (natbox.resident(), natbox.status().totals["packets_in"]);
-    flood(200_000);
+    flood(count - count / 3);
     let after = natbox.resident();
     let status = natbox.status();
     let arrived = status.totals["packets_in"] - packets;
-    assert!(arrived > 100_000, "only {arrived} packets got through to natbox");
+    assert!(arrived > count / 3, "only {arrived} packets of {count} got through to natbox");
     assert!(after < before + 2048, "memory grew from {before} kB to {after} kB");
     assert!(status.sessions.now <= 4000);
     for reason in [DropReason::BadTransportHeader, DropReason::NoMapping, DropReason::BadIcmpError]
@@ -229,9 +234,37 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     // Early in the flood the server's own sessions may have found room, which the table frees
     // again.
     assert_eq!(scene.fetch().unwrap(), crate::single_box::CLIENT.to_string());
+    assert_every_packet_is_accounted_for(&scene, &natbox);
     let log = natbox.process.log();
     assert!(!log.contains("bug") && !log.contains("WARN"), "{log}");
     natbox.stop(Signal::TERM);
+}
+
+/// Number of mutated packets.
+fn mutations() -> u64 {
+    let text = std::env::var("NATBOX_MUTATIONS");
+    text.map_or(1_000_000, |text| text.parse().expect("NATBOX_MUTATIONS is a number"))
+}
+
+/// Checks natbox's counters to the packet: against those of the kernel's device, and against each
+/// other once no fragment waits.
+fn assert_every_packet_is_accounted_for(scene: &SingleBox, natbox: &RunningBox) {
+    let device = || {
+        let table = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        let table = scene.natbox.enter(table).unwrap();
+        let line = table.lines().find_map(|line| line.trim().strip_prefix("nb0:")).unwrap();
+        let figures: Vec<u64> =
+            line.split_whitespace().map(|figure| figure.parse().unwrap()).collect();
+        // Packets that the kernel received of natbox, and those that natbox read.
+        (figures[1], figures[9])
+    };
+    eventually("every packet left, was dropped or was answered", || {
+        let Status { totals, drops, .. } = natbox.status();
+        let read = totals["packets_in"] + drops.get("bad-vnet-header").unwrap_or(&0);
+        let own = totals["icmp_errors_sent"] + totals["failover_notifications"];
+        let ended = totals["packets_out"] + drops.values().sum::<u64>();
+        (read + own == ended && device() == (totals["packets_out"], read)).then_some(())
+    });
 }
 
 /// Changes random bytes of a packet, and the length of some packets.

@@ -16,6 +16,9 @@ mod config;
 mod control;
 mod dns;
 mod engine;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod io;
 #[doc(hidden)]

@@ -1,7 +1,4 @@
-//! `cargo +nightly fuzz run parse`: any bytes as one packet.
+//! `fuzz/run parse`: any bytes as one packet.
 #![no_main]
 
-#[path = "../src/parse.rs"]
-mod parse;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| parse::run(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| natbox_fuzz::parse::run(data));

@@ -7,7 +7,7 @@ use natbox::packet::{ChecksumMode, Endpoint, Ttl, Tuple, builder, parse};
 ///
 /// # Panics
 /// If the rewrite breaks the packet, or one of its checksums that was right before.
-pub(crate) fn run(data: &[u8]) {
+pub fn run(data: &[u8]) {
     let Ok(parsed) = parse(data, ChecksumMode::Complete) else { return };
     assert!(parsed.length() <= data.len() && parsed.header_length() <= parsed.length());
     let Some(tuple) = parsed.tuple() else { return };

@@ -2,11 +2,13 @@
 //! well-formed, what is decided is done, and no packet is lost without a reason.
 
 use natbox::nat::{
-    Decision, DropReason, EndpointDependence, Forward, ForwardProtocol, Limits, Policy, PortRange,
-    Query, Seed, Translator, WorkerContext,
+    Counters, Decision, DropReason, EndpointDependence, Forward, ForwardProtocol, Limits, Policy,
+    PortRange, Query, Seed, Translator, WorkerContext,
 };
 use natbox::packet::{ChecksumMode, Protocol, QueryKind, TcpFlags, VecFrames, builder, parse};
 use natbox::time::{Span, Tick};
+
+use super::input::Input;
 
 /// Hosts inside, external addresses, remote hosts, and addresses that are none of these.
 const ADDRESSES: [[u8; 4]; 8] = [
@@ -20,43 +22,36 @@ const ADDRESSES: [[u8; 4]; 8] = [
     [224, 0, 0, 1],
 ];
 
-/// Reads values from the input; zeros when it is used up.
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        *first
-    }
-
-    fn number(&mut self) -> u16 {
-        u16::from_be_bytes([self.byte(), self.byte()])
-    }
-
-    fn endpoint(&mut self) -> ([u8; 4], u16) {
-        let (address, port) = (self.byte(), self.byte());
-        // Few ports, so that packets meet.
-        (ADDRESSES[usize::from(address) % ADDRESSES.len()], 40_000 + u16::from(port) % 16)
-    }
+/// Reads an address and a port. There are few ports, so that packets meet.
+fn endpoint(input: &mut Input<'_>) -> ([u8; 4], u16) {
+    (input.pick(&ADDRESSES), 40_000 + u16::from(input.byte()) % 16)
 }
 
 /// Runs the packets of the input through a translator with the policy of the input.
 ///
 /// # Panics
 /// If a packet leaves with a wrong checksum or other than as decided, or vanishes.
-pub(crate) fn run(data: &[u8]) {
-    let mut input = Input(data);
+pub fn run(data: &[u8]) {
+    counters(data);
+}
+
+/// Does the work of [`run`], and returns the counters of the worker.
+///
+/// # Panics
+/// As [`run`].
+pub fn counters(data: &[u8]) -> Counters {
+    let mut input = Input::new(data);
     let mut now = Tick(0);
     let nat = translator(&mut input, now);
     let mut context = nat.worker(0);
-    while !input.0.is_empty() {
+    while !input.is_empty() {
         now = now.after(Span(u32::from(input.number()) * 4));
         let mut frames = VecFrames::new();
         while nat.poll(&mut context, &mut frames, now) == Some(now) {}
         frames.take_sent();
         send(&nat, &mut context, &packet(&mut input), now);
     }
+    context.counters
 }
 
 fn translator(input: &mut Input<'_>, now: Tick) -> Translator {
@@ -103,7 +98,7 @@ fn translator(input: &mut Input<'_>, now: Tick) -> Translator {
 /// A packet of the input. The kind decides how much of it is well-formed.
 fn packet(input: &mut Input<'_>) -> Vec<u8> {
     let kind = input.byte();
-    let (from, to) = (input.endpoint(), input.endpoint());
+    let (from, to) = (endpoint(input), endpoint(input));
     let tuple = |protocol| builder::tuple(protocol, from, to);
     match kind % 8 {
         0 | 1 => {
@@ -164,6 +159,9 @@ fn send(nat: &Translator, context: &mut WorkerContext, packet: &[u8], now: Tick)
         // here.
         let by_chance = reason == DropReason::NoMapping
             && matches!(actual, Some(DropReason::AddressConflict | DropReason::Filtered));
+        // A decision is about the tuple. The store rejects some fragments before.
+        let by_chance = by_chance
+            || matches!(actual, Some(DropReason::FragmentDuplicate | DropReason::FragmentOverlap));
         assert!(by_chance || actual == Some(reason), "{reason:?} was decided, {actual:?} done");
     }
     // A fragment may wait; everything else leaves or has a reason.

@@ -30,6 +30,8 @@ mod document;
 mod dynamic_address;
 mod emit;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod generate;
 mod load;
 mod model;

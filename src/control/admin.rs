@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::error::SocketError;
@@ -140,34 +142,53 @@ impl Subsystem for AdminServer {
 async fn converse(stream: UnixStream, instance: &Instance) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
-    let mut line = Vec::new();
     loop {
-        line.clear();
-        let read = (&mut reader).take(MAX_REQUEST).read_until(b'\n', &mut line).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        if read as u64 == MAX_REQUEST && line.last() != Some(&b'\n') {
-            return write(&mut writer, refusal(&"the request is too long")).await;
-        }
-        let answer = match Request::from_json(&line) {
-            Ok(Request::Status) => to_json(&instance.status()),
-            Ok(Request::Sessions { from }) => match instance.sessions(from).await {
-                Ok(page) => to_json(&page),
-                Err(_) => refusal(&"the instance is stopping"),
-            },
-            Ok(Request::EffectiveConfig) => to_json(&instance.effective_config()),
-            Ok(Request::Events { follow }) => {
-                return write_events(reader, writer, instance, follow).await;
+        let answer = match next_line(&mut reader).await? {
+            RequestLine::End => return Ok(()),
+            RequestLine::TooLong => {
+                return write(&mut writer, refusal(&"the request is too long")).await;
             }
-            Ok(Request::Reload) => match instance.reload().await {
-                Ok(reloaded) => to_json(&reloaded),
+            RequestLine::Whole(line) => match Request::from_json(&line) {
+                Ok(Request::Status) => to_json(&instance.status()),
+                Ok(Request::Sessions { from }) => match instance.sessions(from).await {
+                    Ok(page) => to_json(&page),
+                    Err(_) => refusal(&"the instance is stopping"),
+                },
+                Ok(Request::EffectiveConfig) => to_json(&instance.effective_config()),
+                Ok(Request::Events { follow }) => {
+                    return write_events(reader, writer, instance, follow).await;
+                }
+                Ok(Request::Reload) => match instance.reload().await {
+                    Ok(reloaded) => to_json(&reloaded),
+                    Err(error) => refusal(&error),
+                },
                 Err(error) => refusal(&error),
             },
-            Err(error) => refusal(&error),
         };
         write(&mut writer, answer).await?;
     }
+}
+
+/// The next line of a connection.
+#[derive(Debug)]
+pub(super) enum RequestLine {
+    /// The client has closed the connection.
+    End,
+    /// The line is longer than a request can be.
+    TooLong,
+    /// The bytes of the line. The last line of a connection may lack its line end.
+    Whole(Vec<u8>),
+}
+
+/// Reads the next line, but no more than [`MAX_REQUEST`] bytes.
+pub(super) async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<RequestLine> {
+    let mut line = Vec::new();
+    let read = reader.take(MAX_REQUEST).read_until(b'\n', &mut line).await?;
+    Ok(match line.last() {
+        None => RequestLine::End,
+        Some(last) if read as u64 == MAX_REQUEST && *last != b'\n' => RequestLine::TooLong,
+        Some(_) => RequestLine::Whole(line),
+    })
 }
 
 /// Writes the recent events. With `follow`, writes new events until either end closes the

@@ -34,6 +34,8 @@ mod events;
 mod exhaustion;
 mod failover;
 mod firewall;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod health;
 mod instance;
 mod kept_sessions;

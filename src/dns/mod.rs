@@ -16,6 +16,8 @@
 
 mod answer;
 mod counters;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hook;
 mod last_errors;
 mod limit;
@@ -24,7 +26,7 @@ mod server;
 mod update;
 mod zone;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod testing;
 
 use std::io;

@@ -1,4 +1,4 @@
-//! A zone and its uplinks for the tests of this module.
+//! A zone and its uplinks for the tests and the fuzz targets of this module.
 
 use std::net::Ipv4Addr;
 

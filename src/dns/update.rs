@@ -11,7 +11,7 @@
 //! | `announced` | the records that this instance has put into the zone |
 
 mod announced;
-mod exchange;
+pub(super) mod exchange;
 mod settings;
 
 use std::collections::BTreeSet;

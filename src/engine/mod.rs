@@ -11,6 +11,8 @@
 //! The control plane reaches the translator through [`Handle`] alone.
 
 mod counters;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod handle;
 mod pipeline;
 #[cfg(test)]

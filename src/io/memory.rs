@@ -1,4 +1,4 @@
-//! [`MemoryIo`]: a backend without a device, for tests.
+//! [`MemoryIo`]: a backend without a device, for tests and fuzz targets.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,9 +11,11 @@ use crate::packet::{BATCH, Offload};
 
 /// A queue with the test at its other end: delivers the pushed packets and keeps the sent ones.
 ///
-/// Never waits. Drops packets with invalid offload headers, as the queue of a device does.
+/// Never waits. Drops packets with invalid offload headers, as the queue of a device does. Rejects
+/// packets to send with such headers, as the kernel does.
 pub(crate) struct MemoryIo {
-    arriving: VecDeque<(Vec<u8>, Offload)>,
+    /// Packets behind their headers, as a read of a device returns them.
+    arriving: VecDeque<Vec<u8>>,
     sent: Vec<(Vec<u8>, Offload)>,
     batch: FrameBuffers,
     limit: usize,
@@ -45,9 +47,20 @@ impl MemoryIo {
     ///
     /// # Panics
     /// The packet is longer than an IPv4 packet can be.
+    #[cfg(test)]
     pub(crate) fn push(&mut self, packet: &[u8], offload: Offload) {
-        assert!(packet.len() <= MAX_PACKET, "{} bytes are no IPv4 packet", packet.len());
-        self.arriving.push_back((packet.to_vec(), offload));
+        self.push_wire(&[&virtio::encode(&offload)[..], packet].concat());
+    }
+
+    /// Queues the bytes that a read of the device returns: a virtio header, whole or not, valid or
+    /// not, and a packet.
+    ///
+    /// # Panics
+    /// The packet is longer than an IPv4 packet can be.
+    pub(crate) fn push_wire(&mut self, wire: &[u8]) {
+        let length = wire.len().saturating_sub(HEADER_SIZE);
+        assert!(length <= MAX_PACKET, "{length} bytes are no IPv4 packet");
+        self.arriving.push_back(wire.to_vec());
     }
 
     /// Returns the packets that were flushed since the last call, in order.
@@ -66,12 +79,10 @@ impl PacketIo for MemoryIo {
     fn receive(&mut self, _wait: Duration) -> io::Result<usize> {
         self.batch.recycle();
         while self.batch.len() < self.limit {
-            let Some((packet, offload)) = self.arriving.pop_front() else { break };
+            let Some(wire) = self.arriving.pop_front() else { break };
             let slot = self.batch.len();
-            let (header, rest) = self.batch.slot(slot).split_at_mut(HEADER_SIZE);
-            header.copy_from_slice(&virtio::encode(&offload));
-            rest[..packet.len()].copy_from_slice(&packet);
-            let accepted = self.batch.accept_read(slot, HEADER_SIZE + packet.len());
+            self.batch.slot(slot)[..wire.len()].copy_from_slice(&wire);
+            let accepted = self.batch.accept_read(slot, wire.len());
             self.bad_headers += u64::from(!accepted);
         }
         Ok(self.batch.len())
@@ -80,9 +91,15 @@ impl PacketIo for MemoryIo {
     fn flush(&mut self) -> io::Result<Flushed> {
         let mut flushed = Flushed::default();
         self.batch.encode_outgoing();
-        for (wire, offload) in self.batch.outgoing() {
-            self.sent.push((wire[HEADER_SIZE..].to_vec(), *offload));
-            flushed.sent += 1;
+        for (wire, _) in self.batch.outgoing() {
+            let (header, packet) = wire.split_first_chunk().expect("a header leads each packet");
+            match virtio::decode(header, packet.len()) {
+                Ok(offload) => {
+                    self.sent.push((packet.to_vec(), offload));
+                    flushed.sent += 1;
+                }
+                Err(_) => flushed.rejected += 1,
+            }
         }
         self.batch.clear_outgoing();
         Ok(flushed)
@@ -147,16 +164,19 @@ mod tests {
     fn only_submitted_and_extra_packets_are_sent_and_in_that_order() {
         let mut io = MemoryIo::new();
         io.push(b"dropped", Offload::default());
-        io.push(b"translated", Offload::default());
+        io.push(&[b'-'; 40], Offload::default());
         assert_eq!(io.receive(Duration::ZERO).expect("memory"), 2);
         io.send(b"answer", Offload::default());
         io.frame(1).buffer[..10].copy_from_slice(b"TRANSLATED");
-        io.submit(1, 5, PARTIAL);
+        io.submit(1, 28, PARTIAL);
         assert!(io.sent().is_empty(), "nothing is sent before the flush");
         assert_eq!(io.flush().expect("memory"), Flushed { sent: 2, rejected: 0 });
         assert_eq!(
             io.sent(),
-            [(b"answer".to_vec(), Offload::default()), (b"TRANS".to_vec(), PARTIAL)]
+            [
+                (b"answer".to_vec(), Offload::default()),
+                (b"TRANSLATED------------------".to_vec(), PARTIAL)
+            ]
         );
         assert_eq!(io.flush().expect("memory"), Flushed::default());
         assert!(io.sent().is_empty());
@@ -181,6 +201,24 @@ mod tests {
         assert_eq!(io.receive(Duration::ZERO).expect("memory"), 1);
         assert_eq!(io.frame(0).length, 28);
         assert_eq!(io.bad_vnet_headers(), 1);
+    }
+
+    #[test]
+    fn a_packet_to_send_with_a_header_that_points_outside_it_is_rejected() {
+        let mut io = MemoryIo::new();
+        io.push(&[0; 28], PARTIAL);
+        io.receive(Duration::ZERO).expect("memory");
+        io.submit(0, 27, PARTIAL);
+        io.submit(0, 28, PARTIAL);
+        assert_eq!(io.flush().expect("memory"), Flushed { sent: 1, rejected: 1 });
+    }
+
+    #[test]
+    fn a_read_without_a_whole_header_is_counted_not_delivered() {
+        let mut io = MemoryIo::new();
+        (0..=HEADER_SIZE).for_each(|length| io.push_wire(&vec![0; length]));
+        assert_eq!(io.receive(Duration::ZERO).expect("memory"), 1);
+        assert_eq!((io.frame(0).length, io.bad_vnet_headers()), (0, HEADER_SIZE as u64));
     }
 
     #[test]

@@ -19,7 +19,7 @@
 //! | `arp_socket.rs` | [`ArpSocket`]: broadcasts ARP packets on the segments of the interfaces     |
 //! | `poll.rs`    | `PollIo`: one read or write call for each packet, `poll` while idle            |
 //! | `uring/`     | `UringIo`: one call for many packets, if the kernel allows it (io_uring)       |
-//! | `memory.rs`  | `MemoryIo`: a queue for tests                                                  |
+//! | `memory.rs`  | `MemoryIo`: a queue for tests and fuzz targets                             |
 //! | `waker.rs`   | [`Waker`]: ends the waiting of workers                                         |
 //!
 //! No code of this module reads a packet. The module guarantees that every offset of a received
@@ -27,7 +27,7 @@
 
 mod arp_socket;
 mod batch;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod memory;
 mod poll;
 mod sys;
@@ -44,7 +44,7 @@ use crate::packet::{BATCH, Frame, Frames, Offload};
 
 pub(crate) use arp_socket::ArpSocket;
 pub(crate) use batch::FrameBuffers;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use memory::MemoryIo;
 pub(crate) use poll::PollIo;
 pub(crate) use sys::inherited_descriptors;

@@ -7,15 +7,16 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hickory_proto::dnssec::DnsSecError;
 use hickory_proto::op::{Message, OpCode, Query, ResponseCode, UpdateMessage as _};
 use hickory_proto::rr::rdata::tsig::{TsigAlgorithm, TsigError};
-use hickory_proto::rr::{Name, Record, RecordType, TSigner};
+use hickory_proto::rr::{Name, Record, RecordType, TSigVerifier, TSigner};
 use rustix::net::sockopt;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::settings::{Algorithm, Update};
+use super::settings::{Algorithm, TsigKey, Update};
 use crate::uplinks::{UplinkState, UplinkStates};
 
 /// What an update leaves by.
@@ -28,7 +29,7 @@ struct UpdateRoute {
 
 /// Why an update failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UpdateError {
+pub(in crate::dns) enum UpdateError {
     #[error("the server cannot be reached: {0}")]
     Network(#[from] io::Error),
     #[error("the server does not answer")]
@@ -54,7 +55,7 @@ pub(super) enum UpdateError {
     #[error("the server's answer cannot be read: {0}")]
     Message(#[from] hickory_proto::ProtoError),
     #[error("the key cannot be used: {0}")]
-    Key(#[from] hickory_proto::dnssec::DnsSecError),
+    Key(#[from] DnsSecError),
 }
 
 impl UpdateError {
@@ -125,31 +126,62 @@ async fn ask(
     records: &[Record],
     source: Option<Ipv4Addr>,
 ) -> Result<(), UpdateError> {
-    let algorithm = match update.key.algorithm {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let signed = SignedUpdate::new(update, records, now)?;
+    let answer = exchange(update.server, source, &signed.bytes).await?;
+    signed.check(update, &answer)
+}
+
+/// An update that is ready to be sent.
+pub(in crate::dns) struct SignedUpdate {
+    /// The message.
+    pub(in crate::dns) bytes: Vec<u8>,
+    id: u16,
+    verifier: Option<TSigVerifier>,
+}
+
+impl SignedUpdate {
+    /// Makes an update. `now`: seconds since 1970.
+    pub(in crate::dns) fn new(
+        update: &Update,
+        records: &[Record],
+        now: u64,
+    ) -> Result<Self, UpdateError> {
+        let mut message = message(&update.zone, records);
+        let verifier = message.finalize(&signer(update)?, now)?;
+        Ok(Self { bytes: message.to_vec()?, id: message.metadata.id, verifier })
+    }
+
+    /// Returns whether the server has accepted the update, as its answer says.
+    ///
+    /// # Errors
+    /// The server has not accepted the update, or the answer is not signed with the key.
+    pub(in crate::dns) fn check(self, update: &Update, answer: &[u8]) -> Result<(), UpdateError> {
+        let read = Message::from_vec(answer).map_err(hickory_proto::ProtoError::from)?;
+        let is_signed = self.verifier.is_none_or(|mut verifier| verifier.verify(answer).is_ok());
+        if !is_signed || read.metadata.id != self.id {
+            return Err(distrusted(&update.key.name, &read));
+        }
+        let code = read.metadata.response_code;
+        if code == ResponseCode::NoError {
+            return Ok(());
+        }
+        // RFC 2136 sections 3.1.2 and 3.4.1.3. The signature shows that the key is right.
+        if matches!(code, ResponseCode::NotAuth | ResponseCode::NotZone) {
+            return Err(UpdateError::NoZone(update.zone.to_ascii()));
+        }
+        Err(UpdateError::Refused(code))
+    }
+}
+
+/// Makes the signer of an update's key.
+pub(in crate::dns) fn signer(update: &Update) -> Result<TSigner, DnsSecError> {
+    let TsigKey { name, algorithm, secret } = update.key.clone();
+    let algorithm = match algorithm {
         Algorithm::HmacSha256 => TsigAlgorithm::HmacSha256,
         Algorithm::HmacSha512 => TsigAlgorithm::HmacSha512,
     };
-    let signer =
-        TSigner::new(update.key.secret.clone(), algorithm, update.key.name.clone(), FUDGE)?;
-    let mut message = message(&update.zone, records);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let verifier = message.finalize(&signer, now)?;
-    let answer = exchange(update.server, source, &message.to_vec()?).await?;
-
-    let read = Message::from_vec(&answer).map_err(hickory_proto::ProtoError::from)?;
-    let is_signed = verifier.is_none_or(|mut verifier| verifier.verify(&answer).is_ok());
-    if !is_signed || read.metadata.id != message.metadata.id {
-        return Err(distrusted(&update.key.name, &read));
-    }
-    let code = read.metadata.response_code;
-    if code == ResponseCode::NoError {
-        return Ok(());
-    }
-    // RFC 2136 sections 3.1.2 and 3.4.1.3. The signature shows that the key is right.
-    if matches!(code, ResponseCode::NotAuth | ResponseCode::NotZone) {
-        return Err(UpdateError::NoZone(update.zone.to_ascii()));
-    }
-    Err(UpdateError::Refused(code))
+    TSigner::new(secret, algorithm, name, FUDGE)
 }
 
 /// Returns what is wrong with an answer that is not verified, as the answer itself says (RFC 8945
@@ -195,9 +227,17 @@ async fn exchange(
     // newer update.
     sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
     stream.write_all(&[&length.to_be_bytes(), message].concat()).await?;
+    let answer = read_answer(&mut stream).await?;
+    sockopt::set_socket_linger(&stream, None)?;
+    Ok(answer)
+}
+
+/// Reads an answer behind its length (RFC 1035 section 4.2.2).
+pub(in crate::dns) async fn read_answer(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut answer).await?;
-    sockopt::set_socket_linger(&stream, None)?;
     Ok(answer)
 }
 

@@ -177,3 +177,13 @@ fn translation_increments_the_ttl_so_that_the_box_counts_as_one_hop() {
         assert_eq!(parsed(&harness.send(&packet).expect("passes")).ttl(), ttl + 1);
     }
 }
+
+/// A server reported on a packet that it had invented, from the box's own address. The error left
+/// for that address, and came back.
+#[test]
+fn an_error_about_an_invented_packet_of_the_box_itself_is_dropped() {
+    let mut harness = Harness::new(settings());
+    let invented = udp((G, 5000), (S1, 80));
+    let error = builder::icmp_error(3, 3, S1, G, &invented);
+    assert_eq!(harness.drop_reason(&error), DropReason::IcmpErrorNoSession);
+}

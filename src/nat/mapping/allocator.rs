@@ -15,7 +15,7 @@ use crate::nat::policy::initiator::Initiator;
 use crate::nat::policy::limits::Timeouts;
 use crate::nat::policy::port_range::PortRange;
 use crate::nat::policy::rules::{ExternalAddress, Policy};
-use crate::packet::{Endpoint, Protocol};
+use crate::packet::Protocol;
 use crate::time::Tick;
 
 /// The allocators of an instance, by protocol and external address.
@@ -66,15 +66,13 @@ impl PortAllocator {
         delayed_ports: Option<u32>,
         timeouts: Timeouts,
         keeps_for_box: bool,
-        is_owned: impl Fn(Protocol, Endpoint) -> bool,
+        owned: impl Iterator<Item = PortRange>,
     ) -> Arc<Self> {
         // No service listens at a query identifier: all identifiers are dynamic.
         let has_services = protocol != Protocol::ICMP;
         let ports = if has_services { ports } else { PortRange::ALL };
         let hosts = if has_services { &external.reserved[..] } else { &[] };
-        let ports = PortPool::new(ports, hosts, |port| {
-            has_services && is_owned(protocol, Endpoint::new(external.address, port))
-        });
+        let ports = PortPool::new(ports, hosts, owned.filter(|_| has_services));
         let delayed_ports = delayed_ports.filter(|_| protocol == Protocol::UDP);
         let delay = delayed_ports.zip(timeouts.port_reuse_delay);
         let delay = delay.map(|(most, delay)| ReuseDelay::new(delay, most));

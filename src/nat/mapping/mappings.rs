@@ -82,7 +82,6 @@ impl Mappings {
             && !limits.port_overlapping
             && limits.timeouts.port_reuse_delay.is_some();
         let delayed_ports = rests.then_some(limits.delayed_ports);
-        let is_owned = |protocol, external| forwards.owns(protocol, external);
         let allocator = |protocol, external: &ExternalAddress| {
             PortAllocator::new(
                 protocol,
@@ -91,7 +90,7 @@ impl Mappings {
                 delayed_ports,
                 limits.timeouts,
                 policy.has_own_sessions(),
-                is_owned,
+                forwards.owned_ranges(protocol, external.address),
             )
         };
         let allocators = allocators(policy, allocator);
@@ -127,7 +126,6 @@ impl Mappings {
                 None => {
                     let (ports, delayed) = (self.ports, self.delayed_ports);
                     let own = policy.has_own_sessions();
-                    let is_owned = |_, _| false;
                     PortAllocator::new(
                         protocol,
                         external,
@@ -135,7 +133,7 @@ impl Mappings {
                         delayed,
                         self.timeouts,
                         own,
-                        is_owned,
+                        std::iter::empty(),
                     )
                 }
             }

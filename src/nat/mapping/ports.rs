@@ -92,32 +92,48 @@ struct Candidates {
 }
 
 impl PortPool {
-    /// Makes a pool of `range`, less those ports that `is_reserved` claims. `ephemeral` holds the
-    /// host's own ranges, if the address is assigned to the host.
+    /// Makes a pool of `range`, less the `reserved` ports. `ephemeral` holds the host's own ranges,
+    /// if the address is assigned to the host.
     pub(crate) fn new(
         range: PortRange,
         ephemeral: &[PortRange],
-        is_reserved: impl Fn(u16) -> bool,
+        reserved: impl Iterator<Item = PortRange>,
     ) -> Self {
         let hosts = (!ephemeral.is_empty()).then(|| HostsPorts::new(range, ephemeral));
-        let taken: Box<[AtomicU64; WORDS]> = Box::new([const { AtomicU64::new(u64::MAX) }; WORDS]);
+        let taken = no_ports();
         let PortRange { first, last } = range;
+        let port_0 = (first != 0).then_some(PortRange::single(0));
+        set_all(&taken, reserved.chain(port_0));
         let (free, shared) = (AtomicU32::new(0), OnceLock::new());
-        let pool = Self { taken, free, first, last, hosts, shared };
-        for port in PortRange::ALL.iter() {
-            if pool.has(port) && !is_reserved(port) {
-                pool.release(port);
-            }
-        }
+        let mut pool = Self { taken, free, first, last, hosts, shared };
+        *pool.free.get_mut() = pool.count_free();
         pool
+    }
+
+    /// Counts the free ports of the range that the random choice may take.
+    fn count_free(&self) -> u32 {
+        let free_in = |word: usize| {
+            let ephemeral = self.hosts.as_ref().map_or(0, |hosts| hosts.avoided_ephemeral_in(word));
+            let closed = self.taken[word].load(Relaxed) | ephemeral;
+            (!closed & word_mask(word, self.first, self.last)).count_ones()
+        };
+        (usize::from(self.first / 64)..=usize::from(self.last / 64)).map(free_in).sum()
     }
 
     /// Sets the ports that forwards share with mappings.
     pub(crate) fn share(&self, ranges: impl Iterator<Item = PortRange>) {
-        let ports = ranges.flat_map(PortRange::iter).filter(|port| !self.is_kept_back(*port));
-        let mut ports = ports.peekable();
-        if self.shared.get().is_some() || ports.peek().is_some() {
-            set_all(self.shared.get_or_init(no_ports), ports);
+        // A range before the ports kept back, and a range behind them.
+        let kept = (u32::from(self.last - self.first) + 1) / KEPT_BACK;
+        let (start, end) = (u32::from(self.last) + 1 - kept, u32::from(self.last) + 1);
+        let without = |PortRange { first, last }: PortRange| {
+            let before = (u32::from(first), (u32::from(last) + 1).min(start));
+            let behind = (u32::from(first).max(end), u32::from(last) + 1);
+            let parts = [before, behind].into_iter().filter(|(first, end)| first < end);
+            parts.map(|(first, end)| PortRange { first: first as u16, last: (end - 1) as u16 })
+        };
+        let mut ranges = ranges.flat_map(without).peekable();
+        if self.shared.get().is_some() || ranges.peek().is_some() {
+            set_all(self.shared.get_or_init(no_ports), ranges);
         }
     }
 
@@ -139,8 +155,9 @@ impl PortPool {
     /// excluded port keeps the port.
     pub(crate) fn exclude(&self, listening: &[u16], connected: &[u16]) {
         let Some(hosts) = &self.hosts else { return };
-        set_all(&hosts.listening, listening.iter().copied());
-        set_all(&hosts.used, listening.iter().chain(connected).copied());
+        let single = |port: &u16| PortRange::single(*port);
+        set_all(&hosts.listening, listening.iter().map(single));
+        set_all(&hosts.used, listening.iter().chain(connected).map(single));
     }
 
     /// Reports whether a program of the host listens at a port.
@@ -324,7 +341,7 @@ impl PortPool {
 impl HostsPorts {
     fn new(range: PortRange, ephemeral: &[PortRange]) -> Self {
         let ports = no_ports();
-        set_all(&ports, ephemeral.iter().flat_map(|range| range.iter()));
+        set_all(&ports, ephemeral.iter().copied());
         Self {
             avoids_ephemeral: range.iter().any(|port| !is_set(&ports, port)),
             ephemeral: ports,
@@ -366,10 +383,15 @@ fn no_ports() -> PortSet {
     Box::new([const { AtomicU64::new(0) }; WORDS])
 }
 
-/// Makes a set hold exactly these ports.
-fn set_all(set: &PortSet, ports: impl Iterator<Item = u16>) {
+/// Makes a set hold exactly the ports of these ranges.
+fn set_all(set: &PortSet, ranges: impl Iterator<Item = PortRange>) {
     let mut words = [0; WORDS];
-    ports.for_each(|port| words[usize::from(port / 64)] |= 1 << (port % 64));
+    for PortRange { first, last } in ranges {
+        let (from, to) = (usize::from(first / 64), usize::from(last / 64));
+        for (number, word) in (from..).zip(&mut words[from..=to]) {
+            *word |= word_mask(number, first, last);
+        }
+    }
     for (stored, word) in set.iter().zip(words) {
         stored.store(word, Relaxed);
     }

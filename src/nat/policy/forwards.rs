@@ -92,15 +92,34 @@ impl Forwards {
         self.forward_at(protocol, external).is_some_and(|forward| !forward.is_shared())
     }
 
+    /// Returns the ranges of an address whose ports [`Self::owns`] reports: a narrower forward comes
+    /// before one that shares its ports.
+    pub(crate) fn owned_ranges(
+        &self,
+        protocol: Protocol,
+        address: Ipv4Addr,
+    ) -> impl Iterator<Item = PortRange> {
+        self.ranges(protocol, address, |forward| !forward.is_shared())
+    }
+
     /// Returns the ranges of an address that forwards share with mappings.
     pub(crate) fn shared_ranges(
         &self,
         protocol: Protocol,
         address: Ipv4Addr,
     ) -> impl Iterator<Item = PortRange> {
+        self.ranges(protocol, address, Forward::is_shared)
+    }
+
+    fn ranges(
+        &self,
+        protocol: Protocol,
+        address: Ipv4Addr,
+        is_wanted: impl Fn(&Forward) -> bool,
+    ) -> impl Iterator<Item = PortRange> {
         let forwards = self.by_external.get(&address).into_iter().flatten();
         forwards
-            .filter(move |forward| forward.is_shared() && forward.protocol.covers(protocol))
+            .filter(move |forward| forward.protocol.covers(protocol) && is_wanted(forward))
             .map(|forward| forward.ports)
     }
 
@@ -187,5 +206,38 @@ impl Forwards {
                 is_shared: forward.is_shared(),
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owned_ranges_hold_the_ports_of_forwards_that_share_none() {
+        let external = Ipv4Addr::new(203, 0, 113, 10);
+        let forward = |protocol, ports: std::ops::RangeInclusive<u16>| Forward {
+            name: "server".into(),
+            uplink: 0,
+            protocol,
+            address: external,
+            ports: ports.into(),
+            to_address: Ipv4Addr::new(10, 0, 0, 5),
+            to_port: 1,
+        };
+        let forwards = Forwards::new(&[
+            forward(ForwardProtocol::Any, 0..=65_535),
+            forward(ForwardProtocol::Tcp, 8000..=12_000),
+            forward(ForwardProtocol::TcpUdp, 8080..=8090),
+            forward(ForwardProtocol::Udp, 65_535..=65_535),
+            forward(ForwardProtocol::Icmp, 0..=65_535),
+        ]);
+        for protocol in [Protocol::TCP, Protocol::UDP, Protocol::ICMP] {
+            let owned: Vec<_> = forwards.owned_ranges(protocol, external).collect();
+            for port in PortRange::ALL.iter() {
+                let owns = forwards.owns(protocol, Endpoint::new(external, port));
+                assert_eq!(owned.iter().any(|range| range.contains(port)), owns, "port {port}");
+            }
+        }
     }
 }

@@ -100,6 +100,10 @@ impl Translator {
             let sent = Tuple { source: server.inside, ..quoted };
             return Some(Report { sent, to_inside: true });
         }
+        if self.external(quoted.source.address).is_some() {
+            // Only a session sends packets from an external address to a server.
+            return None;
+        }
         if self.forwards.published_more_than_once(quoted.protocol, quoted.destination) {
             // The published endpoint that the packet used is unknown.
             return None;

@@ -8,7 +8,7 @@ use hickory_proto::op::Metadata;
 use hickory_proto::rr::TSigResponseContext;
 
 use super::super::super::testing::{name, states, zone};
-use super::super::settings::{Replace, TsigKey};
+use super::super::settings::Replace;
 use super::*;
 use crate::uplinks::Answers;
 
@@ -117,14 +117,14 @@ fn serve(connections: usize, reply: Reply) -> (SocketAddr, JoinHandle<Vec<Ipv4Ad
     (address, thread::spawn(serve))
 }
 
-fn signer() -> TSigner {
-    TSigner::new(vec![7; 32], TsigAlgorithm::HmacSha256, name("k"), FUDGE).unwrap()
+fn key() -> TSigner {
+    signer(&update(([192, 0, 2, 53], 53).into())).unwrap()
 }
 
 /// Makes the answer of a server that has the key, and whose clock shows `now`.
 fn signed_at(message: &[u8], code: ResponseCode, now: u64, error: Option<TsigError>) -> Vec<u8> {
     let mac = Message::from_vec(message).unwrap().signature().unwrap().data.mac.clone();
-    answered(message, code, |id| TSigResponseContext::new(id, now, signer(), mac, error))
+    answered(message, code, |id| TSigResponseContext::new(id, now, key(), mac, error))
 }
 
 fn signed(message: &[u8], code: ResponseCode) -> Vec<u8> {
@@ -189,7 +189,7 @@ fn each_error_names_its_cause() {
         ),
         (
             |message, _| {
-                let key = |id| TSigResponseContext::bad_signature(id, now(), signer());
+                let key = |id| TSigResponseContext::bad_signature(id, now(), key());
                 Some(answered(message, ResponseCode::NotAuth, key))
             },
             "the server has another secret for the key k.;",
