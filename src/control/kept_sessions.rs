@@ -9,6 +9,7 @@ use super::error::RunError;
 use super::settings;
 use crate::config::Config;
 use crate::engine::{Builder, KeptSessions};
+use crate::host;
 use crate::nat::{Adopted, Limits, Policy};
 use crate::state::{Opened, SessionState, Wanted};
 use crate::time::Tick;
@@ -57,7 +58,7 @@ impl StateFiles {
         let state = self.state.lock();
         let kept = KeptSessions { files: &state.files, inherits, adopted: Box::new(adopted) };
         let sessions = limits.sessions;
-        Builder::keeping(kept, limits, policy, workers, state.seed, Tick::now())
+        Builder::new(limits, policy, workers, state.seed, Tick::now(), Some(kept))
             .map_err(|source| RunError::Memory { sessions, source })
     }
 }
@@ -77,6 +78,7 @@ fn note_adoption(state: &Mutex<SessionState>, inherits: bool, adopted: Adopted) 
 fn wanted(config: &Config) -> Wanted {
     let limits = settings::limits(config);
     Wanted {
+        boot: host::boot_id(),
         sessions: limits.sessions,
         accounting: limits.accounting,
         uplinks: config.uplinks.iter().map(|uplink| uplink.name.clone()).collect(),

@@ -38,39 +38,28 @@ pub(crate) struct KeptSessions<'a> {
     pub(crate) files: &'a SessionFiles,
     /// True: the files have sessions of a process before this one.
     pub(crate) inherits: bool,
-    /// Called when all of these sessions are adopted.
+    /// Called when all of these sessions are adopted; at the start if there are none.
     pub(crate) adopted: AdoptionEnds,
 }
 
 impl Builder {
-    /// Makes the translator.
+    /// Makes the translator. `kept`: its sessions live in files and outlive the process; `seed` is
+    /// then that of the files. None: they end with the process.
     ///
     /// # Errors
-    /// The memory for the sessions cannot be mapped.
+    /// The memory for the sessions, or their files, cannot be mapped.
     pub(crate) fn new(
         limits: Limits,
         policy: Policy,
         workers: usize,
         seed: Seed,
         now: Tick,
+        kept: Option<KeptSessions<'_>>,
     ) -> std::io::Result<Self> {
-        let nat = Translator::new(limits, policy, workers, seed, now)?;
-        Ok(Self { nat, adopted: None })
-    }
-
-    /// Makes the translator over files that outlive the process.
-    ///
-    /// # Errors
-    /// The files cannot be mapped.
-    pub(crate) fn keeping(
-        kept: KeptSessions<'_>,
-        limits: Limits,
-        policy: Policy,
-        workers: usize,
-        seed: Seed,
-        now: Tick,
-    ) -> std::io::Result<Self> {
-        let KeptSessions { files, inherits, adopted } = kept;
+        let Some(KeptSessions { files, inherits, adopted }) = kept else {
+            let nat = Translator::new(limits, policy, workers, seed, now)?;
+            return Ok(Self { nat, adopted: None });
+        };
         let nat = Translator::in_files(limits, policy, workers, seed, now, files, inherits)?;
         Ok(Self { nat, adopted: Some(adopted) })
     }
@@ -93,9 +82,13 @@ impl Builder {
         let engine = Engine::start(queues, self.nat, waker, options)?;
         if let Some(adopted) = self.adopted {
             let nat = Arc::clone(engine.handle.translator());
-            std::thread::Builder::new()
-                .name("natbox-adopt".to_owned())
-                .spawn(move || adopted(adopt_all(&nat)))?;
+            if nat.load().inherits() {
+                std::thread::Builder::new()
+                    .name("natbox-adopt".to_owned())
+                    .spawn(move || adopted(adopt_all(&nat)))?;
+            } else {
+                adopted(Adopted::default());
+            }
         }
         Ok(engine)
     }

@@ -202,7 +202,13 @@ mod tests {
 
     fn wanted(sessions: u32) -> Wanted {
         let uplinks = vec!["isp1".to_owned(), "isp2".to_owned()];
-        Wanted { sessions, accounting: false, uplinks, meaning: "eim".to_owned() }
+        Wanted {
+            boot: "boot".to_owned(),
+            sessions,
+            accounting: false,
+            uplinks,
+            meaning: "eim".to_owned(),
+        }
     }
 
     fn reason(opened: Opened) -> String {

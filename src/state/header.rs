@@ -12,6 +12,8 @@ use crate::nat;
 /// What a process needs of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
+    /// Identifier of this boot: the times in the files count from the boot.
+    pub(crate) boot: String,
     /// Capacity of the session table.
     pub(crate) sessions: u32,
     /// True: the table counts packets and bytes.
@@ -32,7 +34,7 @@ pub(super) struct StateHeader {
     version: u32,
     /// [`nat::layout`] of the program that made the files.
     layout: Vec<u64>,
-    /// `/proc/sys/kernel/random/boot_id`.
+    /// [`Wanted::boot`].
     boot: String,
     sessions: u32,
     accounting: bool,
@@ -67,12 +69,12 @@ pub(super) enum Unusable {
 
 impl StateHeader {
     pub(super) fn new(wanted: &Wanted, seed: [u8; 32]) -> Self {
-        let Wanted { sessions, accounting, uplinks, meaning } = wanted.clone();
+        let Wanted { boot, sessions, accounting, uplinks, meaning } = wanted.clone();
         Self {
             magic: MAGIC.to_owned(),
             version: VERSION,
             layout: nat::layout(),
-            boot: boot_id(),
+            boot,
             sessions,
             accounting,
             uplinks,
@@ -112,7 +114,7 @@ impl StateHeader {
         if self.magic != MAGIC || self.version != VERSION {
             return Err(Unusable::Version { found: self.version });
         }
-        if self.boot != boot_id() {
+        if self.boot != wanted.boot {
             return Err(Unusable::Boot);
         }
         if self.layout != nat::layout() {
@@ -135,11 +137,6 @@ impl StateHeader {
         }
         Ok(())
     }
-}
-
-fn boot_id() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
 }
 
 const NAME: &str = "header.json";
