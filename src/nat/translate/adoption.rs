@@ -114,3 +114,6 @@ impl Translator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

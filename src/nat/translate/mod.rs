@@ -34,4 +34,6 @@ pub(crate) mod sessions;
 pub(crate) mod slow_path;
 pub(crate) mod snapshot;
 pub(crate) mod teardown;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod uplink_choice;
