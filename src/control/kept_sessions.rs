@@ -10,14 +10,22 @@ use super::settings;
 use crate::config::Config;
 use crate::engine::{Builder, KeptSessions};
 use crate::host;
-use crate::nat::{Adopted, Limits, Policy};
+use crate::nat::{Adopted, Contents, Imported, Limits, OldSessions, Policy, import_sessions};
 use crate::state::{Opened, SessionState, Wanted};
 use crate::time::Tick;
 
 /// The session files of an instance, with its lock.
 pub(super) struct StateFiles {
     state: Arc<Mutex<SessionState>>,
-    inherits: bool,
+    found: Mutex<Found>,
+}
+
+/// What the files have for the translator.
+enum Found {
+    Nothing,
+    Sessions,
+    /// Sessions in old files, which need an import, and the reason.
+    OldSessions(OldSessions, String),
 }
 
 impl StateFiles {
@@ -32,42 +40,82 @@ impl StateFiles {
         }
         let (state, opened) =
             SessionState::open(&config.state.directory, &config.name, &wanted(config))?;
-        if let Opened::Empty(Some(reason)) = &opened {
-            tracing::warn!(
-                directory = %config.state.directory.display(),
-                "the sessions of the process before this one have ended: {reason}"
-            );
-        }
-        let inherits = matches!(opened, Opened::Inherited);
-        Ok(Some(Self { state: Arc::new(Mutex::new(state)), inherits }))
+        let found = match opened {
+            Opened::Empty(None) => Found::Nothing,
+            Opened::Empty(Some(reason)) => {
+                tracing::warn!(
+                    directory = %config.state.directory.display(),
+                    "the sessions of the process before this one have ended: {reason}"
+                );
+                Found::Nothing
+            }
+            Opened::Inherited => Found::Sessions,
+            Opened::Old(old, reason) => Found::OldSessions(old, reason),
+        };
+        Ok(Some(Self { state: Arc::new(Mutex::new(state)), found: Mutex::new(found) }))
     }
 
-    /// Makes the translator over the files.
+    /// Makes the translator over the files. Imports the sessions of old files before.
     ///
     /// # Errors
-    /// [`RunError::Memory`].
+    /// [`RunError::Memory`], [`RunError::State`].
     pub(super) fn builder(
         &self,
         limits: Limits,
         policy: Policy,
         workers: usize,
     ) -> Result<Builder, RunError> {
-        let noting = Arc::clone(&self.state);
-        let inherits = self.inherits;
-        let adopted = move |adopted: Adopted| note_adoption(&noting, inherits, adopted);
-        let state = self.state.lock();
-        let kept = KeptSessions { files: &state.files, inherits, adopted: Box::new(adopted) };
         let sessions = limits.sessions;
-        Builder::new(limits, policy, workers, state.seed, Tick::now(), Some(kept))
-            .map_err(|source| RunError::Memory { sessions, source })
+        let failed = |source| RunError::Memory { sessions, source };
+        let mut state = self.state.lock();
+        let contents = match std::mem::replace(&mut *self.found.lock(), Found::Nothing) {
+            Found::Nothing => Contents::Empty,
+            Found::Sessions => Contents::Inherited,
+            Found::OldSessions(old, reason) => {
+                let (files, seed, now) = (&state.files, state.seed, Tick::now());
+                let imported = import_sessions(&old, files, &limits, &policy, workers, seed, now);
+                let imported = imported.map_err(failed)?;
+                state.imported()?;
+                report_import(&imported, &reason);
+                Contents::Imported(imported)
+            }
+        };
+        let inherits = !matches!(contents, Contents::Empty);
+        let noting = Arc::clone(&self.state);
+        let adopted = move |adopted: Adopted| note_adoption(&noting, inherits, adopted);
+        let kept = KeptSessions { files: &state.files, contents, adopted: Box::new(adopted) };
+        Builder::new(limits, policy, workers, state.seed, Tick::now(), Some(kept)).map_err(failed)
+    }
+}
+
+fn report_import(imported: &Imported, reason: &str) {
+    let Imported { kept, without_room, dropped, without_uplink } = imported;
+    let without_uplink = without_uplink.len();
+    tracing::info!(
+        kept,
+        dropped,
+        without_uplink,
+        "sessions of the process before this one were imported: {reason}"
+    );
+    if *without_room > 0 {
+        tracing::warn!(
+            without_room,
+            "limits.sessions: there is no room for all sessions of the process before this one"
+        );
     }
 }
 
 /// Notes that the next process may take the files over.
 fn note_adoption(state: &Mutex<SessionState>, inherits: bool, adopted: Adopted) {
     if inherits {
-        let Adopted { kept, dropped } = adopted;
+        let Adopted { kept, dropped, damaged } = adopted;
         tracing::info!(kept, dropped, "sessions of the process before this one continue");
+        if damaged > 0 {
+            tracing::warn!(
+                damaged,
+                "the session files were damaged; natbox has removed the damage"
+            );
+        }
     }
     if let Err(error) = state.lock().adopted() {
         tracing::warn!(%error, "the header of the session files could not be written");

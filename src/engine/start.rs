@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::io::{PacketIo, Waker};
 use crate::nat::{
-    Adopted, Counters, Limits, MappingEvents, Policy, Seed, SessionFiles, Translator,
+    Adopted, Contents, Counters, Limits, MappingEvents, Policy, Seed, SessionFiles, Translator,
 };
 use crate::time::Tick;
 
@@ -36,8 +36,8 @@ type AdoptionEnds = Box<dyn FnOnce(Adopted) + Send>;
 pub(crate) struct KeptSessions<'a> {
     /// The files.
     pub(crate) files: &'a SessionFiles,
-    /// True: the files have sessions of a process before this one.
-    pub(crate) inherits: bool,
+    /// What the files have.
+    pub(crate) contents: Contents,
     /// Called when all of these sessions are adopted; at the start if there are none.
     pub(crate) adopted: AdoptionEnds,
 }
@@ -56,11 +56,11 @@ impl Builder {
         now: Tick,
         kept: Option<KeptSessions<'_>>,
     ) -> std::io::Result<Self> {
-        let Some(KeptSessions { files, inherits, adopted }) = kept else {
+        let Some(KeptSessions { files, contents, adopted }) = kept else {
             let nat = Translator::new(limits, policy, workers, seed, now)?;
             return Ok(Self { nat, adopted: None });
         };
-        let nat = Translator::in_files(limits, policy, workers, seed, now, files, inherits)?;
+        let nat = Translator::in_files(limits, policy, workers, seed, now, files, contents)?;
         Ok(Self { nat, adopted: Some(adopted) })
     }
 
@@ -97,12 +97,14 @@ impl Builder {
 /// Adopts the sessions of a process before this one, behind the traffic.
 fn adopt_all(nat: &ArcSwap<Translator>) -> Adopted {
     let mut sum = Adopted::default();
+    // Each pool in turn, as an import enters the sessions.
+    let mut turns = 0..;
     // A change of policy may replace the translator meanwhile.
     while let current = nat.load()
         && current.inherits()
+        && let Some(turn) = turns.next()
     {
-        let Adopted { kept, dropped } = current.adopt(0, ADOPTED_AT_ONCE, Tick::now());
-        sum = Adopted { kept: sum.kept + kept, dropped: sum.dropped + dropped };
+        sum += current.adopt(turn, ADOPTED_AT_ONCE, Tick::now());
     }
     sum
 }

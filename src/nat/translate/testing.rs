@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
+use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -16,7 +17,8 @@ use crate::nat::policy::rules::{
 use crate::nat::seed::Seed;
 use crate::nat::table::filter::Filter;
 use crate::nat::table::key::Key;
-use crate::nat::table::{SessionFiles, SessionInfo, TableCursor};
+use crate::nat::table::{FileFormat, OldSessions, SessionFiles, SessionInfo, TableCursor, layout};
+use crate::nat::translate::adoption::Contents;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translate::snapshot::SessionSnapshot;
 use crate::nat::translator::Translator;
@@ -100,6 +102,35 @@ pub(super) fn settings((mapping, filtering, overlapping): Behaviour) -> (Limits,
         to_port: SERVER.port,
     }];
     (limits, policy)
+}
+
+/// The files as a process that dies now leaves them.
+pub(super) fn copy(files: &SessionFiles) -> SessionFiles {
+    let copies = SessionFiles::temporary(SESSIONS);
+    let pairs = [
+        (&files.records, &copies.records),
+        (&files.index, &copies.index),
+        (&files.accounts, &copies.accounts),
+    ];
+    for (from, to) in pairs {
+        let mut content = vec![0; from.metadata().expect("a length").len() as usize];
+        from.read_exact_at(&mut content, 0).expect("its content");
+        to.write_all_at(&content, 0).expect("room");
+    }
+    copies
+}
+
+/// The files of a translator with these settings, for an import.
+pub(super) fn old_sessions(files: SessionFiles, policy: &Policy) -> OldSessions {
+    OldSessions {
+        files,
+        format: FileFormat::of(&layout()).expect("the present layout"),
+        capacity: SESSIONS,
+        accounting: true,
+        uplinks: policy.uplinks.iter().map(|uplink| uplink.name.clone()).collect(),
+        other_mappings: false,
+        seed: Seed::from(1),
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -188,11 +219,11 @@ impl Instance {
         behaviour: Behaviour,
         now: Tick,
         files: &SessionFiles,
-        inherits: bool,
+        contents: Contents,
     ) -> Self {
         let (limits, policy) = settings(behaviour);
         let seed = Seed::from(1);
-        let nat = Translator::in_files(limits, policy, 2, seed, now, files, inherits);
+        let nat = Translator::in_files(limits, policy, 2, seed, now, files, contents);
         Self::with(nat.expect("memory"), now)
     }
 
