@@ -7,9 +7,11 @@
 //!   the two directions of one connection, then on identical packets;
 //! * `uplinks`: cost of a packet in an instance with two, three and four uplinks that publish one
 //!   server, against one;
+//! * `restart`: time before the first packet of a process that inherits or imports a million kept
+//!   sessions, and the time of their adoption behind the traffic;
 //! * `longest batch`: one worker, while a million sessions expire and 100,000 open.
 //!
-//! `cargo bench --bench limits -- [memory|workers|uplinks|batch] [--json]`
+//! `cargo bench --bench limits -- [memory|workers|uplinks|restart|batch] [--json]`
 
 use std::fs;
 use std::hint::black_box;
@@ -17,7 +19,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use natbox::nat::{Seed, Translator};
+use natbox::nat::{
+    Contents, FileFormat, Limits, OldSessions, Seed, SessionFileSizes, SessionFiles, Translator,
+    import_sessions, layout,
+};
 use natbox::packet::BATCH;
 use natbox::packet::TcpFlags;
 use natbox::time::Span;
@@ -40,8 +45,13 @@ fn main() {
         std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let as_json = arguments.iter().any(|argument| argument == "--json");
     let names: Vec<&String> = arguments.iter().filter(|argument| *argument != "--json").collect();
-    let parts: [Part; 4] =
-        [("memory", memory), ("workers", workers), ("uplinks", uplinks), ("batch", longest_batch)];
+    let parts: [Part; 5] = [
+        ("memory", memory),
+        ("workers", workers),
+        ("uplinks", uplinks),
+        ("restart", restart),
+        ("batch", longest_batch),
+    ];
     let mut report = serde_json::Map::new();
     for (name, measure) in parts {
         if names.is_empty() || names.iter().any(|wanted| *wanted == name) {
@@ -175,6 +185,83 @@ fn spread(mut list: Vec<f64>, precision: f64) -> Value {
     list.sort_by(f64::total_cmp);
     let at = |place: usize| (list[place] * precision).round() / precision;
     json!({ "median": at(list.len() / 2), "least": at(0), "most": at(list.len() - 1) })
+}
+
+/// Makes session files on the file system on which boxes keep theirs.
+fn session_files(limits: &Limits) -> SessionFiles {
+    let sizes = SessionFileSizes::of(limits.sessions, limits.accounting).expect("sizes");
+    let file = |bytes| {
+        let file = tempfile::tempfile_in("/dev/shm").expect("a file");
+        // Reserved as natbox does, so that no page is made later.
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, flags, 0, bytes).expect("room");
+        file
+    };
+    SessionFiles {
+        records: file(sizes.records),
+        index: file(sizes.index),
+        accounts: file(sizes.accounts.max(1)),
+    }
+}
+
+fn restart() -> Value {
+    let sessions = 1_000_000_u32;
+    let seed = Seed::from(1);
+    let (mut inherited, mut imported, mut smaller) = (Vec::new(), Vec::new(), Vec::new());
+    let mut adopted = Vec::new();
+    for _ in 0..5 {
+        let (limits, policy) = settings(sessions);
+        let files = session_files(&limits);
+        let open = |limits: &Limits, files: &SessionFiles, contents| {
+            let (limits, policy) = (limits.clone(), policy.clone());
+            Translator::in_files(limits, policy, 1, seed, START, files, contents).expect("memory")
+        };
+        let nat = Arc::new(open(&limits, &files, Contents::Empty));
+        let mut worker = Worker::new(&nat, 0);
+        let syn = |index| segment(TcpFlags::SYN, client(index), (PUBLIC, 80), 1, 0);
+        let mut frames = Replay::new((0..sessions).map(syn).collect());
+        for _ in 0..sessions / BATCH as u32 {
+            worker.run(&mut frames, START);
+        }
+        drop((worker, nat));
+        let milliseconds = |since: Instant| since.elapsed().as_secs_f64() * 1e3;
+        let started = Instant::now();
+        let nat = open(&limits, &files, Contents::Inherited);
+        inherited.push(milliseconds(started));
+        let started = Instant::now();
+        let mut kept = 0;
+        while nat.inherits() {
+            kept += nat.adopt(0, 64, START).kept;
+        }
+        adopted.push(milliseconds(started));
+        assert_eq!(kept, sessions);
+        drop(nat);
+        let old = OldSessions {
+            files,
+            format: FileFormat::of(&layout()).expect("the present layout"),
+            capacity: sessions,
+            accounting: false,
+            uplinks: policy.uplinks.iter().map(|uplink| uplink.name.clone()).collect(),
+            other_mappings: false,
+            seed,
+        };
+        for (capacity, times) in [(2 * sessions, &mut imported), (sessions / 2, &mut smaller)] {
+            let limits = Limits { sessions: capacity, ..limits.clone() };
+            let files = session_files(&limits);
+            let started = Instant::now();
+            let import = import_sessions(&old, &files, &limits, &policy, 1, seed, START);
+            let contents = Contents::Imported(import.expect("memory"));
+            let nat = open(&limits, &files, contents);
+            times.push(milliseconds(started));
+            assert!(nat.inherits());
+        }
+    }
+    json!({
+        "inherited, ms before the first packet": spread(inherited, 10.0),
+        "imported into a larger table, ms before the first packet": spread(imported, 10.0),
+        "imported into half the table, ms before the first packet": spread(smaller, 10.0),
+        "adopted behind the traffic, ms": spread(adopted, 10.0),
+    })
 }
 
 fn longest_batch() -> Value {

@@ -1,9 +1,11 @@
 //! Sessions outlive the process (`state.keep`): a kill, a restart, a stop with a later start.
 
+use std::fs;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::ops::Range;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use natbox::lab::boxes::NatBox;
@@ -62,7 +64,12 @@ impl Drop for Scene {
 
 impl Scene {
     fn new(owner: Owner) -> Result<Scene> {
-        let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
+        Scene::with(ThreeLeggedPlan::TWO_UPLINKS, owner)
+    }
+
+    /// A box that uses the first two uplinks of the plan.
+    fn with(plan: ThreeLeggedPlan, owner: Owner) -> Result<Scene> {
+        let site = Site::three_legged(plan)?;
         let listener = listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?;
         let outside = HttpServer::start(vec![listener], None)?;
         let listener = listen(site.server(), site.server_address(0), WEB)?;
@@ -72,13 +79,7 @@ impl Scene {
                 uplink.natbox.address(&uplink.interface, uplink.published, 32)?;
             }
         }
-        let directory = site.lab.directory().join("state");
-        let server = site.server_address(0);
-        let config = site
-            .three_legged_config()
-            .keeping(&directory)
-            .forward_as(&format!("name: w1, uplink: isp1, protocol: tcp, port: 80, to: {server}"))
-            .forward_as(&format!("name: w2, uplink: isp2, protocol: tcp, port: 80, to: {server}"));
+        let config = configuration(&site, 0..2, &[0, 1]);
         Ok(Scene { site, _outside: outside, _published: published, config })
     }
 
@@ -89,7 +90,7 @@ impl Scene {
     /// Removes what a stopped box has left, and returns the output.
     fn down(&self) -> Result<String> {
         let file = self.site.lab.directory().join("down.yaml");
-        std::fs::write(&file, self.config.text())?;
+        fs::write(&file, self.config.text())?;
         self.site.uplink(0).natbox.enter(|| {
             let mut down = Command::new(NATBOX);
             down.args(["down", "-c"]).arg(&file);
@@ -110,6 +111,19 @@ impl Scene {
         }
         Ok(talks)
     }
+}
+
+/// A configuration with these uplinks, which publishes the server on some of them.
+fn configuration(site: &Site, uplinks: Range<usize>, published: &[usize]) -> BoxConfig {
+    let server = site.server_address(0);
+    let directory = site.lab.directory().join("state");
+    let config = site.three_legged_over(uplinks).keeping(&directory);
+    published.iter().fold(config, |config, uplink| {
+        let number = uplink + 1;
+        config.forward_as(&format!(
+            "name: w{number}, uplink: isp{number}, protocol: tcp, port: 80, to: {server}"
+        ))
+    })
 }
 
 fn go_on(talks: &mut [Talk], when: &str) -> Result<()> {
@@ -162,6 +176,115 @@ fn connections_outlive_kills_and_restarts_of_a_box_with_its_own_addresses() -> R
 #[test]
 fn connections_outlive_kills_and_restarts_of_a_box_with_the_hosts_addresses() -> Result<()> {
     connections_outlive_kills_and_restarts(Owner::Host)
+}
+
+/// Three uplinks, of which the box uses two at first.
+const THREE_UPLINKS: ThreeLeggedPlan =
+    ThreeLeggedPlan { uplinks: 3, ..ThreeLeggedPlan::TWO_UPLINKS };
+
+impl Scene {
+    /// Starts the box with another configuration and checks that it imports the sessions.
+    fn start_changed(&mut self, config: BoxConfig, sentence: &str) -> Result<NatBox> {
+        self.config = config;
+        let mut natbox = self.start()?;
+        let log = natbox.process().log();
+        ensure!(log.contains("were imported") && log.contains(sentence), "{sentence}: {log}");
+        Ok(natbox)
+    }
+}
+
+/// A larger table and a smaller one, another uplink, and files of an older release.
+#[test]
+fn connections_outlive_a_change_of_configuration() -> Result<()> {
+    let mut scene = Scene::with(THREE_UPLINKS, Owner::Nobody)?;
+    let natbox = scene.start()?;
+    let mut talks = scene.talks()?;
+    let original = scene.config.clone();
+    kill(natbox)?;
+    let larger = original.clone().sessions(40_000);
+    let natbox = scene.start_changed(larger, "limits.sessions")?;
+    go_on(&mut talks, "a larger table")?;
+    stop(natbox)?;
+    let smaller = original.clone().sessions(500);
+    let natbox = scene.start_changed(smaller, "limits.sessions")?;
+    go_on(&mut talks, "a smaller table")?;
+    talks.append(&mut scene.talks()?);
+    kill(natbox)?;
+    let third = configuration(&scene.site, 0..3, &[0, 1, 2]).sessions(500);
+    let natbox = scene.start_changed(third, "list of uplinks")?;
+    go_on(&mut talks, "a third uplink")?;
+    let to = SocketAddrV4::new(scene.site.uplink(2).published, WEB);
+    let outside = scene.site.client().enter(|| connect(None, to, TIMEOUT))??;
+    talks.push(Talk::new(outside)?);
+    kill(natbox)?;
+    // The header of an older release, whose records have another layout.
+    let header = scene.site.lab.directory().join("state/natbox1/header.json");
+    let mut content: serde_json::Value = serde_json::from_str(&fs::read_to_string(&header)?)?;
+    content["layout"] = serde_json::json!(FIRST_LAYOUT);
+    fs::write(&header, content.to_string())?;
+    let natbox = scene.start_changed(scene.config.clone(), "another layout of records")?;
+    go_on(&mut talks, "an older release")?;
+    let status = natbox.status()?;
+    ensure!(status.sessions.now as usize >= talks.len(), "{:?}", status.sessions);
+    go_on(&mut scene.talks()?, "new ones")
+}
+
+/// The layout of the first release that kept sessions.
+const FIRST_LAYOUT: [u64; 25] =
+    [1, 1, 64, 40, 64, 0, 8, 16, 20, 24, 0, 1, 2, 3, 4, 8, 28, 32, 36, 38, 0, 16, 48, 52, 56];
+
+/// Connections through the removed uplink end, and the inside hosts among their ends learn of it.
+#[test]
+fn connections_over_the_other_uplink_outlive_the_removal_of_an_uplink() -> Result<()> {
+    let mut scene = Scene::new(Owner::Nobody)?;
+    let natbox = scene.start()?;
+    let mut talks = scene.talks()?;
+    stop(natbox)?;
+    let second = configuration(&scene.site, 1..2, &[1]);
+    let _natbox = scene.start_changed(second, "list of uplinks")?;
+    let removed = scene.site.uplink(0).published.to_string();
+    let (mut over_first, mut over_second, mut inbound) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, talk) in talks.drain(..).enumerate() {
+        // The outer one of each pair comes in, over each uplink in turn.
+        let pair = number / 2;
+        match number % 2 {
+            1 if pair % 2 == 0 => inbound.push(talk),
+            0 if talk.seen == removed => over_first.push(talk),
+            _ => over_second.push(talk),
+        }
+    }
+    ensure!(over_second.len() > 5 && !over_first.is_empty(), "{}", over_first.len());
+    go_on(&mut over_second, "another uplink is removed")?;
+    let mut first = over_first.remove(0);
+    let started = Instant::now();
+    ensure!(first.goes_on().is_err(), "a connection over a removed uplink goes on");
+    ensure!(started.elapsed() < TIMEOUT / 2, "the inside host has not learnt of the end");
+    go_on(&mut over_second, "another connection has ended")
+}
+
+/// A removed forward ends its connections, and no others.
+#[test]
+fn connections_of_other_forwards_outlive_the_removal_of_a_forward() -> Result<()> {
+    let mut scene = Scene::new(Owner::Nobody)?;
+    let natbox = scene.start()?;
+    let mut talks = scene.talks()?;
+    kill(natbox)?;
+    let second = configuration(&scene.site, 0..2, &[1]).sessions(30_000);
+    let natbox = scene.start_changed(second, "limits.sessions")?;
+    // Every fourth one came in over the first uplink.
+    let (mut others, mut over_first) = (Vec::new(), Vec::new());
+    for (number, talk) in talks.drain(..).enumerate() {
+        if number % 4 == 1 { over_first.push(talk) } else { others.push(talk) }
+    }
+    go_on(&mut others, "a forward is removed")?;
+    wait_for("the end of the sessions of the forward", || {
+        Ok((natbox.status()?.sessions.now as usize == others.len()).then_some(()))
+    })?;
+    // The server closes the others if they are idle for long.
+    let first = &mut over_first[0];
+    first.connection.stream_ref().set_read_timeout(Some(Duration::from_secs(3)))?;
+    ensure!(first.goes_on().is_err(), "a connection of a removed forward goes on");
+    go_on(&mut others, "the connections of the forward have ended")
 }
 
 /// A mapping keeps its external port, also towards a remote host that is new after the kill.

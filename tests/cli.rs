@@ -116,7 +116,7 @@ fn wrong_arguments_are_the_users_error_and_help_is_none() {
 fn without_a_subcommand_the_visible_ones_are_listed() {
     let (_, _, stderr) = outcome(&[]);
     assert!(stderr.contains("Usage: natbox <COMMAND>") && stderr.contains("doctor"), "{stderr}");
-    for hidden in ["run-hooks", "list-rules", "stand-by"] {
+    for hidden in ["run-hooks", "list-rules", "stand-by", "keep-descriptors", "preview-takeover"] {
         assert!(!stderr.contains(hidden), "{hidden} in {stderr}");
     }
 }

@@ -89,6 +89,11 @@ impl Site {
         self.config_of(0..self.topology.uplinks.len())
     }
 
+    /// Returns a configuration for the one box, over some of the uplinks, without forwards.
+    pub(crate) fn three_legged_over(&self, uplinks: Range<usize>) -> BoxConfig {
+        BoxConfig { number: 1, ..self.config_of(uplinks) }
+    }
+
     fn config_of(&self, uplinks: Range<usize>) -> BoxConfig {
         let uplink = |number: usize| {
             let TopologyUplink { interface, published, gateway, .. } = self.uplink(number);
@@ -109,6 +114,8 @@ impl Site {
             outbound: String::new(),
             manage: true,
             state: None,
+            // A small table is adopted at once, also by a program that is not optimised.
+            sessions: 20_000,
             extra: String::new(),
         }
     }
@@ -175,6 +182,8 @@ pub(crate) struct BoxConfig {
     manage: bool,
     /// Directory of the session files; None: sessions end with the process.
     state: Option<PathBuf>,
+    /// `limits.sessions` of a box that keeps its sessions.
+    sessions: u32,
     extra: String,
 }
 
@@ -239,6 +248,11 @@ impl BoxConfig {
         BoxConfig { state: Some(directory.to_owned()), ..self }
     }
 
+    /// Sets `limits.sessions` of a box that keeps its sessions.
+    pub(crate) fn sessions(self, sessions: u32) -> BoxConfig {
+        BoxConfig { sessions, ..self }
+    }
+
     /// Adds an outbound rule, as in the file.
     pub(crate) fn outbound(mut self, rule: &str) -> BoxConfig {
         self.outbound.push_str(&format!("  - {{ {rule} }}\n"));
@@ -265,6 +279,7 @@ impl BoxConfig {
             outbound,
             manage,
             state,
+            sessions,
             extra,
         } = self;
         let all = format!("  - {{ from: {prefix} }}\n");
@@ -275,9 +290,9 @@ impl BoxConfig {
         };
         let state = state.as_ref().map_or_else(String::new, |directory| {
             let directory = directory.display();
-            // A small table is adopted at once, also by a program that is not optimised.
             format!(
-                "state: {{ keep: true, directory: {directory} }}\nlimits: {{ sessions: 20000 }}\n"
+                "state: {{ keep: true, directory: {directory} }}\n\
+                 limits: {{ sessions: {sessions} }}\n"
             )
         });
         format!(

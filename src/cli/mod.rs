@@ -29,6 +29,7 @@ mod sessions;
 mod status;
 mod stderr;
 mod target;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -112,6 +113,13 @@ enum Command {
     ///
     /// Sessions that the new configuration allows continue.
     Reload(reload::ReloadArguments),
+    /// Ask another natbox program whether it can take over the sessions of an instance
+    ///
+    /// The exit code is 1 if the sessions would end.
+    Upgrade(upgrade::UpgradeArguments),
+    /// Say what a start would do with the sessions of an instance
+    #[command(name = upgrade::ANSWER_COMMAND, hide = true)]
+    PreviewTakeover(upgrade::AnswerArguments),
     /// Stop an instance, and remove its changes of the host, its TUN device and its sessions
     ///
     /// With `state.keep` a stopped instance leaves them for the next start.
@@ -133,6 +141,8 @@ impl Command {
             Self::Sessions(arguments) => sessions::run(&arguments),
             Self::Events(arguments) => events::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
+            Self::Upgrade(arguments) => upgrade::run(&arguments),
+            Self::PreviewTakeover(arguments) => upgrade::answer(&arguments),
             Self::Down(arguments) => down::run(&arguments),
             Self::Check(arguments) => check::run(&arguments),
             Self::Config(arguments) => config::run(&arguments),

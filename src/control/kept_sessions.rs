@@ -10,19 +10,28 @@ use super::error::RunError;
 use super::{down, sandbox, settings};
 use crate::config::Config;
 use crate::engine::{Builder, KeptSessions};
+use crate::host;
 use crate::io::{self, TunDevice, TunHandle};
-use crate::nat::{Adopted, Limits, Policy};
-use crate::state::{self, DescriptorStore, Opened, SessionState, Wanted};
+use crate::nat::{Adopted, Contents, Imported, Limits, OldSessions, Policy, import_sessions};
+use crate::state::{self, DescriptorStore, Opened, Preview, SessionState, Wanted};
 use crate::time::Tick;
 
 /// The session files of an instance, with its lock.
 pub(super) struct StateFiles {
     state: Arc<Mutex<SessionState>>,
-    inherits: bool,
+    found: Mutex<Found>,
     /// None: no store could be opened.
     store: Option<DescriptorStore>,
     /// Queues that another process has kept open.
     queues: Vec<OwnedFd>,
+}
+
+/// What the files have for the translator.
+enum Found {
+    Nothing,
+    Sessions,
+    /// Sessions in old files, which need an import, and the reason.
+    OldSessions(OldSessions, String),
 }
 
 impl StateFiles {
@@ -37,13 +46,18 @@ impl StateFiles {
         }
         let (state, opened) =
             SessionState::open(&config.state.directory, &config.name, &wanted(config))?;
-        if let Opened::Empty(Some(reason)) = &opened {
-            tracing::warn!(
-                directory = %config.state.directory.display(),
-                "the sessions of the process before this one have ended: {reason}"
-            );
-        }
-        let inherits = matches!(opened, Opened::Inherited);
+        let found = match opened {
+            Opened::Empty(None) => Found::Nothing,
+            Opened::Empty(Some(reason)) => {
+                tracing::warn!(
+                    directory = %config.state.directory.display(),
+                    "the sessions of the process before this one have ended: {reason}"
+                );
+                Found::Nothing
+            }
+            Opened::Inherited => Found::Sessions,
+            Opened::Old(old, reason) => Found::OldSessions(old, reason),
+        };
         let (store, queues) = match descriptors(&state) {
             Ok((store, queues)) => (Some(store), queues),
             Err(error) => {
@@ -51,7 +65,8 @@ impl StateFiles {
                 (None, Vec::new())
             }
         };
-        Ok(Some(Self { state: Arc::new(Mutex::new(state)), inherits, store, queues }))
+        let state = Arc::new(Mutex::new(state));
+        Ok(Some(Self { state, found: Mutex::new(found), store, queues }))
     }
 
     /// Returns the queues that another process has kept open.
@@ -68,24 +83,53 @@ impl StateFiles {
         Ok(KeptTun { handle, store: self.store.take() })
     }
 
-    /// Makes the translator over the files.
+    /// Makes the translator over the files. Imports the sessions of old files before.
     ///
     /// # Errors
-    /// [`RunError::Memory`].
+    /// [`RunError::Memory`], [`RunError::State`].
     pub(super) fn builder(
         &self,
         limits: Limits,
         policy: Policy,
         workers: usize,
     ) -> Result<Builder, RunError> {
-        let noting = Arc::clone(&self.state);
-        let inherits = self.inherits;
-        let adopted = move |adopted: Adopted| note_adoption(&noting, inherits, adopted);
-        let state = self.state.lock();
-        let kept = KeptSessions { files: &state.files, inherits, adopted: Box::new(adopted) };
         let sessions = limits.sessions;
-        Builder::keeping(kept, limits, policy, workers, state.seed, Tick::now())
-            .map_err(|source| RunError::Memory { sessions, source })
+        let failed = |source| RunError::Memory { sessions, source };
+        let mut state = self.state.lock();
+        let contents = match std::mem::replace(&mut *self.found.lock(), Found::Nothing) {
+            Found::Nothing => Contents::Empty,
+            Found::Sessions => Contents::Inherited,
+            Found::OldSessions(old, reason) => {
+                let (files, seed, now) = (&state.files, state.seed, Tick::now());
+                let imported = import_sessions(&old, files, &limits, &policy, workers, seed, now);
+                let imported = imported.map_err(failed)?;
+                state.imported()?;
+                report_import(&imported, &reason);
+                Contents::Imported(imported)
+            }
+        };
+        let inherits = !matches!(contents, Contents::Empty);
+        let noting = Arc::clone(&self.state);
+        let adopted = move |adopted: Adopted| note_adoption(&noting, inherits, adopted);
+        let kept = KeptSessions { files: &state.files, contents, adopted: Box::new(adopted) };
+        Builder::new(limits, policy, workers, state.seed, Tick::now(), Some(kept)).map_err(failed)
+    }
+}
+
+fn report_import(imported: &Imported, reason: &str) {
+    let Imported { kept, without_room, dropped, without_uplink } = imported;
+    let without_uplink = without_uplink.len();
+    tracing::info!(
+        kept,
+        dropped,
+        without_uplink,
+        "sessions of the process before this one were imported: {reason}"
+    );
+    if *without_room > 0 {
+        tracing::warn!(
+            without_room,
+            "limits.sessions: there is no room for all sessions of the process before this one"
+        );
     }
 }
 
@@ -136,18 +180,35 @@ pub(crate) fn keep_descriptors() -> std::io::Result<()> {
 /// Notes that the next process may take the files over.
 fn note_adoption(state: &Mutex<SessionState>, inherits: bool, adopted: Adopted) {
     if inherits {
-        let Adopted { kept, dropped } = adopted;
+        let Adopted { kept, dropped, damaged } = adopted;
         tracing::info!(kept, dropped, "sessions of the process before this one continue");
+        if damaged > 0 {
+            tracing::warn!(
+                damaged,
+                "the session files were damaged; natbox has removed the damage"
+            );
+        }
     }
     if let Err(error) = state.lock().adopted() {
         tracing::warn!(%error, "the header of the session files could not be written");
     }
 }
 
+/// Tells what a start with a configuration does with the sessions of a process before it. Changes
+/// nothing.
+pub(crate) fn preview(config: &Config) -> Preview {
+    if !config.state.keep {
+        let reason = "`state.keep` is false in the configuration".to_owned();
+        return Preview::End { reason };
+    }
+    state::preview(&config.state.directory, &config.name, &wanted(config))
+}
+
 /// Describes the files that a configuration needs.
 fn wanted(config: &Config) -> Wanted {
     let limits = settings::limits(config);
     Wanted {
+        boot: host::boot_id(),
         sessions: limits.sessions,
         accounting: limits.accounting,
         uplinks: config.uplinks.iter().map(|uplink| uplink.name.clone()).collect(),

@@ -57,8 +57,8 @@ mod waiting;
 mod warnings;
 mod workers;
 
-pub(crate) use crate::state::KEEPER_COMMAND;
+pub(crate) use crate::state::{KEEPER_COMMAND, Preview};
 pub(crate) use down::down;
 pub(crate) use error::{RunError, SocketError};
-pub(crate) use kept_sessions::keep_descriptors;
+pub(crate) use kept_sessions::{keep_descriptors, preview};
 pub(crate) use run::run;

@@ -79,7 +79,7 @@ impl WorkerThreads {
         let (limits, sessions) = (settings::limits(config), config.limits.sessions);
         let mut builder = match &kept {
             Some(kept) => kept.builder(limits, policy, workers)?,
-            None => Builder::new(limits, policy, workers, Seed::random(), Tick::now())
+            None => Builder::new(limits, policy, workers, Seed::random(), Tick::now(), None)
                 .map_err(|source| RunError::Memory { sessions, source })?,
         };
         if config.log.mappings {

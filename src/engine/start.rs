@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::io::{PacketIo, Waker};
 use crate::nat::{
-    Adopted, Counters, Limits, MappingEvents, Policy, Seed, SessionFiles, Translator,
+    Adopted, Contents, Counters, Limits, MappingEvents, Policy, Seed, SessionFiles, Translator,
 };
 use crate::time::Tick;
 
@@ -36,42 +36,31 @@ type AdoptionEnds = Box<dyn FnOnce(Adopted) + Send>;
 pub(crate) struct KeptSessions<'a> {
     /// The files.
     pub(crate) files: &'a SessionFiles,
-    /// True: the files have sessions of a process before this one.
-    pub(crate) inherits: bool,
-    /// Called when all of these sessions are adopted.
+    /// What the files have.
+    pub(crate) contents: Contents,
+    /// Called when all of these sessions are adopted; at the start if there are none.
     pub(crate) adopted: AdoptionEnds,
 }
 
 impl Builder {
-    /// Makes the translator.
+    /// Makes the translator. `kept`: its sessions live in files and outlive the process; `seed` is
+    /// then that of the files. None: they end with the process.
     ///
     /// # Errors
-    /// The memory for the sessions cannot be mapped.
+    /// The memory for the sessions, or their files, cannot be mapped.
     pub(crate) fn new(
         limits: Limits,
         policy: Policy,
         workers: usize,
         seed: Seed,
         now: Tick,
+        kept: Option<KeptSessions<'_>>,
     ) -> std::io::Result<Self> {
-        let nat = Translator::new(limits, policy, workers, seed, now)?;
-        Ok(Self { nat, adopted: None })
-    }
-
-    /// Makes the translator over files that outlive the process.
-    ///
-    /// # Errors
-    /// The files cannot be mapped.
-    pub(crate) fn keeping(
-        kept: KeptSessions<'_>,
-        limits: Limits,
-        policy: Policy,
-        workers: usize,
-        seed: Seed,
-        now: Tick,
-    ) -> std::io::Result<Self> {
-        let KeptSessions { files, inherits, adopted } = kept;
-        let nat = Translator::in_files(limits, policy, workers, seed, now, files, inherits)?;
+        let Some(KeptSessions { files, contents, adopted }) = kept else {
+            let nat = Translator::new(limits, policy, workers, seed, now)?;
+            return Ok(Self { nat, adopted: None });
+        };
+        let nat = Translator::in_files(limits, policy, workers, seed, now, files, contents)?;
         Ok(Self { nat, adopted: Some(adopted) })
     }
 
@@ -93,9 +82,13 @@ impl Builder {
         let engine = Engine::start(queues, self.nat, waker, options)?;
         if let Some(adopted) = self.adopted {
             let nat = Arc::clone(engine.handle.translator());
-            std::thread::Builder::new()
-                .name("natbox-adopt".to_owned())
-                .spawn(move || adopted(adopt_all(&nat)))?;
+            if nat.load().inherits() {
+                std::thread::Builder::new()
+                    .name("natbox-adopt".to_owned())
+                    .spawn(move || adopted(adopt_all(&nat)))?;
+            } else {
+                adopted(Adopted::default());
+            }
         }
         Ok(engine)
     }
@@ -104,12 +97,14 @@ impl Builder {
 /// Adopts the sessions of a process before this one, behind the traffic.
 fn adopt_all(nat: &ArcSwap<Translator>) -> Adopted {
     let mut sum = Adopted::default();
+    // Each pool in turn, as an import enters the sessions.
+    let mut turns = 0..;
     // A change of policy may replace the translator meanwhile.
     while let current = nat.load()
         && current.inherits()
+        && let Some(turn) = turns.next()
     {
-        let Adopted { kept, dropped } = current.adopt(0, ADOPTED_AT_ONCE, Tick::now());
-        sum = Adopted { kept: sum.kept + kept, dropped: sum.dropped + dropped };
+        sum += current.adopt(turn, ADOPTED_AT_ONCE, Tick::now());
     }
     sum
 }

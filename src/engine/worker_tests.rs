@@ -5,12 +5,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::io::{Flushed, FrameBuffers, MemoryIo, PacketIo, Waker};
-use crate::nat::{Filter, Policy, Seed, TableCursor, Translator};
+use crate::nat::{Adopted, Contents, Filter, Policy, Seed, SessionFiles, TableCursor, Translator};
 use crate::packet::Offload;
 use crate::time::Tick;
 
 use super::scenarios::{E1, G, Setup, settings, udp};
-use super::{Engine, Options, WorkerFailure};
+use super::{Builder, Engine, KeptSessions, Options, WorkerFailure};
 
 /// A queue that obeys the test.
 struct Puppet {
@@ -166,4 +166,27 @@ fn a_handle_lists_every_session_with_its_uplink() {
     ports.sort_unstable();
     assert_eq!(ports, (1..=20).collect::<Vec<u16>>());
     engine.stop();
+}
+
+/// Without sessions of a process before this one, the files are in order from the start on.
+#[test]
+fn the_adoption_is_over_at_the_start_if_there_is_nothing_to_adopt() {
+    let Setup { limits, policy } = settings();
+    let files = SessionFiles::temporary(limits.sessions);
+    let start = |contents| {
+        let (sender, adopted) = channel();
+        let report = move |adopted| sender.send(adopted).expect("the test listens");
+        let kept = KeptSessions { files: &files, contents, adopted: Box::new(report) };
+        let (limits, policy, seed) = (limits.clone(), policy.clone(), Seed::from(1));
+        let builder = Builder::new(limits, policy, 1, seed, Tick::now(), Some(kept));
+        let waker = Waker::new().expect("an eventfd");
+        let options = Options { busy_poll: Duration::ZERO };
+        let engine = builder.expect("memory").start(vec![MemoryIo::new()], waker, options);
+        (engine.expect("threads"), adopted)
+    };
+    let (engine, adopted) = start(Contents::Empty);
+    assert_eq!(adopted.try_recv(), Ok(Adopted::default()));
+    drop(engine);
+    let (_engine, adopted) = start(Contents::Inherited);
+    assert_eq!(adopted.recv_timeout(DEADLINE), Ok(Adopted::default()));
 }

@@ -43,7 +43,7 @@
 //! | end sessions                         | [`Translator::end`], [`Translator::end_matching`]    |
 //! | follow sessions                      | [`Translator::subscribe`], [`SessionEvent`]          |
 //! | move sessions to another translator  | [`Translator::export`], [`Translator::import`]       |
-//! | keep sessions beyond the process     | [`Translator::in_files`], [`Translator::adopt`]      |
+//! | keep sessions beyond the process     | [`Translator::in_files`], [`Translator::adopt`], [`import_sessions`] |
 //! | log mappings                         | [`Translator::log_mappings`], [`MappingEvent`]       |
 //! | count packets and drops              | [`WorkerContext::counters`], [`DropReason`]           |
 //! | use a session table alone            | [`Table`], [`Key`], [`NewSession`], [`IdleTimeouts`] |
@@ -101,18 +101,21 @@ pub use table::hash::KeyHash;
 pub use table::key::Key;
 pub use table::session::{EndpointKind, NewSession, SessionKind};
 pub use table::{
-    Accounting, Adopted, EndReason, EndedSession, EndpointFilter, Family, Filter, FirstPacket,
-    InsertError, Lookup, Match, Page, PolicyCondition, SessionChange, SessionEvent, SessionEvents,
-    SessionFileSizes, SessionFiles, SessionId, SessionInfo, Table, TableCursor, V4, layout,
+    Accounting, Adopted, EndReason, EndedSession, EndpointFilter, Family, FileFormat, Filter,
+    FirstPacket, InsertError, Lookup, Match, OldSessions, Page, PolicyCondition, SessionChange,
+    SessionEvent, SessionEvents, SessionFileSizes, SessionFiles, SessionId, SessionInfo, Table,
+    TableCursor, V4, layout,
 };
 pub use tracking::direction::Direction;
 pub use tracking::state::{IdleTimeouts, State};
 pub use tracking::tcp_state::{SequenceCheck, TcpState};
 pub use tracking::tcp_window::{Segment, TcpSequences, TcpSnapshot};
+pub use translate::adoption::Contents;
 pub use translate::decide::{
     Content, Decision, ErrorRewrite, ExternalEndpoint, FragmentRewrite, Opening, Path, Query,
     Rewrite, Server,
 };
+pub use translate::import_files::{Imported, import_sessions};
 pub use translate::policy_change::Transition;
 pub use translate::sessions::{EndedSlice, NoSuchSession};
 pub use translate::snapshot::{

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use super::descriptors::{DescriptorStore, end_keeper};
-use super::header::{StateHeader, Unusable, Wanted};
+use super::header::{HEADER, StateHeader, Unusable, Wanted};
+use super::import::{self, FILES};
 use super::keeper::SOCKET;
 use super::tmpfs;
-use crate::nat::{Seed, SessionFileSizes, SessionFiles};
+use crate::nat::{OldSessions, Seed, SessionFileSizes, SessionFiles};
 
 /// The files of a running instance, locked against other processes.
 #[derive(Debug)]
@@ -35,6 +36,9 @@ pub(crate) enum Opened {
     Empty(Option<String>),
     /// Sessions that continue.
     Inherited,
+    /// Sessions in old files, which were set aside, and the reason. Import them into the new files,
+    /// then call [`SessionState::imported`].
+    Old(OldSessions, String),
 }
 
 /// The sessions cannot be kept.
@@ -91,23 +95,33 @@ impl SessionState {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(&directory).map_err(failed(&directory))?;
         let lock = lock(&directory)?;
-        let (header, opened) = match usable(&directory, wanted, sizes) {
-            Ok(Some(header)) => (header, Opened::Inherited),
-            Ok(None) => (StateHeader::new(wanted, rand::random()), Opened::Empty(None)),
-            Err(reason) => {
-                (StateHeader::new(wanted, rand::random()), Opened::Empty(Some(reason.to_string())))
-            }
+        let found = found(&directory, wanted, sizes).unwrap_or_else(Found::Unusable);
+        let (header, opened) = match found {
+            Found::Nothing => (None, Opened::Empty(None)),
+            Found::Unusable(reason) => (None, Opened::Empty(Some(reason.to_string()))),
+            Found::Usable(header) => (Some(header), Opened::Inherited),
+            Found::Old(old, reason) => (None, Opened::Old(old, reason)),
         };
-        if matches!(opened, Opened::Empty(_)) {
-            clear(&directory).map_err(failed(&directory))?;
+        match opened {
+            Opened::Empty(_) => clear(&directory),
+            Opened::Inherited => import::discard(&directory),
+            Opened::Old(..) => Ok(()),
         }
-        let files = SessionFiles {
-            records: reserve(&directory, "records", sizes.records)?,
-            index: reserve(&directory, "index", sizes.index)?,
-            accounts: reserve(&directory, "accounts", sizes.accounts)?,
+        .map_err(failed(&directory))?;
+        let reserved = reserve_all(&directory, sizes);
+        let (files, opened) = match (reserved, opened) {
+            (Err(StateError::NoSpace { .. }), Opened::Old(..)) => {
+                import::discard(&directory).map_err(failed(&directory))?;
+                let reason = "there is no room for the old and the new session files".to_owned();
+                (reserve_all(&directory, sizes)?, Opened::Empty(Some(reason)))
+            }
+            (reserved, opened) => (reserved?, opened),
         };
+        let header = header.unwrap_or_else(|| StateHeader::new(wanted, rand::random()));
         let header = header.taken_over();
-        header.write(&directory).map_err(failed(&directory))?;
+        if !matches!(opened, Opened::Old(..)) {
+            header.write(&directory, HEADER).map_err(failed(&directory))?;
+        }
         let seed = Seed::from(header.seed);
         Ok((Self { directory, _lock: lock, header, files, seed }, opened))
     }
@@ -124,13 +138,23 @@ impl SessionState {
         DescriptorStore::open(&self.directory, inherited)
     }
 
+    /// Notes that the sessions of the old files are imported, and removes the old files.
+    ///
+    /// # Errors
+    /// The header cannot be written, or the old files cannot be removed.
+    pub(crate) fn imported(&mut self) -> Result<(), StateError> {
+        let written = self.header.write(&self.directory, HEADER);
+        let done = written.and_then(|()| import::discard(&self.directory));
+        done.map_err(|source| StateError::System { path: self.directory.clone(), source })
+    }
+
     /// Notes that all sessions are adopted: the next process may take the files over.
     ///
     /// # Errors
     /// The header cannot be written.
     pub(crate) fn adopted(&mut self) -> io::Result<()> {
         self.header.attempts = 0;
-        self.header.write(&self.directory)
+        self.header.write(&self.directory, HEADER)
     }
 }
 
@@ -183,22 +207,55 @@ fn lock(directory: &Path) -> Result<File, StateError> {
     }
 }
 
-/// Returns the header of files whose sessions can continue; None: the directory has no files.
-fn usable(
+/// What a directory has.
+enum Found {
+    Nothing,
+    Unusable(Unusable),
+    Usable(StateHeader),
+    /// Files that an import can read, set aside.
+    Old(OldSessions, String),
+}
+
+/// Looks at the files of a directory, and sets them aside if they need an import.
+fn found(directory: &Path, wanted: &Wanted, sizes: SessionFileSizes) -> Result<Found, Unusable> {
+    let (header, reason) = match import::pending(directory)? {
+        Some(header) => (header, Err(Unusable::CutOff)),
+        None => match StateHeader::read(directory, HEADER)? {
+            Some(header) => (header, Ok(())),
+            None => return Ok(Found::Nothing),
+        },
+    };
+    let reason = match header.check(wanted).and(reason) {
+        Err(reason) if reason.allows_import() => reason,
+        Err(reason) => return Ok(Found::Unusable(reason)),
+        Ok(()) => {
+            check_lengths(directory, str::to_owned, sizes)?;
+            return Ok(Found::Usable(header));
+        }
+    };
+    let Some(format) = header.format() else { return Ok(Found::Unusable(reason)) };
+    let header = header.taken_over();
+    import::set_aside(directory, &header)?;
+    check_lengths(directory, import::aside, header.sizes(format))?;
+    let open = |name| open(&directory.join(import::aside(name)));
+    let [records, index, accounts] = FILES;
+    let files =
+        SessionFiles { records: open(records)?, index: open(index)?, accounts: open(accounts)? };
+    Ok(Found::Old(header.old_sessions(files, format, wanted), reason.to_string()))
+}
+
+/// Checks the lengths of files. `named`: the present name of a file.
+fn check_lengths(
     directory: &Path,
-    wanted: &Wanted,
+    named: impl Fn(&'static str) -> String,
     sizes: SessionFileSizes,
-) -> Result<Option<StateHeader>, Unusable> {
-    let Some(header) = StateHeader::read(directory)? else { return Ok(None) };
-    header.check(wanted)?;
-    let lengths =
-        [("records", sizes.records), ("index", sizes.index), ("accounts", sizes.accounts)];
-    for (name, wanted) in lengths {
-        if fs::metadata(directory.join(name))?.len() != wanted {
+) -> Result<(), Unusable> {
+    for (name, wanted) in FILES.into_iter().zip([sizes.records, sizes.index, sizes.accounts]) {
+        if fs::metadata(directory.join(named(name)))?.len() != wanted {
             return Err(Unusable::Length(name));
         }
     }
-    Ok(Some(header))
+    Ok(())
 }
 
 /// Removes the files of a directory that have or describe sessions.
@@ -210,6 +267,16 @@ fn clear(directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Opens the files and reserves their space.
+fn reserve_all(directory: &Path, sizes: SessionFileSizes) -> Result<SessionFiles, StateError> {
+    let [records, index, accounts] = FILES;
+    Ok(SessionFiles {
+        records: reserve(directory, records, sizes.records)?,
+        index: reserve(directory, index, sizes.index)?,
+        accounts: reserve(directory, accounts, sizes.accounts)?,
+    })
 }
 
 /// Opens a file and reserves its space: a page that is missing later would end the process.
@@ -235,65 +302,4 @@ fn open(path: &Path) -> io::Result<File> {
 const LOCK: &str = "lock";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wanted(sessions: u32) -> Wanted {
-        let uplinks = vec!["isp1".to_owned(), "isp2".to_owned()];
-        Wanted { sessions, accounting: false, uplinks, meaning: "eim".to_owned() }
-    }
-
-    fn reason(opened: Opened) -> String {
-        match opened {
-            Opened::Inherited => "inherited".to_owned(),
-            Opened::Empty(reason) => reason.unwrap_or_default(),
-        }
-    }
-
-    #[test]
-    fn files_are_inherited_by_a_process_with_the_same_wants() {
-        let base = tempfile::tempdir().expect("a directory");
-        let open = |wanted: &Wanted| SessionState::open(base.path(), "box", wanted);
-        let (first, opened) = open(&wanted(1000)).expect("state");
-        assert_eq!(reason(opened), "");
-        let seed = first.seed;
-        let error = open(&wanted(1000)).expect_err("locked");
-        assert!(matches!(error, StateError::InUse { .. }), "{error}");
-        drop(first);
-        let (mut second, opened) = open(&wanted(1000)).expect("state");
-        assert_eq!(reason(opened), "inherited");
-        assert!(second.seed == seed);
-        second.adopted().expect("a header");
-        drop(second);
-        let (_, opened) = open(&wanted(2000)).expect("state");
-        assert_eq!(reason(opened), "the configuration has another `limits.sessions`");
-    }
-
-    #[test]
-    fn processes_that_die_during_the_adoption_lead_to_empty_files() {
-        let base = tempfile::tempdir().expect("a directory");
-        let open = || SessionState::open(base.path(), "box", &wanted(10)).expect("state").1;
-        assert_eq!(reason(open()), "");
-        for _ in 1..10 {
-            assert_eq!(reason(open()), "inherited");
-        }
-        let sentence = "10 processes in a row died while they took the sessions over";
-        assert_eq!(reason(open()), sentence);
-    }
-
-    #[test]
-    fn damage_leads_to_empty_files_and_a_sentence() {
-        let base = tempfile::tempdir().expect("a directory");
-        let open = || SessionState::open(base.path(), "box", &wanted(10)).expect("state").1;
-        for (file, content) in
-            [("header.json", "{"), ("records", "short"), ("header.json", "{\"magic\": 1}")]
-        {
-            open();
-            fs::write(base.path().join("box").join(file), content).expect("a file");
-            let sentence = reason(open());
-            assert!(sentence.contains("damaged") || sentence.contains("length"), "{sentence}");
-        }
-        remove(base.path(), "box").expect("removed");
-        assert_eq!(reason(open()), "");
-    }
-}
+mod tests;

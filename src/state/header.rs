@@ -7,11 +7,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::nat;
+use crate::nat::{self, FileFormat, OldSessions, Seed, SessionFileSizes, SessionFiles};
 
 /// What a process needs of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
+    /// Identifier of this boot: the times in the files count from the boot.
+    pub(crate) boot: String,
     /// Capacity of the session table.
     pub(crate) sessions: u32,
     /// True: the table counts packets and bytes.
@@ -32,7 +34,7 @@ pub(super) struct StateHeader {
     version: u32,
     /// [`nat::layout`] of the program that made the files.
     layout: Vec<u64>,
-    /// `/proc/sys/kernel/random/boot_id`.
+    /// [`Wanted::boot`].
     boot: String,
     sessions: u32,
     accounting: bool,
@@ -55,7 +57,7 @@ pub(super) enum Unusable {
     Boot,
     #[error("natbox of another version wrote them (format {found}, this one reads {VERSION})")]
     Version { found: u32 },
-    #[error("another build of natbox wrote them, and its records have another layout")]
+    #[error("natbox of another release wrote them, with another layout of records")]
     Layout,
     #[error("{0} processes in a row died while they took the sessions over")]
     Attempts(u32),
@@ -63,16 +65,18 @@ pub(super) enum Unusable {
     Configuration(&'static str),
     #[error("the file `{0}` has another length")]
     Length(&'static str),
+    #[error("a process died while it imported them")]
+    CutOff,
 }
 
 impl StateHeader {
     pub(super) fn new(wanted: &Wanted, seed: [u8; 32]) -> Self {
-        let Wanted { sessions, accounting, uplinks, meaning } = wanted.clone();
+        let Wanted { boot, sessions, accounting, uplinks, meaning } = wanted.clone();
         Self {
             magic: MAGIC.to_owned(),
             version: VERSION,
             layout: nat::layout(),
-            boot: boot_id(),
+            boot,
             sessions,
             accounting,
             uplinks,
@@ -87,24 +91,24 @@ impl StateHeader {
         Self { attempts: self.attempts + 1, ..self }
     }
 
-    /// Reads the header of a directory. None: the directory has none.
-    pub(super) fn read(directory: &Path) -> Result<Option<Self>, Unusable> {
-        match fs::read(directory.join(NAME)) {
+    /// Reads the header `name` of a directory. None: the directory has none.
+    pub(super) fn read(directory: &Path, name: &str) -> Result<Option<Self>, Unusable> {
+        match fs::read(directory.join(name)) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Replaces the header of a directory, atomically.
-    pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
-        let new = directory.join(format!("{NAME}.new"));
+    /// Replaces the header `name` of a directory, atomically.
+    pub(super) fn write(&self, directory: &Path, name: &str) -> io::Result<()> {
+        let new = directory.join(format!("{name}.new"));
         let mut options = OpenOptions::new();
         let mut file: File =
             options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         let text = serde_json::to_vec(self).map_err(io::Error::other)?;
         file.write_all(&text)?;
-        fs::rename(&new, directory.join(NAME))
+        fs::rename(&new, directory.join(name))
     }
 
     /// Checks whether a process can continue the sessions.
@@ -112,7 +116,7 @@ impl StateHeader {
         if self.magic != MAGIC || self.version != VERSION {
             return Err(Unusable::Version { found: self.version });
         }
-        if self.boot != boot_id() {
+        if self.boot != wanted.boot {
             return Err(Unusable::Boot);
         }
         if self.layout != nat::layout() {
@@ -135,14 +139,53 @@ impl StateHeader {
         }
         Ok(())
     }
+
+    /// FileFormat of the files, if an import can read them.
+    pub(super) fn format(&self) -> Option<FileFormat> {
+        FileFormat::of(&self.layout)
+    }
+
+    /// Lengths of the files in this format.
+    pub(super) fn sizes(&self, format: FileFormat) -> SessionFileSizes {
+        format.sizes(self.sessions, self.accounting)
+    }
+
+    /// Describes the sessions in files of this format for a process that imports them.
+    pub(super) fn old_sessions(
+        self,
+        files: SessionFiles,
+        format: FileFormat,
+        wanted: &Wanted,
+    ) -> OldSessions {
+        OldSessions {
+            files,
+            format,
+            capacity: self.sessions,
+            accounting: self.accounting,
+            other_mappings: self.meaning != wanted.meaning,
+            uplinks: self.uplinks,
+            seed: Seed::from(self.seed),
+        }
+    }
 }
 
-fn boot_id() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
+impl Unusable {
+    /// Reports whether an import can still read the files, if it knows their format.
+    pub(super) fn allows_import(&self) -> bool {
+        match self {
+            Self::Layout | Self::Configuration(_) | Self::CutOff => true,
+            Self::Unreadable(_)
+            | Self::Damaged(_)
+            | Self::Boot
+            | Self::Version { .. }
+            | Self::Attempts(_)
+            | Self::Length(_) => false,
+        }
+    }
 }
 
-const NAME: &str = "header.json";
+/// Name of the header.
+pub(super) const HEADER: &str = "header.json";
 const MAGIC: &str = "natbox sessions";
 const VERSION: u32 = 1;
 /// Processes that may die in a row during the adoption. After them the files count as damaged.

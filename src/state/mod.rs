@@ -7,19 +7,24 @@
 //!     records, index       the session table (nat::SessionFiles)
 //!     accounts             packets and bytes of each session
 //!     keeper               socket of the process that holds the TUN's queues open
+//!     old.*                files whose sessions are being imported
 //! ```
 //!
 //! The directory lies on a tmpfs, so the files end with the boot. natbox writes a new header and
-//! renames it, so a killed process leaves the old header or the new one. If anything does not fit,
-//! natbox begins with empty files and one sentence that says why.
+//! renames it, so a killed process leaves the old header or the new one. If the files are of another
+//! configuration or of another layout of records, their sessions are imported into new files. If
+//! natbox cannot read them, it begins with empty files and one sentence that says why.
 
 mod descriptors;
 mod directory;
 mod header;
+mod import;
 mod keeper;
+mod preview;
 mod tmpfs;
 
 pub(crate) use descriptors::{DescriptorStore, QUEUES};
 pub(crate) use directory::{Opened, SessionState, StateError, remove};
 pub(crate) use header::Wanted;
 pub(crate) use keeper::{KEEPER_COMMAND, keep_descriptors};
+pub(crate) use preview::{Preview, preview};

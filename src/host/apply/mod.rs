@@ -29,6 +29,7 @@ mod wait;
 
 pub(crate) use awaited::{awaited_interfaces, restore_after_dead, running_owner};
 pub(crate) use managed::ManagedHost;
+pub(crate) use namespace::boot_id;
 pub(crate) use planned::{PlannedHost, prepare};
 pub(crate) use report::{HostReport, LookCause};
 pub(crate) use unfit::warnings;

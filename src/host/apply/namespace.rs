@@ -68,7 +68,7 @@ pub(super) fn is_gone(inode: u64) -> bool {
 }
 
 /// Reads the identifier of this boot; empty if it is not readable.
-pub(super) fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 

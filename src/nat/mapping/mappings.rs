@@ -172,6 +172,11 @@ impl Mappings {
         MappingKey { protocol, uplink, inside, remote: self.mapping_scope(remote) }
     }
 
+    /// Whether mappings depend on a part of the remote endpoint.
+    pub(crate) fn depend_on_remote(&self) -> bool {
+        self.mapping != EndpointDependence::EndpointIndependent
+    }
+
     /// Part of a remote endpoint that mappings depend on.
     fn mapping_scope(&self, remote: Endpoint) -> Endpoint {
         match self.mapping {

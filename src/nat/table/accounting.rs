@@ -6,7 +6,7 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::nat::table::atomic::{AtomicU32, AtomicU64};
-use crate::nat::table::region::{Region, plain};
+use crate::nat::table::region::{Plain, Region, plain};
 use crate::nat::tracking::direction::Direction;
 use crate::time::Tick;
 
@@ -53,6 +53,11 @@ impl Accounting {
 }
 
 impl Accounts {
+    /// Bytes of an account.
+    pub(crate) const SIZE: usize = size_of::<Account>();
+    /// Offsets of the fields of an account, in bytes.
+    pub(crate) const OFFSETS: &'static [usize] = Account::OFFSETS;
+
     /// Maps the accounts of `capacity` records, in a file if there is one.
     ///
     /// # Errors

@@ -3,33 +3,41 @@
 //! The table translates by an inherited session from the first packet on: a lookup needs only the
 //! index and the record. The rest is made again, one record after the other: the free slots, the
 //! timing wheel, the lists of related sessions, and what the translator reserves for a session.
+//! [`crate::nat::table::verify`] has checked the files before.
 //!
-//! The other process may have died between any two instructions. A record is *whole* if the index
-//! has both of its entries: a worker fills a record before the entries appear, and removes both
-//! entries before the record is free. The adoption removes what is left of a record that is not
-//! whole. No packet was translated by a record without entries.
-//!
-//! An insertion or removal that was cut off leaves a shard whose overflow counts are wrong. So
-//! the torn shards are repaired first.
+//! Some sessions depend on others, wherever those lie in the table. Such a session is put off until
+//! the adoption has gone through all other records.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::nat::table::family::{Family, TupleOf};
-use crate::nat::table::index::IndexEntry;
 use crate::nat::table::pool::{Pool, PoolContents};
 use crate::nat::table::record::SessionRecord;
-use crate::nat::table::session::SessionInfo;
-use crate::nat::table::session_table::{Table, entries};
+use crate::nat::table::session::{Adopted, SessionInfo};
+use crate::nat::table::session_table::Table;
 use crate::nat::tracking::direction::Direction;
 use crate::time::Tick;
 
-/// Outcome of a slice of the adoption, in sessions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Adopted {
-    /// Sessions that continue.
-    pub kept: u32,
-    /// Sessions that are not allowed, and records that were not whole.
-    pub dropped: u32,
+/// Which attempt to adopt a session the adoption makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// The first one.
+    First,
+    /// The last one: the session was put off.
+    Last,
+    /// None: the session was put off, and has ended.
+    Ended,
+}
+
+/// Outcome of an attempt to adopt a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AdoptionOutcome {
+    /// The session continues.
+    Keep,
+    /// The session ends.
+    End,
+    /// The session is put off. Only a first attempt has this outcome.
+    PutOff,
 }
 
 impl<F: Family> Table<F> {
@@ -39,35 +47,29 @@ impl<F: Family> Table<F> {
         self.inherits.load(Relaxed)
     }
 
-    /// Repairs the shards of the index that the other process was changing when it died. Call this
-    /// before the first [`Self::adopt`].
-    pub(crate) fn repair_index(&self) -> usize {
-        let torn: Vec<usize> = self.index.torn_shards().collect();
-        for shard in &torn {
-            self.index.repair(*shard, |entry| {
-                let (slot, direction) = entry.split();
-                let record = self.records.get(slot as usize)?;
-                record.common().is_live().then(|| self.hash(record.key(direction)))
-            });
-        }
-        torn.len()
-    }
-
     /// Adopts the next `budget` records, from the pool of `worker` first. `reserve` reserves what a
-    /// session holds; false: the session is not allowed and ends.
+    /// session holds and decides about the session.
     pub(crate) fn adopt(
         &self,
         worker: usize,
         budget: u32,
         now: Tick,
-        mut reserve: impl FnMut(&SessionInfo<TupleOf<F>>) -> bool,
+        mut reserve: impl FnMut(&SessionInfo<TupleOf<F>>, Attempt) -> AdoptionOutcome,
     ) -> Adopted {
-        let mut adopted = Adopted::default();
+        let mut adopted = std::mem::take(&mut *self.found.lock());
         let mut left = budget;
-        for pool in self.pools_from(worker).chain([&self.reserve]) {
-            let mut locked = pool.lock();
-            while left > 0 && self.adopt_next(pool, &mut locked, now, &mut reserve, &mut adopted) {
-                left -= 1;
+        for attempt in [Attempt::First, Attempt::Last] {
+            // A slice of another thread ends before this one sees that its pool has no more. So no
+            // session is put off any more when the last attempts begin.
+            for pool in self.pools_from(worker).chain([&self.reserve]) {
+                let mut locked = pool.lock();
+                let mut next = || self.adopt_next(attempt, pool, &mut locked, now, &mut reserve);
+                while left > 0
+                    && let Some(one) = next()
+                {
+                    adopted += one;
+                    left -= 1;
+                }
             }
         }
         if left > 0 {
@@ -76,45 +78,50 @@ impl<F: Family> Table<F> {
         adopted
     }
 
-    /// Adopts the next record of a pool. False if the pool has none left.
+    /// Adopts the next record of a pool. None if the pool has none left.
     fn adopt_next(
         &self,
+        attempt: Attempt,
         pool: &Pool,
         locked: &mut PoolContents,
         now: Tick,
-        reserve: &mut impl FnMut(&SessionInfo<TupleOf<F>>) -> bool,
-        adopted: &mut Adopted,
-    ) -> bool {
-        let Some(slot) = locked.slab.next_to_adopt() else { return false };
+        reserve: &mut impl FnMut(&SessionInfo<TupleOf<F>>, Attempt) -> AdoptionOutcome,
+    ) -> Option<Adopted> {
+        let is_first = attempt == Attempt::First;
+        let slot = if is_first { locked.slab.next_to_adopt() } else { locked.slab.next_waiting() }?;
         let record = &self.records[slot as usize];
         let common = record.common();
         if !common.was_used() {
             locked.slab.give_back(&self.records, slot);
-            return true;
+            return Some(Adopted::default());
         }
         let session = self.info(slot, record);
-        if common.is_live() && self.is_whole(slot) && reserve(&session) {
-            self.enter_list(slot, session.origin, record.key(Direction::Reply));
-            locked.wheel.schedule(&self.records, slot, session.deadline, now);
-            pool.count_in();
-            adopted.kept += 1;
-        } else {
-            adopted.dropped += u32::from(common.is_live());
-            self.leave_index(slot, || {});
-            locked.slab.give_back(&self.records, slot);
+        let is_live = common.is_live();
+        let outcome = match (is_live, attempt) {
+            (true, _) => reserve(&session, attempt),
+            (false, Attempt::First) => AdoptionOutcome::End,
+            (false, Attempt::Last | Attempt::Ended) => {
+                reserve(&session, Attempt::Ended);
+                AdoptionOutcome::End
+            }
+        };
+        match (outcome, attempt) {
+            (AdoptionOutcome::Keep, _) => {
+                self.enter_list(slot, session.origin, record.key(Direction::Reply));
+                locked.wheel.schedule(&self.records, slot, session.deadline, now);
+                pool.count_in();
+                Some(Adopted { kept: 1, ..Adopted::default() })
+            }
+            (AdoptionOutcome::PutOff, Attempt::First) => {
+                locked.slab.put_off(&self.records, slot);
+                Some(Adopted::default())
+            }
+            (AdoptionOutcome::End | AdoptionOutcome::PutOff, _) => {
+                self.leave_index(slot, || {});
+                locked.slab.give_back(&self.records, slot);
+                Some(Adopted { dropped: u32::from(is_live), ..Adopted::default() })
+            }
         }
-        true
-    }
-
-    /// Reports whether the index has both entries of a record.
-    fn is_whole(&self, slot: u32) -> bool {
-        let record = &self.records[slot as usize];
-        let keys = [Direction::Original, Direction::Reply].map(|direction| record.key(direction));
-        let [original, reply] = keys.map(|key| self.hash(key));
-        let locked = self.index.lock_both(original, reply);
-        let has = |hash, wanted: IndexEntry| locked.find(hash, |entry| entry == wanted).is_some();
-        let [original_entry, reply_entry] = entries(slot);
-        has(original, original_entry) && has(reply, reply_entry)
     }
 }
 

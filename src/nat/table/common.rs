@@ -28,7 +28,8 @@ plain! {
         /// Next and previous record in the list of a slot of the wheel, or of the free records.
         pub(crate) next: AtomicU32,
         pub(crate) previous: AtomicU32,
-        /// Slot of the wheel that the record is linked into; [`FREE`] when the record is free.
+        /// Slot of the wheel that the record is linked into; [`FREE`] when the record is free,
+        /// [`WAITING`] when its adoption waits.
         pub(crate) wheel_slot: AtomicU16,
         /// Number of the sessions that had the record so far, modulo 65,535; 0: none.
         generation: AtomicU16,
@@ -78,9 +79,22 @@ impl RecordCommon {
         self.wheel_slot.load(Relaxed) != FREE && self.generation.load(Relaxed) != 0
     }
 
+    /// Reports whether the adoption of the session waits. The caller holds the pool's lock.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.wheel_slot.load(Relaxed) == WAITING
+    }
+
     /// Reports whether a session has the record or had it.
     pub(crate) fn was_used(&self) -> bool {
         self.generation.load(Relaxed) != 0
+    }
+
+    /// Reports whether every field has a value that some session has. No packet comes from the
+    /// future.
+    pub(crate) fn has_possible_values(&self, now: Tick) -> bool {
+        self.state().number() == self.state.load(Relaxed)
+            && self.origin().number() == self.origin.load(Relaxed)
+            && now.reached(self.last_seen())
     }
 
     /// Identifier of the session that has the record in `slot`. The caller holds the pool's lock or
@@ -187,6 +201,9 @@ impl RecordCommon {
 pub(crate) const NONE: u32 = u32::MAX;
 /// Wheel slot of a record that is free.
 pub(crate) const FREE: u16 = u16::MAX;
+/// Wheel slot of a session whose adoption waits for that of others; see
+/// [`crate::nat::table::adoption`].
+pub(crate) const WAITING: u16 = u16::MAX - 1;
 
 #[cfg(test)]
 mod tests {

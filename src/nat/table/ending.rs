@@ -51,7 +51,7 @@ impl<F: Family> Table<F> {
     ) -> Option<EndedSession<F::Key>> {
         let (pool, mut locked) = self.lock_pool_of(id)?;
         due(&self.records[id.slot() as usize]).then(|| {
-            if locked.slab.has_adopted(id.slot()) {
+            if locked.slab.has_adopted(&self.records, id.slot()) {
                 locked.wheel.cancel(&self.records, id.slot());
             }
             self.free(pool, &mut locked, id.slot(), reason, now)
@@ -65,7 +65,7 @@ impl<F: Family> Table<F> {
         // Between the lookup and here another worker may have ended the session.
         let Some((_, mut locked)) = self.lock_pool_of(id) else { return };
         // The adoption schedules the session.
-        if !locked.slab.has_adopted(id.slot()) {
+        if !locked.slab.has_adopted(&self.records, id.slot()) {
             return;
         }
         locked.wheel.cancel(&self.records, id.slot());

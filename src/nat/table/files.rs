@@ -64,14 +64,17 @@ impl SessionFileSizes {
     }
 }
 
-/// Describes the layout and the meaning of records and buckets. Two programs with the same words
-/// read each other's files.
+/// Describes the layout and the meaning of records, buckets and accounts. Two programs with the
+/// same words read each other's files. [`FileFormat`](crate::nat::FileFormat) reads those of other words.
 pub fn layout() -> Vec<u64> {
-    let sizes = [size_of::<Record>(), size_of::<RecordCommon>(), size_of::<Bucket>()];
-    let offsets = [Record::OFFSETS, RecordCommon::OFFSETS, Bucket::OFFSETS].concat();
+    let sizes =
+        [size_of::<Record>(), size_of::<RecordCommon>(), size_of::<Bucket>(), Accounts::SIZE];
+    let offsets =
+        [Record::OFFSETS, RecordCommon::OFFSETS, Bucket::OFFSETS, Accounts::OFFSETS].concat();
     let layout = sizes.into_iter().chain(offsets).map(|bytes| bytes as u64);
     [MEANING, u64::from(cfg!(target_endian = "little"))].into_iter().chain(layout).collect()
 }
 
-/// Counts the changes of what a field means: numbers of states and kinds, hash, window word.
-const MEANING: u64 = 1;
+/// Counts the changes of what a field means: numbers of states and kinds, hash, window word. With
+/// another number, [`crate::nat::table::formats`] needs a reader of the old files.
+const MEANING: u64 = 2;

@@ -7,7 +7,7 @@
 //! last slot.
 //!
 //! ```text
-//!   bucket (64 bytes)   | tags 8 x u16 | entries 8 x u32 | overflow u32 | changing u32 | spare |
+//!   bucket (64 bytes)   | tags 8 x u16 | entries 8 x u32 | overflow, changing, copy, spare: u32 |
 //!   shard               bucket bucket bucket ... bucket      one lock; probing wraps inside the shard
 //!   index               shard shard shard ... shard          upper half of the hash picks bucket and shard
 //! ```
@@ -57,7 +57,11 @@ plain! {
         /// Not zero while a worker changes the entries of keys with this home bucket. A process
         /// that dies in the meantime leaves the mark; see [`Index::torn_shards`].
         changing: AtomicU32,
-        spare: [AtomicU32; 2],
+        /// The overflow count again: if both differ in a shard that no worker was changing, the
+        /// bucket is damaged.
+        overflow_copy: AtomicU32,
+        /// Always zero: anything else is damage.
+        spare: AtomicU32,
     }
 }
 
@@ -96,6 +100,15 @@ pub(crate) struct Locked<'a> {
     index: &'a Index,
     _first: MutexGuard<'a, ()>,
     _second: Option<MutexGuard<'a, ()>>,
+}
+
+/// The shards of an index that need a repair.
+pub(crate) struct TornShards {
+    /// Their numbers.
+    pub(crate) shards: Vec<usize>,
+    /// Number of damaged buckets. In a shard that a worker was changing, a cut-off change looks like
+    /// damage and does not count.
+    pub(crate) damaged_buckets: u32,
 }
 
 /// No slot is left in the shard.
@@ -160,13 +173,22 @@ impl Index {
         Locked { index: self, _first: first, _second: second }
     }
 
-    /// Lists the shards that a process was changing when it died. Their overflow counts may be
-    /// wrong, and they may have entries of records that are free.
-    pub(crate) fn torn_shards(&self) -> impl Iterator<Item = usize> {
-        let size = 1usize << self.shard_shift;
-        let is_torn = |bucket: &Bucket| bucket.changing.load(Relaxed) != 0;
-        let shards = self.buckets.chunks(size).enumerate();
-        shards.filter(move |(_, buckets)| buckets.iter().any(is_torn)).map(|(shard, _)| shard)
+    /// Lists the shards that a process was changing when it died, and those with damaged buckets.
+    /// Their overflow counts may be wrong, and they may have entries of records that are free.
+    /// `records`: the number of records.
+    pub(crate) fn torn_shards(&self, records: usize) -> TornShards {
+        let mut torn = TornShards { shards: Vec::new(), damaged_buckets: 0 };
+        for (shard, buckets) in self.buckets.chunks(1usize << self.shard_shift).enumerate() {
+            let is_changing = buckets.iter().any(|bucket| bucket.changing.load(Relaxed) != 0);
+            let damaged = buckets.iter().filter(|bucket| bucket.is_damaged(records)).count();
+            if is_changing || damaged > 0 {
+                torn.shards.push(shard);
+            }
+            if !is_changing {
+                torn.damaged_buckets += damaged as u32;
+            }
+        }
+        torn
     }
 
     /// Repairs a shard: removes the entries for which `hash_of` returns no hash or that of another
@@ -177,7 +199,8 @@ impl Index {
         let first = shard << self.shard_shift;
         let buckets = first..first + (1usize << self.shard_shift);
         for bucket in buckets.clone() {
-            self.buckets[bucket].overflow.store(0, Relaxed);
+            self.buckets[bucket].set_overflow(0);
+            self.buckets[bucket].spare.store(0, Relaxed);
         }
         for bucket in buckets.clone() {
             let contents = &self.buckets[bucket];
@@ -208,8 +231,8 @@ impl Index {
     fn change_overflow(&self, home: usize, last: usize, by: i32) {
         let mut bucket = home;
         while bucket != last {
-            let overflow = &self.buckets[bucket].overflow;
-            overflow.store(overflow.load(Relaxed).wrapping_add_signed(by), Relaxed);
+            let contents = &self.buckets[bucket];
+            contents.set_overflow(contents.overflow.load(Relaxed).wrapping_add_signed(by));
             bucket = self.next_bucket(bucket);
         }
     }
@@ -262,6 +285,16 @@ impl Locked<'_> {
             bucket = self.index.next_bucket(bucket);
         }
         None
+    }
+
+    /// Counts how often the index has an entry of `hash`. The key must belong to a locked shard.
+    pub(crate) fn count(&self, hash: KeyHash, wanted: IndexEntry) -> usize {
+        let mut count = 0;
+        self.find(hash, |entry| {
+            count += usize::from(entry == wanted);
+            false
+        });
+        count
     }
 
     /// Adds an entry. The key must belong to a locked shard.
@@ -332,6 +365,23 @@ impl Drop for Changing<'_> {
 }
 
 impl Bucket {
+    /// Reports whether the bucket has what no worker leaves behind. `records`: the number of
+    /// records.
+    fn is_damaged(&self, records: usize) -> bool {
+        let is_beyond = |slot: usize| {
+            let (record, _) = IndexEntry(self.entries[slot].load(Relaxed)).split();
+            self.tag(slot) != EMPTY && record as usize >= records
+        };
+        self.spare.load(Relaxed) != 0
+            || self.overflow_copy.load(Relaxed) != self.overflow.load(Relaxed)
+            || (0..SLOTS).any(is_beyond)
+    }
+
+    fn set_overflow(&self, count: u32) {
+        self.overflow.store(count, Relaxed);
+        self.overflow_copy.store(count, Relaxed);
+    }
+
     /// Tag of a slot.
     fn tag(&self, slot: usize) -> u16 {
         (self.tags[slot / 4].load(Relaxed) >> (slot % 4 * 16)) as u16

@@ -44,6 +44,12 @@ pub trait SessionRecord: Plain + Send + Sized + 'static {
 
     /// Whether the packets of the initiator go to port 53.
     fn is_dns(&self) -> bool;
+
+    /// Whether the record has no keys: no session ever filled it.
+    fn is_blank(&self) -> bool;
+
+    /// Removes the keys of a record without a session.
+    fn clear_keys(&self);
 }
 
 plain! {
@@ -93,6 +99,17 @@ impl SessionRecord for Record {
     #[inline]
     fn is_dns(&self) -> bool {
         self.original_ports.load(Relaxed) & 0xffff == DNS_PORT
+    }
+
+    fn is_blank(&self) -> bool {
+        self.original_addresses.load(Relaxed) == 0 && self.reply_addresses.load(Relaxed) == 0
+    }
+
+    fn clear_keys(&self) {
+        self.original_addresses.store(0, Relaxed);
+        self.reply_addresses.store(0, Relaxed);
+        self.original_ports.store(0, Relaxed);
+        self.reply_ports.store(0, Relaxed);
     }
 }
 

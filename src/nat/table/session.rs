@@ -1,6 +1,7 @@
 //! Sessions as values: two tuples, the kinds of their endpoints, an uplink and a state.
 
 use std::num::NonZeroU64;
+use std::ops::AddAssign;
 
 use crate::nat::table::accounting::Accounting;
 use crate::nat::table::key::Key;
@@ -246,6 +247,25 @@ pub struct EndedSession<K = Key> {
     /// False for a session of a process before this one that ended before its adoption: the
     /// translator has not reserved its resources.
     pub adopted: bool,
+}
+
+/// Outcome of a slice of the adoption. The first slice counts what the check of the files has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// Sessions that continue.
+    pub kept: u32,
+    /// Sessions that are not allowed, and records that were not whole.
+    pub dropped: u32,
+    /// Records with impossible values, and damaged parts of the index.
+    pub damaged: u32,
+}
+
+impl AddAssign for Adopted {
+    fn add_assign(&mut self, Self { kept, dropped, damaged }: Self) {
+        self.kept += kept;
+        self.dropped += dropped;
+        self.damaged += damaged;
+    }
 }
 
 /// A session in a listing.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::nat::table::accounting::{Accounting, Accounts};
 use crate::nat::table::events::{SessionChange, SessionEvent, SessionEvents, Subscribers};
@@ -17,12 +17,12 @@ use crate::nat::table::pool::{Pool, PoolContents, RESERVE, record_count};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::region::Region;
 use crate::nat::table::related_lists::RelatedLists;
-use crate::nat::table::session::{EndReason, EndedSession, NewSession, SessionId};
+use crate::nat::table::session::{Adopted, EndReason, EndedSession, NewSession, SessionId};
 use crate::nat::table::slab::Slab;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::SequenceCheck;
-use crate::nat::tracking::tcp_window::{Segment, TcpSnapshot};
+use crate::nat::tracking::tcp_window::Segment;
 use crate::time::{Span, Tick};
 
 /// The session table.
@@ -46,6 +46,8 @@ pub struct Table<F: Family = V4> {
     pub(super) related: Option<RelatedLists>,
     /// Sessions of a process before this one may wait for their adoption.
     pub(super) inherits: AtomicBool,
+    /// What the check of inherited files has found and no adoption has reported yet.
+    pub(super) found: Mutex<Adopted>,
 }
 
 /// The packet that opens a session.
@@ -147,6 +149,7 @@ impl<F: Family> Table<F> {
             accounts: None,
             related: None,
             inherits: AtomicBool::new(false),
+            found: Mutex::default(),
         })
     }
 
@@ -296,28 +299,6 @@ impl<F: Family> Table<F> {
         })
     }
 
-    /// Adds a session that another table has exported, in a pool that the session's hash picks.
-    ///
-    /// # Errors
-    /// See [`InsertError`]; the table has not changed then.
-    pub(crate) fn restore(
-        &self,
-        new: &NewSession<F::Key>,
-        tcp: &TcpSnapshot,
-        accounting: &Accounting,
-        now: Tick,
-    ) -> Result<SessionId, InsertError> {
-        let KeyHash(hash) = self.hash(new.original);
-        let pools = self.pools_from(hash as u32 as usize);
-        self.insert_filled(
-            pools,
-            new,
-            || *accounting,
-            now,
-            |record| record.common().tcp.restore(tcp),
-        )
-    }
-
     /// The workers' pools, that of `worker` first.
     #[inline]
     pub(super) fn pools_from(&self, worker: usize) -> impl Iterator<Item = &Pool> {
@@ -328,7 +309,7 @@ impl<F: Family> Table<F> {
     /// Adds a session in the first of these pools that has a free record. `complete` finishes the
     /// record before the index names it.
     #[inline]
-    fn insert_filled<'t>(
+    pub(super) fn insert_filled<'t>(
         &'t self,
         pools: impl Iterator<Item = &'t Pool>,
         new: &NewSession<F::Key>,
@@ -394,7 +375,7 @@ impl<F: Family> Table<F> {
         now: Tick,
     ) -> EndedSession<F::Key> {
         let record = &self.records[slot as usize];
-        let adopted = locked.slab.has_adopted(slot);
+        let adopted = locked.slab.has_adopted(&self.records, slot);
         let ended = EndedSession {
             original: record.key(Direction::Original),
             reply: record.key(Direction::Reply),
@@ -448,7 +429,8 @@ impl<F: Family> Table<F> {
     #[inline]
     pub(super) fn has_key(&self, entry: IndexEntry, key: F::Key) -> bool {
         let (slot, direction) = entry.split();
-        self.records[slot as usize].key(direction) == key
+        // Damage of the files of a table may make an entry point beyond the records.
+        self.records.get(slot as usize).is_some_and(|record| record.key(direction) == key)
     }
 }
 

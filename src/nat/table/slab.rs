@@ -1,11 +1,12 @@
 //! The records of one pool: which are free, and a walk over those that are live.
 //!
 //! The records of an *inherited* slab were filled by a process before this one. The slab adopts them
-//! one by one, in order. Until then it gives no record of the rest away.
+//! one by one, in order, and those that wait for others at last. Until then it gives no record of
+//! the rest away.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::nat::table::common::{FREE, NONE};
+use crate::nat::table::common::{FREE, NONE, WAITING};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::region::Region;
 use crate::nat::table::session::SessionId;
@@ -21,14 +22,18 @@ pub(crate) struct Slab {
     free: u32,
     /// Offset at which the next search for a victim starts.
     clock_hand: u32,
-    /// Number of slots of the range that the slab has adopted: all, unless it is inherited.
+    /// Number of slots of the range that the slab has adopted or put off: all, unless it is
+    /// inherited.
     adopted: u32,
+    /// Slots among them that the slab has put off.
+    waiting: Vec<u32>,
 }
 
 impl Slab {
     /// Makes a slab over `count` slots from `first` on.
     pub(crate) fn new(first: u32, count: u32) -> Self {
-        Self { first, count, used: 0, free: NONE, clock_hand: 0, adopted: count }
+        let (used, free, clock_hand, waiting) = (0, NONE, 0, Vec::new());
+        Self { first, count, used, free, clock_hand, adopted: count, waiting }
     }
 
     /// Makes a slab over `count` slots from `first` on that a process before this one has used.
@@ -36,7 +41,8 @@ impl Slab {
         Self { used: count, adopted: 0, ..Self::new(first, count) }
     }
 
-    /// Returns the next slot to adopt. The caller schedules its session, or gives the slot back.
+    /// Returns the next slot to adopt. The caller schedules its session, gives the slot back, or
+    /// puts it off.
     pub(crate) fn next_to_adopt(&mut self) -> Option<u32> {
         let slot = self.first + self.adopted;
         (self.adopted < self.count).then(|| {
@@ -45,9 +51,20 @@ impl Slab {
         })
     }
 
+    /// Puts off the adoption of a slot until the slab has gone through all others.
+    pub(crate) fn put_off<R: SessionRecord>(&mut self, records: &Region<R>, slot: u32) {
+        records[slot as usize].common().wheel_slot.store(WAITING, Relaxed);
+        self.waiting.push(slot);
+    }
+
+    /// Returns a slot that was put off. The caller schedules its session or gives the slot back.
+    pub(crate) fn next_waiting(&mut self) -> Option<u32> {
+        self.waiting.pop()
+    }
+
     /// Reports whether the slab has adopted a slot of its range.
-    pub(crate) fn has_adopted(&self, slot: u32) -> bool {
-        slot - self.first < self.adopted
+    pub(crate) fn has_adopted<R: SessionRecord>(&self, records: &Region<R>, slot: u32) -> bool {
+        slot - self.first < self.adopted && !records[slot as usize].common().is_waiting()
     }
 
     /// Takes a free slot and starts the next generation of its record.
@@ -100,7 +117,8 @@ impl Slab {
         for _ in 0..scan.min(known) {
             self.clock_hand = (self.clock_hand + 1) % known;
             let slot = self.first + self.clock_hand;
-            if self.is_live(records, slot) && is_victim(&records[slot as usize]) {
+            let record = &records[slot as usize];
+            if self.is_live(records, slot) && !record.common().is_waiting() && is_victim(record) {
                 return Some(slot);
             }
         }

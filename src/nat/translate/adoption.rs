@@ -3,6 +3,14 @@
 //! The table translates by them from the first packet on. The adoption reserves what each holds:
 //! mappings, external ports, its share of its host's limit. Until that is done, no new dynamic
 //! mapping begins, because its port or its inside endpoint may be one of an inherited session.
+//!
+//! Two kinds of sessions depend on others and are put off until all others are adopted:
+//! * A session over the mapping of another one. If mappings depend on the remote endpoint, the
+//!   session's own tuples do not show on which remote endpoint that mapping depends.
+//! * A session that is allowed only because it is related to an inbound session.
+//!
+//! Others may depend on them in turn, but only on the mapping by which their initiator sends. So
+//! the adoption holds this mapping from the first attempt to the last one.
 
 use std::io;
 
@@ -10,21 +18,36 @@ use crate::nat::mapping::key::MappingValue;
 use crate::nat::policy::limits::Limits;
 use crate::nat::policy::rules::Policy;
 use crate::nat::seed::{Secrets, Seed};
-use crate::nat::table::session::{EndpointKind, SessionKind};
+use crate::nat::table::adoption::{AdoptionOutcome, Attempt};
+use crate::nat::table::session::EndpointKind;
 use crate::nat::table::{Adopted, SessionFiles, SessionInfo, Table};
+use crate::nat::translate::import_files::Imported;
 use crate::nat::translate::snapshot::{
-    ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot,
+    ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot, fit_together,
 };
 use crate::nat::translator::{Translator, idle_timeouts};
 use crate::nat::verdict::DropReason;
 use crate::time::Tick;
 
+/// What the files of a translator have when the translator begins with them.
+#[derive(Clone, Debug)]
+pub enum Contents {
+    /// All zeros.
+    Empty,
+    /// The sessions of a translator with the same seed, as many records, and the same uplinks in the
+    /// same order.
+    Inherited,
+    /// The sessions that [`import_sessions`] has entered, with the same seed, limits and policy.
+    ///
+    /// [`import_sessions`]: crate::nat::import_sessions
+    Imported(Imported),
+}
+
 impl Translator {
     /// Makes a translator whose sessions live in files and outlive it.
     ///
-    /// `inherits`: the files have the sessions of a translator with this seed, as many records, and
-    /// the same uplinks in the same order. The translator continues these sessions at once; call
-    /// [`Self::adopt`] until [`Self::inherits`] is false. Otherwise the files are all zeros.
+    /// The translator continues the sessions in the files at once; call [`Self::adopt`] until
+    /// [`Self::inherits`] is false.
     ///
     /// # Errors
     /// A file is too short or cannot be mapped.
@@ -35,8 +58,9 @@ impl Translator {
         seed: Seed,
         now: Tick,
         files: &SessionFiles,
-        inherits: bool,
+        contents: Contents,
     ) -> io::Result<Self> {
+        let inherits = !matches!(contents, Contents::Empty);
         let secrets = Secrets::of(seed);
         let timeouts = idle_timeouts(&limits);
         let secret = secrets.table;
@@ -46,8 +70,16 @@ impl Translator {
             table = table.with_accounts_in(Some(&files.accounts))?;
         }
         let translator = Self::over(table, limits, policy, secrets, now)?;
-        if inherits {
-            translator.table.repair_index();
+        match contents {
+            Contents::Empty => {}
+            Contents::Inherited => {
+                translator.table.verify(now, |session| translator.is_possible(session));
+            }
+            Contents::Imported(Imported { without_uplink, .. }) => {
+                let ended = without_uplink.iter();
+                let packets = ended.flat_map(|session| translator.notifications_for(session));
+                translator.notifications.extend(packets);
+            }
         }
         Ok(translator)
     }
@@ -58,14 +90,84 @@ impl Translator {
     }
 
     /// Adopts the sessions of the next `budget` records, from the pool of `worker` first. A session
-    /// that the policy does not allow ends.
+    /// that the policy does not allow ends as in [`Self::enforce`].
     pub fn adopt(&self, worker: usize, budget: u32, now: Tick) -> Adopted {
-        self.table.adopt(worker, budget, now, |session| {
-            let result = self.adopt_one(session, now);
-            if result == Err(ImportError::Disallowed) {
+        self.table.adopt(worker, budget, now, |session, attempt| {
+            let result = match attempt {
+                Attempt::First if self.is_over_another_mapping(session) => None,
+                Attempt::First | Attempt::Last => Some(self.adopt_one(session, now)),
+                Attempt::Ended => Some(Err(ImportError::Expired)),
+            };
+            let may_wait = attempt == Attempt::First;
+            let outcome = match result {
+                Some(Ok(())) => AdoptionOutcome::Keep,
+                None => self.put_off(session, now),
+                Some(Err(ImportError::Disallowed))
+                    if may_wait && !self.address_removed(session) =>
+                {
+                    self.put_off(session, now)
+                }
+                Some(Err(_)) => AdoptionOutcome::End,
+            };
+            if !may_wait {
+                self.release_put_off(session, now);
+            }
+            if outcome == AdoptionOutcome::End
+                && attempt != Attempt::Ended
+                && self.address_removed(session)
+            {
                 self.notifications.extend(self.notifications_for(session));
             }
-            result.is_ok()
+            outcome
+        })
+    }
+
+    /// Reports whether a session may hold a mapping that its tuples do not show.
+    fn is_over_another_mapping(&self, session: &SessionInfo) -> bool {
+        session.origin.responder == EndpointKind::Mapping && self.mappings.depend_on_remote()
+    }
+
+    /// Holds the mapping of a session that waits for its last attempt. Without it the session
+    /// cannot continue.
+    fn put_off(&self, session: &SessionInfo, now: Tick) -> AdoptionOutcome {
+        let Some(mapping) = self.own_mapping(session) else { return AdoptionOutcome::PutOff };
+        let keeps_port = self.policy.keeps_port(mapping.key.protocol, mapping.key.inside.port);
+        match self.mappings.restore(mapping, keeps_port, now) {
+            Ok(()) => AdoptionOutcome::PutOff,
+            Err(_) => AdoptionOutcome::End,
+        }
+    }
+
+    /// Releases what [`Self::put_off`] holds.
+    fn release_put_off(&self, session: &SessionInfo, now: Tick) {
+        if let Some(mapping) = self.own_mapping(session) {
+            self.mappings.release(mapping.key, now);
+        }
+    }
+
+    /// Returns the mapping by which the initiator of a session sends.
+    fn own_mapping(&self, session: &SessionInfo) -> Option<MappingValue> {
+        let SessionInfo { original, reply, uplink, last_seen: refreshed, .. } = *session;
+        (session.origin.initiator == EndpointKind::Mapping).then(|| {
+            let (inside, remote) = (original.source, original.destination);
+            let key = self.mappings.key(original.protocol, uplink, inside, remote);
+            MappingValue { key, external: reply.destination, refreshed }
+        })
+    }
+
+    /// Returns the mapping by which the responder of a session sends: the one that is known at its
+    /// external endpoint, or else one of the session alone.
+    fn responder_mapping(&self, session: &SessionInfo) -> Option<MappingValue> {
+        let SessionInfo { original, reply, uplink, last_seen: refreshed, .. } = *session;
+        (session.origin.responder == EndpointKind::Mapping).then(|| {
+            let (protocol, external) = (original.protocol, original.destination);
+            let (inside, remote) = (reply.source, reply.destination);
+            let own = self.mappings.key(protocol, uplink, inside, remote);
+            let known = self.mappings.at_external(protocol, external, remote);
+            let key = known.map(|known| known.key).filter(|key| {
+                (key.uplink, key.inside) == (uplink, inside) && self.mappings.depend_on_remote()
+            });
+            MappingValue { key: key.unwrap_or(own), external, refreshed }
         })
     }
 
@@ -75,42 +177,35 @@ impl Translator {
     }
 
     fn adopt_one(&self, session: &SessionInfo, now: Tick) -> Result<(), ImportError> {
-        if usize::from(session.uplink) >= self.policy.uplinks.len() {
-            return Err(ImportError::UnknownUplink);
-        }
-        let snapshot = self.inherited_snapshot(session, now);
-        if !snapshot.is_consistent() {
-            return Err(ImportError::Malformed);
-        }
-        self.reserve(&snapshot, session.uplink, now)
+        self.reserve(&self.inherited_snapshot(session, now), session.uplink, now)
     }
 
-    /// The snapshot of a session whose mappings are not known. A mapping counts as refreshed by the
-    /// last packet of its session.
+    /// Reports whether the values of an inherited session fit together, and the uplink exists.
+    fn is_possible(&self, session: &SessionInfo) -> bool {
+        let SessionInfo { origin, state, original, reply, uplink, .. } = *session;
+        usize::from(uplink) < self.policy.uplinks.len()
+            && fit_together(origin, state, original, reply)
+    }
+
+    /// The snapshot of a session. A mapping counts as refreshed by the last packet of its session.
     fn inherited_snapshot(&self, session: &SessionInfo, now: Tick) -> SessionSnapshot {
-        let SessionInfo { original, reply, uplink, last_seen, .. } = *session;
-        let SessionKind { initiator, responder } = session.origin;
-        let protocol = original.protocol;
-        let mapping = |inside, remote, external| {
-            let key = self.mappings.key(protocol, uplink, inside, remote);
-            MappingSnapshot::of(MappingValue { key, external, refreshed: last_seen }, now)
-        };
+        let mappings = [self.own_mapping(session), self.responder_mapping(session)];
         SessionSnapshot {
             version: SNAPSHOT_VERSION,
             uplink: String::new(),
-            original,
-            reply,
+            original: session.original,
+            reply: session.reply,
             kind: session.origin,
             state: session.state,
             tcp: session.tcp,
-            idle: now.since(last_seen),
-            mappings: [
-                (initiator == EndpointKind::Mapping)
-                    .then(|| mapping(original.source, original.destination, reply.destination)),
-                (responder == EndpointKind::Mapping)
-                    .then(|| mapping(reply.source, reply.destination, original.destination)),
-            ],
+            idle: now.since(session.last_seen),
+            mappings: mappings.map(|mapping| mapping.map(|it| MappingSnapshot::of(it, now))),
             accounting: None,
         }
     }
 }
+
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod tests;

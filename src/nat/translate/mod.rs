@@ -13,7 +13,7 @@
 //! | `scrub`                            | identification and recorded routes after a rewrite      |
 //! | `icmp_reply`, `delayed_reject`     | ICMP errors that the translator sends                   |
 //! | `sessions`, `snapshot`, `teardown` | listing, ending, export and import of sessions          |
-//! | `adoption`                         | the sessions of a process before this one               |
+//! | `adoption`, `import_files`         | the sessions of a process before this one               |
 //! | `policy_change`                    | a new policy while sessions continue                    |
 
 pub(crate) mod adoption;
@@ -27,6 +27,7 @@ pub(crate) mod fast_path;
 pub(crate) mod fragment_path;
 pub(crate) mod icmp_error;
 pub(crate) mod icmp_reply;
+pub(crate) mod import_files;
 pub(crate) mod policy_change;
 pub(crate) mod related_uplink;
 pub(crate) mod scrub;
@@ -34,4 +35,6 @@ pub(crate) mod sessions;
 pub(crate) mod slow_path;
 pub(crate) mod snapshot;
 pub(crate) mod teardown;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod uplink_choice;

@@ -11,6 +11,7 @@
 
 use crate::nat::mapping::key::{MappingKey, MappingValue};
 use crate::nat::table::accounting::Accounting;
+use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::Key;
 use crate::nat::table::listing::{Page, TableCursor};
 use crate::nat::table::session::{
@@ -184,7 +185,9 @@ impl Translator {
             state,
             idle,
         };
-        self.table.restore(&new, &snapshot.tcp, &accounting, now).map_err(|error| {
+        let KeyHash(pool) = self.table.hash(original_key);
+        let pool = pool as u32 as usize;
+        self.table.restore(pool, &new, &snapshot.tcp, &accounting, now).map_err(|error| {
             let (origin, reason) = (kind, EndReason::Requested);
             let ended = EndedSession {
                 original: original_key,
@@ -233,10 +236,9 @@ impl Translator {
         Ok(())
     }
 
-    /// Reports whether the external endpoints belong to the uplink and the policy allows the
-    /// session.
+    /// Reports whether the policy allows the session of a snapshot on an uplink.
     fn allows_import(&self, snapshot: &SessionSnapshot, uplink: u8, now: Tick) -> bool {
-        let session = SessionInfo {
+        self.allows_on_uplink(&SessionInfo {
             id: SessionId::new(0, 1),
             original: snapshot.original,
             reply: snapshot.reply,
@@ -247,10 +249,15 @@ impl Translator {
             last_seen: now,
             deadline: now,
             accounting: None,
-        };
+        })
+    }
+
+    /// Reports whether the external endpoints belong to the session's uplink and the policy allows
+    /// the session.
+    pub(crate) fn allows_on_uplink(&self, session: &SessionInfo) -> bool {
         let mut external = session.external_endpoints().into_iter().flatten();
-        external.all(|end| self.external(end.address).is_some_and(|it| it.uplink == uplink))
-            && self.permits(&session)
+        external.all(|end| self.external(end.address).is_some_and(|it| it.uplink == session.uplink))
+            && self.permits(session)
     }
 
     /// Reports whether the end of the session will find the mappings of the snapshot.
@@ -336,13 +343,6 @@ impl SessionSnapshot {
     pub(crate) fn is_consistent(&self) -> bool {
         let SessionKind { initiator, responder } = self.kind;
         let (original, reply) = (self.original, self.reply);
-        let protocol = original.protocol;
-        let state_fits = match self.state {
-            State::Tcp(_) => protocol == Protocol::TCP,
-            State::Udp | State::DnsReplied | State::Tentative => protocol == Protocol::UDP,
-            State::Icmp => protocol == Protocol::ICMP,
-            State::Other => ![Protocol::TCP, Protocol::UDP, Protocol::ICMP].contains(&protocol),
-        };
         let fits = |kind, mapping: Option<MappingSnapshot>, inside, external| match mapping {
             None => kind != EndpointKind::Mapping,
             Some(mapping) => {
@@ -350,17 +350,33 @@ impl SessionSnapshot {
                     && (mapping.inside, mapping.external) == (inside, external)
             }
         };
-        state_fits
-            && reply.protocol == protocol
-            && (initiator.is_inside() || responder.is_inside())
-            // Only the destination of a session to the inside differs from the source of its
-            // replies. A related session may have another port of the same remote host.
-            && (responder.is_inside() || reply.source.address == original.destination.address)
-            && (initiator.is_inside()
-                || reply.destination.address == original.source.address)
+        fit_together(self.kind, self.state, original, reply)
             && fits(initiator, self.mappings[0], original.source, reply.destination)
             && fits(responder, self.mappings[1], reply.source, original.destination)
     }
+}
+
+/// Reports whether a session of this kind and state may have these tuples.
+pub(crate) fn fit_together(
+    SessionKind { initiator, responder }: SessionKind,
+    state: State,
+    original: Tuple,
+    reply: Tuple,
+) -> bool {
+    let protocol = original.protocol;
+    let state_fits = match state {
+        State::Tcp(_) => protocol == Protocol::TCP,
+        State::Udp | State::DnsReplied | State::Tentative => protocol == Protocol::UDP,
+        State::Icmp => protocol == Protocol::ICMP,
+        State::Other => ![Protocol::TCP, Protocol::UDP, Protocol::ICMP].contains(&protocol),
+    };
+    state_fits
+        && reply.protocol == protocol
+        && (initiator.is_inside() || responder.is_inside())
+        // Only the destination of a session to the inside differs from the source of its replies. A
+        // related session may have another port of the same remote host.
+        && (responder.is_inside() || reply.source.address == original.destination.address)
+        && (initiator.is_inside() || reply.destination.address == original.source.address)
 }
 
 impl MappingSnapshot {

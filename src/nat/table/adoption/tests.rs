@@ -3,6 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::nat::table::adoption::{AdoptionOutcome, Attempt};
 use crate::nat::table::atomic::death;
 use crate::nat::table::files::SessionFiles;
 use crate::nat::table::session::{EndReason, NewSession, SessionId};
@@ -14,17 +15,19 @@ const SECRET: [u64; 4] = [1, 2, 3, 4];
 const NOW: Tick = Tick(1_000_000);
 
 fn table(capacity: u32, workers: usize, files: &SessionFiles, inherits: bool) -> Table {
-    Table::in_files(capacity, workers, idle_timeouts(), SECRET, NOW, files, inherits)
+    let table = Table::in_files(capacity, workers, idle_timeouts(), SECRET, NOW, files, inherits)
         .and_then(|table| table.with_accounts_in(Some(&files.accounts)))
-        .expect("memory")
+        .expect("memory");
+    if inherits {
+        table.verify(NOW, |_| true);
+    }
+    table
 }
 
 fn adopt_all(table: &Table) -> Adopted {
-    table.repair_index();
     let mut sum = Adopted::default();
     while table.inherits() {
-        let Adopted { kept, dropped } = table.adopt(0, 7, NOW, |_| true);
-        sum = Adopted { kept: sum.kept + kept, dropped: sum.dropped + dropped };
+        sum += table.adopt(0, 7, NOW, |_, _| AdoptionOutcome::Keep);
     }
     sum
 }
@@ -50,7 +53,7 @@ fn sessions_are_found_before_their_adoption_and_expire_after_it() {
     // A session that ends before its adoption releases nothing.
     let ended = second.end(ids[0], EndReason::Requested, NOW).expect("a session");
     assert!(!ended.adopted && is_found(&second, &sessions[0]) == [false; 2]);
-    assert_eq!(adopt_all(&second), Adopted { kept: 599, dropped: 0 });
+    assert_eq!(adopt_all(&second), Adopted { kept: 599, ..Adopted::default() });
     assert_eq!(second.len(), 599);
     let ended = second.end(ids[1], EndReason::Requested, NOW).expect("a session");
     assert!(ended.adopted);
@@ -77,7 +80,7 @@ fn a_new_session_gets_a_record_while_others_wait_for_their_adoption() {
     let second = table(100, 1, &files, true);
     let new = random_session(&mut random);
     assert_eq!(second.insert(0, &new, None, NOW), Err(InsertError::Full));
-    second.adopt(0, 100, NOW, |_| true);
+    second.adopt(0, 100, NOW, |_, _| AdoptionOutcome::Keep);
     second.insert(0, &new, None, NOW).expect("one record is free");
     assert_eq!(second.len(), 100);
 }
@@ -94,7 +97,10 @@ fn sessions_that_are_not_allowed_end_with_their_adoption() {
     drop(first);
     let second = table(100, 1, &files, true);
     let is_allowed = |id: SessionId| id.to_bits().is_multiple_of(3);
-    let Adopted { kept, dropped } = second.adopt(0, 1000, NOW, |session| is_allowed(session.id));
+    let Adopted { kept, dropped, .. } = second.adopt(0, 1000, NOW, |session, _| match session.id {
+        id if is_allowed(id) => AdoptionOutcome::Keep,
+        _ => AdoptionOutcome::End,
+    });
     assert_eq!((kept + dropped, second.len()), (100, kept));
     let found = sessions.iter().filter(|session| is_found(&second, session)[0]).count();
     assert_eq!(found as u32, kept);
@@ -174,4 +180,60 @@ fn check(table: &Table, before: &[(SessionId, NewSession)], capacity: u32, seed:
     }
     let result = table.insert(0, &random_session(&mut random), None, NOW);
     assert_eq!(result, Err(InsertError::Full), "{context}");
+}
+
+/// A session that waits for others continues after them, ends before its turn, or is not allowed.
+/// Meanwhile its record is no victim and goes to no other session.
+#[test]
+fn a_session_that_was_put_off_is_adopted_after_all_others() {
+    let files = SessionFiles::temporary(90);
+    let mut random = StdRng::seed_from_u64(4);
+    let sessions: Vec<_> = (0..90).map(|_| random_session(&mut random)).collect();
+    let first = table(90, 2, &files, false);
+    let ids: Vec<SessionId> =
+        sessions.iter().map(|new| first.insert(0, new, None, NOW).expect("room")).collect();
+    drop(first);
+    let second = table(90, 2, &files, true);
+    let kind = |id: SessionId| ids.iter().position(|other| *other == id).expect("a session") % 3;
+    let mut attempts = Vec::new();
+    let mut reserve = |id: SessionId, attempt| {
+        attempts.push((kind(id), attempt));
+        match (kind(id), attempt) {
+            (0, _) | (1, Attempt::Last) => AdoptionOutcome::Keep,
+            (_, Attempt::First) => AdoptionOutcome::PutOff,
+            (_, Attempt::Last | Attempt::Ended) => AdoptionOutcome::End,
+        }
+    };
+    let adopted = second.adopt(0, 95, NOW, |session, attempt| reserve(session.id, attempt));
+    assert_eq!(adopted, Adopted { kept: 30, ..Adopted::default() });
+    assert!(second.inherits() && sessions.iter().all(|new| is_found(&second, new) == [true; 2]));
+    // Their time is over, and still no other session gets their records.
+    let later = NOW.after(Span::seconds(8000));
+    let mut expired = Vec::new();
+    for worker in 0..2 {
+        while !second.expire(worker, later, 1000, &mut expired) {}
+        while let Some(ended) = second.evict(worker, later) {
+            expired.push(ended);
+        }
+    }
+    assert_eq!((expired.len(), second.len()), (30, 0));
+    // Some end before their turn: one that would continue, and one that would not.
+    for id in [ids[1], ids[2]] {
+        let ended = second.end(id, EndReason::Requested, NOW).expect("a session");
+        assert!(!ended.adopted);
+        second.reschedule(id, NOW);
+    }
+    let mut sum = Adopted::default();
+    while second.inherits() {
+        sum += second.adopt(1, 7, NOW, |session, attempt| reserve(session.id, attempt));
+    }
+    assert_eq!(sum, Adopted { kept: 29, dropped: 29, damaged: 0 });
+    assert_eq!(second.len(), 29);
+    let count = |wanted: Attempt| attempts.iter().filter(|(_, made)| *made == wanted).count();
+    let [first, last, ended] = [Attempt::First, Attempt::Last, Attempt::Ended].map(count);
+    assert_eq!((first, last, ended), (90, 58, 2));
+    assert_eq!(attempts.iter().filter(|made| **made == (0, Attempt::First)).count(), 30);
+    for _ in 29..90 {
+        second.insert(0, &random_session(&mut random), None, NOW).expect("room");
+    }
 }

@@ -129,6 +129,16 @@ impl SessionRecord for WideRecord {
     fn is_dns(&self) -> bool {
         self.original_ports.load(Relaxed) & 0xffff == 53
     }
+
+    fn is_blank(&self) -> bool {
+        self.original.iter().chain(&self.reply).all(|word| word.load(Relaxed) == 0)
+    }
+
+    fn clear_keys(&self) {
+        self.original.iter().chain(&self.reply).for_each(|word| word.store(0, Relaxed));
+        self.original_ports.store(0, Relaxed);
+        self.reply_ports.store(0, Relaxed);
+    }
 }
 
 fn session(number: u16) -> NewSession<WideKey> {
