@@ -162,7 +162,7 @@ inside: {{ interface: lan0, prefixes: [10.0.0.0/24] }}
 uplinks: [{{ name: wan, interface: wan0, addresses: [{PUBLISHED}], gateway: {CLIENT} }}]
 forwards:
   - {{ name: flow, protocol: udp, port: {PORT}, to: '{SERVER}:{PORT}' }}
-  - {{ name: others, protocol: udp, ports: {first}-{last}, to: {SERVER} }}
+  - {{ name: others, protocol: udp, port: {first}-{last}, to: {SERVER} }}
 limits: {{ sessions: 2000000, sessions_per_host: 0 }}
 timeouts: {{ udp: 10m }}
 state: {{ keep: true, directory: '{directory}/state' }}

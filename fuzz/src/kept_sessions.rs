@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 use natbox::nat::{
-    Adopted, Limits, Seed, SessionFileSizes, SessionFiles, Translator, WorkerContext,
+    Adopted, Contents, Limits, Seed, SessionFileSizes, SessionFiles, Translator, WorkerContext,
 };
 use natbox::packet::VecFrames;
 use natbox::time::{Span, Tick};
@@ -32,12 +32,12 @@ pub fn adopted(data: &[u8]) -> Adopted {
     let policy = world::policy(input.number());
     let files = files(&limits);
     let now = Tick(u32::MAX - 5000);
-    let translator = |policy, now, inherits| {
-        Translator::in_files(limits.clone(), policy, 2, Seed::from(7), now, &files, inherits)
+    let translator = |policy, now, contents| {
+        Translator::in_files(limits.clone(), policy, 2, Seed::from(7), now, &files, contents)
             .expect("memory")
     };
     let mut recent = Recent::default();
-    let nat = translator(policy.clone(), now, false);
+    let nat = translator(policy.clone(), now, Contents::Empty);
     let mut context = nat.worker(0);
     for _ in 0..input.below(64) {
         send(&nat, &mut context, &mut input, &mut recent, now);
@@ -47,7 +47,7 @@ pub fn adopted(data: &[u8]) -> Adopted {
     // The next process may have other rules.
     let policy = if input.once_in(4) { world::policy(input.number()) } else { policy };
     let mut now = now.after(Span(u32::from(input.number())));
-    let nat = translator(policy, now, true);
+    let nat = translator(policy, now, Contents::Inherited);
     let mut context = nat.worker(0);
     let budget = 1 + u32::from(input.byte()) * 4;
     // The table has the records of the limit and those in reserve.
@@ -56,8 +56,7 @@ pub fn adopted(data: &[u8]) -> Adopted {
     while nat.inherits() {
         assert!(slices > 0, "the adoption does not end");
         slices -= 1;
-        let Adopted { kept, dropped } = nat.adopt(0, budget, now);
-        sum = Adopted { kept: sum.kept + kept, dropped: sum.dropped + dropped };
+        sum += nat.adopt(0, budget, now);
         if !input.is_empty() {
             send(&nat, &mut context, &mut input, &mut recent, now);
         }
