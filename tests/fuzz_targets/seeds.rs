@@ -169,8 +169,11 @@ const COUNTING: [Counting; 5] = [
 
 /// A seed of `kept_sessions`, and what it leads to.
 type Adopting = (&'static str, fn(Adopted) -> bool);
-const ADOPTING: [Adopting; 2] =
-    [("kept", |adopted| adopted.kept > 2), ("dropped", |adopted| adopted.dropped > 0)];
+const ADOPTING: [Adopting; 3] = [
+    ("kept", |adopted| adopted.kept > 2),
+    ("dropped", |adopted| adopted.dropped > 0),
+    ("damaged", |adopted| adopted.damaged > 0),
+];
 
 /// Returns a counter, or the number of drops for a reason.
 fn of(counters: &Counters, name: &str) -> u64 {
