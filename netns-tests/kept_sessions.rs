@@ -343,3 +343,34 @@ fn down_removes_what_a_box_has_left_for_its_next_start() -> Result<()> {
     ensure!(scene.down()?.contains("nothing to remove"));
     Ok(())
 }
+
+/// `natbox upgrade --check` asks another program, while the instance runs.
+#[test]
+fn another_program_says_whether_it_can_take_over() -> Result<()> {
+    let scene = Scene::new(Owner::Nobody)?;
+    let file = scene.site.lab.directory().join("upgrade.yaml");
+    std::fs::write(&file, scene.config.text())?;
+    let ask = |program: &str| -> Result<std::process::Output> {
+        let mut ask = Command::new(NATBOX);
+        ask.args(["upgrade", "--check", program, "-c"]).arg(&file);
+        Ok(ask.output()?)
+    };
+    let text = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = ask(NATBOX)?;
+    ensure!(said.status.success() && text(&said).contains("no sessions"), "{said:?}");
+    let natbox = scene.start()?;
+    let said = ask(NATBOX)?;
+    ensure!(said.status.success() && text(&said).contains("all sessions continue"), "{said:?}");
+    let smaller = scene.config.text().replace("sessions: 20000", "sessions: 10000");
+    std::fs::write(&file, smaller)?;
+    let said = ask(NATBOX)?;
+    ensure!(said.status.success() && text(&said).contains("by an import"), "{said:?}");
+    std::fs::write(&file, scene.config.text().replace("keep: true", "keep: false"))?;
+    let said = ask(NATBOX)?;
+    ensure!(said.status.code() == Some(1) && text(&said).contains("would end"), "{said:?}");
+    let said = ask("/bin/true")?;
+    ensure!(said.status.code() == Some(1), "{said:?}");
+    let said = ask("/missing")?;
+    ensure!(said.status.code() == Some(2), "{said:?}");
+    stop(natbox)
+}
