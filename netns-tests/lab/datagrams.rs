@@ -69,8 +69,7 @@ impl Drop for Echo {
 
 /// Makes a socket for datagrams in a namespace, with a large receive buffer.
 pub(crate) fn datagrams(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
-    let socket = namespace
-        .enter(|| UdpSocket::bind((address, port)))?
+    let socket = super::bind(namespace, || UdpSocket::bind((address, port)))
         .with_context(|| format!("bind {address}:{port}"))?;
     set_socket_recv_buffer_size_force(&socket, BUFFER)?;
     socket.set_read_timeout(Some(TIMEOUT))?;

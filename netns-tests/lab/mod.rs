@@ -310,9 +310,20 @@ impl BoxConfig {
 
 /// Listens in a namespace.
 pub(crate) fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<TcpListener> {
-    namespace
-        .enter(|| TcpListener::bind((address, port)))?
+    bind(namespace, || TcpListener::bind((address, port)))
         .with_context(|| format!("bind {address}:{port}"))
+}
+
+/// Binds a socket in a namespace. Waits while the port is in use: a process that another test is
+/// starting may hold a closed socket for a moment.
+fn bind<T: Send>(
+    namespace: &Namespace,
+    bind: impl Fn() -> std::io::Result<T> + Send + Sync,
+) -> Result<T> {
+    wait_for("the port", || match namespace.enter(&bind)? {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(None),
+        bound => Ok(Some(bound?)),
+    })
 }
 
 /// Waits until `condition` has a value.
