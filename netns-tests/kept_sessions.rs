@@ -147,10 +147,14 @@ fn connections_outlive_kills_and_restarts(owner: Owner) -> Result<()> {
     let scene = Scene::new(owner)?;
     let mut natbox = scene.start()?;
     let mut talks = scene.talks()?;
+    let rules = || scene.site.uplink(0).natbox.ip_output(&["rule"]);
+    let before = rules()?;
     for round in 0..10 {
         kill(natbox)?;
         natbox = scene.start()?;
         go_on(&mut talks, &format!("kill {round}"))?;
+        let after = rules()?;
+        ensure!(after == before, "the rules have moved from {before} to {after}");
     }
     for round in 0..10 {
         stop(natbox)?;

@@ -64,7 +64,7 @@ impl Scene {
         server.address("eth0", SERVER, 24)?;
         server.route("default", GATEWAY)?;
         client.route(&format!("{PUBLISHED}/32"), UPLINK)?;
-        let configuration = configuration(tun, lab.directory());
+        let configuration = configuration(tun, sessions, lab.directory());
         let mut scene = Scene { client, middle, server, configuration, natbox: None, lab };
         scene.start()?;
         scene.wait_ready()?;
@@ -131,6 +131,8 @@ impl Scene {
                 for port in OTHER_PORTS {
                     socket.send_to(b"x", SocketAddrV4::new(PUBLISHED, port))?;
                 }
+                // The machine forwards more slowly than it sends.
+                std::thread::sleep(Duration::from_micros(300));
             }
             Ok(())
         })??;
@@ -152,9 +154,10 @@ impl Drop for Scene {
     }
 }
 
-fn configuration(tun: &str, directory: &Path) -> String {
+fn configuration(tun: &str, sessions: u32, directory: &Path) -> String {
     let directory = directory.display();
     let (first, last) = (OTHER_PORTS.start(), OTHER_PORTS.end());
+    let capacity = sessions.saturating_mul(2).max(CAPACITY);
     format!(
         "name: gap
 tun: {{ name: nb0, {tun} }}
@@ -163,7 +166,7 @@ uplinks: [{{ name: wan, interface: wan0, addresses: [{PUBLISHED}], gateway: {CLI
 forwards:
   - {{ name: flow, protocol: udp, port: {PORT}, to: '{SERVER}:{PORT}' }}
   - {{ name: others, protocol: udp, port: {first}-{last}, to: {SERVER} }}
-limits: {{ sessions: 2000000, sessions_per_host: 0 }}
+limits: {{ sessions: {capacity}, sessions_per_host: 0 }}
 timeouts: {{ udp: 10m }}
 state: {{ keep: true, directory: '{directory}/state' }}
 admin: {{ socket: '{directory}/natbox.sock' }}
@@ -171,5 +174,7 @@ admin: {{ socket: '{directory}/natbox.sock' }}
     )
 }
 
+/// Least capacity of the session table: the default of natbox.
+const CAPACITY: u32 = 262_144;
 /// Room for the datagrams that arrive at once after a gap, in bytes.
 const RECEIVE_BUFFER: usize = 64 << 20;

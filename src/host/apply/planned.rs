@@ -65,16 +65,18 @@ pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
     })
 }
 
-/// Returns a snapshot without the rules and routes of a journal, whose numbers this process takes
-/// over.
+/// Returns a snapshot without the rules, routes and addresses of a journal, whose numbers this process
+/// takes over.
 fn without(snapshot: &Snapshot, inherited: &[JournalEntry]) -> Snapshot {
     let mut others = snapshot.clone();
     for JournalEntry { step, .. } in inherited {
         match step {
             Step::Rule(rule) => others.rules.retain(|found| found.rule != *rule),
             Step::Route(route) => others.routes.retain(|found| found.route != *route),
+            Step::Address { address, .. } => {
+                others.addresses.retain(|found| found.address != *address);
+            }
             Step::BringUpTun { .. }
-            | Step::Address { .. }
             | Step::Sysctl { .. }
             | Step::ProxyNeighbour { .. }
             | Step::SetLocalRuleAside
