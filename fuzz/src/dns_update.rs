@@ -40,8 +40,8 @@ pub fn run(data: &[u8]) {
     if is_right && !is_cut {
         assert_eq!(result.is_ok(), code == 0, "{result:?}");
     } else if result.is_ok() {
-        // The signature covers all but itself. The case of its names does not matter, nor the reserved
-        // bit of the header: the library drops it before it checks the signature.
+        // The signature covers all but itself. The case of its names does not matter, nor the
+        // reserved bit of the header: the library drops it before it checks the signature.
         let signed = right.len() - SIGNATURE;
         assert!(!is_cut && code == 0, "an answer that is cut is believed");
         answer[RESERVED_BYTE] &= !RESERVED_BIT;

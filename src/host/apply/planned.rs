@@ -65,8 +65,8 @@ pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
     })
 }
 
-/// Returns a snapshot without the rules, routes and addresses of a journal, whose numbers this process
-/// takes over.
+/// Returns a snapshot without the rules, routes and addresses of a journal, whose numbers this
+/// process takes over.
 fn without(snapshot: &Snapshot, inherited: &[JournalEntry]) -> Snapshot {
     let mut others = snapshot.clone();
     for JournalEntry { step, .. } in inherited {
