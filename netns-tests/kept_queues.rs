@@ -100,14 +100,7 @@ impl Scene {
 /// The keeper must not outlive the test.
 impl Drop for Scene {
     fn drop(&mut self) {
-        let file = self.site.lab.directory().join("down.yaml");
-        let down = || {
-            std::fs::write(&file, self.config.text())?;
-            let mut down = std::process::Command::new(NATBOX);
-            down.args(["down", "-c"]).arg(&file);
-            output(down)
-        };
-        let _ = self.site.uplink(0).natbox.enter(down);
+        let _ = self.site.down(&self.config);
     }
 }
 

@@ -89,13 +89,7 @@ impl Scene {
 
     /// Removes what a stopped box has left, and returns the output.
     fn down(&self) -> Result<String> {
-        let file = self.site.lab.directory().join("down.yaml");
-        fs::write(&file, self.config.text())?;
-        self.site.uplink(0).natbox.enter(|| {
-            let mut down = Command::new(NATBOX);
-            down.args(["down", "-c"]).arg(&file);
-            output(down)
-        })?
+        self.site.down(&self.config)
     }
 
     /// Opens connections: from inside over both uplinks, and to both published addresses.

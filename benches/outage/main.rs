@@ -21,16 +21,20 @@ use serde_json::json;
 
 use flow::Flow;
 use scene::{End, Scene};
+use statistics::quantile;
 
 mod flow;
 mod scene;
+#[path = "../comparison/statistics.rs"]
+#[expect(dead_code, reason = "benches/comparison uses the rest")]
+mod statistics;
 
 /// Measures the gap in a flow of datagrams.
 #[derive(Parser)]
 #[command(name = "benches/restart")]
 struct Arguments {
     /// Rounds of each kind.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Datagrams a second.
     #[arg(long, default_value_t = 50_000)]
@@ -132,12 +136,6 @@ fn summary(end: End, rounds: &[Round]) -> serde_json::Value {
         "sent": sent,
         "out_of_order": out_of_order,
     })
-}
-
-/// Returns the value below which a share of the sorted values lies.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are the program's output")]

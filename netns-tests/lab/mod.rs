@@ -8,6 +8,7 @@ mod programs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,17 @@ impl Site {
         )?;
         natbox.wait_ready(&Interrupt::default())?;
         Ok(natbox)
+    }
+
+    /// Removes what a stopped box has left for its next start, and returns the output.
+    pub(crate) fn down(&self, config: &BoxConfig) -> Result<String> {
+        let file = self.lab.directory().join("down.yaml");
+        std::fs::write(&file, config.text())?;
+        self.uplink(0).natbox.enter(|| {
+            let mut down = Command::new(NATBOX);
+            down.args(["down", "-c"]).arg(&file);
+            output(down)
+        })?
     }
 
     /// Starts both boxes, which publish port 80 of the first server.

@@ -17,12 +17,8 @@ pub(crate) enum DescriptorStore {
     /// The service manager's store (`FileDescriptorStoreMax=` of the unit).
     ServiceManager,
     /// A keeper.
-    Keeper(KeeperHandle),
+    Keeper(Keeper),
 }
-
-/// The keeper of an instance.
-#[derive(Debug)]
-pub(crate) struct KeeperHandle(Keeper);
 
 impl DescriptorStore {
     /// Opens the store of the directory of an instance, and returns the descriptors in it.
@@ -41,9 +37,9 @@ impl DescriptorStore {
         if let Ok(keeper) = Keeper::connect(directory)
             && let Ok(descriptors) = keeper.give()
         {
-            return Ok((Self::Keeper(KeeperHandle(keeper)), descriptors));
+            return Ok((Self::Keeper(keeper), descriptors));
         }
-        Ok((Self::Keeper(KeeperHandle(Keeper::start(directory)?)), Vec::new()))
+        Ok((Self::Keeper(Keeper::start(directory)?), Vec::new()))
     }
 
     /// Stores descriptors. Those that were in the store leave it.
@@ -52,7 +48,7 @@ impl DescriptorStore {
     /// The store does not take them.
     pub(crate) fn keep(&self, descriptors: &[OwnedFd]) -> io::Result<()> {
         match self {
-            Self::Keeper(KeeperHandle(keeper)) => keeper.keep(descriptors),
+            Self::Keeper(keeper) => keeper.keep(descriptors),
             Self::ServiceManager => {
                 let name = NotifyState::FdName(QUEUES);
                 sd_notify::notify(&[NotifyState::FdStoreRemove, name])?;

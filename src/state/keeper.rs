@@ -33,7 +33,7 @@ pub(crate) const KEEPER_COMMAND: &str = "keep-descriptors";
 
 /// The connection to a keeper.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     connection: UnixStream,
 }
 

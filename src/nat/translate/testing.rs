@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::test_runner::TestCaseError;
 
 use crate::nat::context::WorkerContext;
 use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
@@ -333,4 +334,21 @@ impl Instance {
             Step::Sleep(_) => None,
         }
     }
+}
+
+/// Plays a step in two instances with the same sessions. Both must translate its packet alike.
+pub(super) fn play_alike(
+    old: &mut Instance,
+    new: &mut Instance,
+    step: &Step,
+) -> Result<(), TestCaseError> {
+    if let Step::Sleep(span) = step {
+        for instance in [old, new] {
+            instance.now = instance.now.after(*span);
+            instance.expire();
+        }
+    } else if let Some((tuple, header)) = old.packet(step) {
+        prop_assert_eq!(old.send(tuple, header), new.send(tuple, header), "{:?}", step);
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use crate::nat::policy::limits::EndpointDependence;
 use crate::nat::table::EndReason;
 use crate::nat::translate::testing::{
     EXTERNAL, HOSTS, Header, Instance, REMOTES, SERVER, SESSIONS, Step, behaviours, copy,
-    first_steps, headers, later_steps, settings,
+    first_steps, headers, later_steps, play_alike, settings,
 };
 use crate::nat::verdict::Verdict;
 use crate::packet::{Endpoint, Protocol, TcpFlags, Tuple};
@@ -53,14 +53,7 @@ proptest! {
         }
         prop_assert_eq!(new.nat.table().len() as usize, sessions);
         for step in &after {
-            if let Step::Sleep(span) = step {
-                for instance in [&mut old, &mut new] {
-                    instance.now = instance.now.after(*span);
-                    instance.expire();
-                }
-            } else if let Some((tuple, header)) = old.packet(step) {
-                prop_assert_eq!(old.send(tuple, header), new.send(tuple, header), "{:?}", step);
-            }
+            play_alike(&mut old, &mut new, step)?;
             let exports = [&old, &new].map(|it| without_hidden(it.export()));
             prop_assert_eq!(&exports[0], &exports[1]);
             prop_assert_eq!(new.nat.mappings(), old.nat.mappings());

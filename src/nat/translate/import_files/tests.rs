@@ -7,8 +7,8 @@ use crate::nat::policy::limits::EndpointDependence;
 use crate::nat::policy::rules::Uplink;
 use crate::nat::translate::adoption::Contents;
 use crate::nat::translate::testing::{
-    Behaviour, EXTERNAL, HOSTS, Header, Instance, REMOTES, SERVER, SESSIONS, Step, behaviours,
-    copy, first_steps, later_steps, old_sessions, settings,
+    Behaviour, EXTERNAL, HOSTS, Header, Instance, REMOTES, SERVER, SESSIONS, behaviours, copy,
+    first_steps, later_steps, old_sessions, play_alike, settings,
 };
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{Endpoint, Protocol, TcpFlags, Tuple};
@@ -94,14 +94,7 @@ proptest! {
         prop_assert_eq!(new.nat.mappings(), old.nat.mappings());
         prop_assert_eq!(new.nat.notifications(), 0);
         for step in &after {
-            if let Step::Sleep(span) = step {
-                for instance in [&mut old, &mut new] {
-                    instance.now = instance.now.after(*span);
-                    instance.expire();
-                }
-            } else if let Some((tuple, header)) = old.packet(step) {
-                prop_assert_eq!(old.send(tuple, header), new.send(tuple, header), "{:?}", step);
-            }
+            play_alike(&mut old, &mut new, step)?;
             prop_assert_eq!(new.nat.table().len(), old.nat.table().len());
         }
         new.now = new.now.after(Span::seconds(100));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::nat::policy::limits::EndpointDependence;
 use crate::nat::translate::testing::{
-    HOSTS, Header, Instance, REMOTES, Step, behaviours, first_steps, later_steps,
+    HOSTS, Header, Instance, REMOTES, behaviours, first_steps, later_steps, play_alike,
 };
 use crate::packet::TcpFlags;
 
@@ -36,14 +36,7 @@ proptest! {
         }
         prop_assert_eq!(&new.export(), &snapshots);
         for step in &after {
-            if let Step::Sleep(span) = step {
-                for instance in [&mut old, &mut new] {
-                    instance.now = instance.now.after(*span);
-                    instance.expire();
-                }
-            } else if let Some((tuple, header)) = old.packet(step) {
-                prop_assert_eq!(old.send(tuple, header), new.send(tuple, header), "{:?}", step);
-            }
+            play_alike(&mut old, &mut new, step)?;
             prop_assert_eq!(&new.export(), &old.export());
             prop_assert_eq!(new.nat.mappings(), old.nat.mappings());
             for host in HOSTS {
