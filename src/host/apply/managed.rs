@@ -128,6 +128,8 @@ impl ManagedHost {
 
     async fn make_all(&mut self) -> Result<(), HostError> {
         self.set_filter();
+        // A route of a process before this one may be in the place of a new one.
+        self.revert_obsolete(|step| !matches!(step, Step::Rule(_))).await?;
         let snapshot = self.kernel.snapshot().await?;
         let (indices, others) = (Indices::new(&snapshot.links), self.other_journals());
         self.links = snapshot.links.clone();
