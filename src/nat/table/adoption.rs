@@ -3,7 +3,7 @@
 //! The table translates by an inherited session from the first packet on: a lookup needs only the
 //! index and the record. The rest is made again, one record after the other: the free slots, the
 //! timing wheel, the lists of related sessions, and what the translator reserves for a session.
-//! [`crate::nat::table::verify`] has checked the files before.
+//! [`crate::nat::table::verify`] checks each record before it is adopted or used.
 //!
 //! Some sessions depend on others, wherever those lie in the table. Such a session is put off until
 //! the adoption has gone through all other records.
@@ -56,7 +56,7 @@ impl<F: Family> Table<F> {
         now: Tick,
         mut reserve: impl FnMut(&SessionInfo<TupleOf<F>>, Attempt) -> AdoptionOutcome,
     ) -> Adopted {
-        let mut adopted = std::mem::take(&mut *self.found.lock());
+        let mut adopted = Adopted::default();
         let mut left = budget;
         for attempt in [Attempt::First, Attempt::Last] {
             // A slice of another thread ends before this one sees that its pool has no more. So no
@@ -72,9 +72,14 @@ impl<F: Family> Table<F> {
                 }
             }
         }
+        // Most shards are checked by now, with the records that they name.
+        while left > 0 && self.check_next_shard() {
+            left = left.saturating_sub(SHARD_COST);
+        }
         if left > 0 {
             self.inherits.store(false, Relaxed);
         }
+        adopted += self.take_found();
         adopted
     }
 
@@ -89,6 +94,7 @@ impl<F: Family> Table<F> {
     ) -> Option<Adopted> {
         let is_first = attempt == Attempt::First;
         let slot = if is_first { locked.slab.next_to_adopt() } else { locked.slab.next_waiting() }?;
+        self.check_record(slot, locked);
         let record = &self.records[slot as usize];
         let common = record.common();
         if !common.was_used() {
@@ -124,6 +130,9 @@ impl<F: Family> Table<F> {
         }
     }
 }
+
+/// The check of a shard costs about as much as the adoption of so many records.
+const SHARD_COST: u32 = 64;
 
 #[cfg(test)]
 mod tests;

@@ -30,6 +30,7 @@ impl<F: Family> Table<F> {
     /// if there is no such session.
     pub fn end_tentative(&self, original: F::Key, now: Tick) -> Option<EndedSession<F::Key>> {
         let hash = self.hash(original);
+        self.check_key(hash);
         let shard = self.index.lock(hash);
         let (slot, direction) = shard.find(hash, |entry| self.has_key(entry, original))?.split();
         let id = self.records[slot as usize].common().id(slot);

@@ -55,7 +55,7 @@ plain! {
         entries: [AtomicU32; SLOTS],
         overflow: AtomicU32,
         /// Not zero while a worker changes the entries of keys with this home bucket. A process
-        /// that dies in the meantime leaves the mark; see [`Index::torn_shards`].
+        /// that dies in the meantime leaves the mark; see [`Index::condition`].
         changing: AtomicU32,
         /// The overflow count again: if both differ in a shard that no worker was changing, the
         /// bucket is damaged.
@@ -102,10 +102,10 @@ pub(crate) struct Locked<'a> {
     _second: Option<MutexGuard<'a, ()>>,
 }
 
-/// The shards of an index that need a repair.
-pub(crate) struct TornShards {
-    /// Their numbers.
-    pub(crate) shards: Vec<usize>,
+/// What a check of a shard has found.
+pub(crate) struct ShardCondition {
+    /// The shard needs a repair.
+    pub(crate) is_torn: bool,
     /// Number of damaged buckets. In a shard that a worker was changing, a cut-off change looks like
     /// damage and does not count.
     pub(crate) damaged_buckets: u32,
@@ -173,22 +173,28 @@ impl Index {
         Locked { index: self, _first: first, _second: second }
     }
 
-    /// Lists the shards that a process was changing when it died, and those with damaged buckets.
-    /// Their overflow counts may be wrong, and they may have entries of records that are free.
-    /// `records`: the number of records.
-    pub(crate) fn torn_shards(&self, records: usize) -> TornShards {
-        let mut torn = TornShards { shards: Vec::new(), damaged_buckets: 0 };
-        for (shard, buckets) in self.buckets.chunks(1usize << self.shard_shift).enumerate() {
-            let is_changing = buckets.iter().any(|bucket| bucket.changing.load(Relaxed) != 0);
-            let damaged = buckets.iter().filter(|bucket| bucket.is_damaged(records)).count();
-            if is_changing || damaged > 0 {
-                torn.shards.push(shard);
-            }
-            if !is_changing {
-                torn.damaged_buckets += damaged as u32;
-            }
+    /// Tells whether a shard needs a repair: a process was changing it when the process died, or a
+    /// bucket is damaged. Its overflow counts may be wrong then, and it may have entries of records
+    /// that are free. `records`: the number of records. No worker may have changed the shard yet.
+    pub(crate) fn condition(&self, shard: usize, records: usize) -> ShardCondition {
+        let first = shard << self.shard_shift;
+        let buckets = &self.buckets[first..first + (1usize << self.shard_shift)];
+        let is_changing = buckets.iter().any(|bucket| bucket.changing.load(Relaxed) != 0);
+        let damaged = buckets.iter().filter(|bucket| bucket.is_damaged(records)).count();
+        ShardCondition {
+            is_torn: is_changing || damaged > 0,
+            damaged_buckets: if is_changing { 0 } else { damaged as u32 },
         }
-        torn
+    }
+
+    /// Number of shards.
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Number of the shard of a key.
+    pub(crate) fn shard_of_key(&self, hash: KeyHash) -> usize {
+        self.shard_of(self.home_bucket(hash))
     }
 
     /// Repairs a shard: removes the entries for which `hash_of` returns no hash or that of another

@@ -46,7 +46,10 @@ impl<F: Family> Table<F> {
             false => self.pools.get(pool)?.lock(),
         };
         let next = locked.slab.visit(&self.records, record, limit, |slot, record| {
-            visit(self.info(slot, record));
+            self.check_record(slot, &locked);
+            if record.common().is_live() {
+                visit(self.info(slot, record));
+            }
         });
         match next {
             Some(record) => Some(TableCursor { pool, record }),

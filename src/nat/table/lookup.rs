@@ -50,6 +50,7 @@ impl<F: Family> Table<F> {
         bytes: u32,
         now: Tick,
     ) -> Lookup<TupleOf<F>> {
+        self.check_key(hash);
         let locked = self.index.lock(hash);
         let Some(entry) = locked.find(hash, |entry| self.has_key(entry, key)) else {
             return Lookup::Miss;
@@ -77,6 +78,7 @@ impl<F: Family> Table<F> {
     /// Looks a tuple up without touching its session.
     pub fn lookup(&self, key: F::Key, now: Tick) -> Option<Match<TupleOf<F>>> {
         let hash = self.hash(key);
+        self.check_key(hash);
         let locked = self.index.lock(hash);
         let (slot, direction) = locked.find(hash, |entry| self.has_key(entry, key))?.split();
         let record = &self.records[slot as usize];

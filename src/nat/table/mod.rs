@@ -17,6 +17,7 @@
 pub(crate) mod accounting;
 pub(crate) mod adoption;
 pub(crate) mod atomic;
+pub(crate) mod checks;
 pub(crate) mod common;
 pub(crate) mod ending;
 pub(crate) mod events;

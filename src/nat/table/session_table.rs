@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 
 use crate::nat::table::accounting::{Accounting, Accounts};
+use crate::nat::table::checks::{Checks, IsPossible};
 use crate::nat::table::events::{SessionChange, SessionEvent, SessionEvents, Subscribers};
 use crate::nat::table::family::{Family, TupleOf, V4};
 use crate::nat::table::files::SessionFiles;
@@ -17,7 +18,7 @@ use crate::nat::table::pool::{Pool, PoolContents, RESERVE, record_count};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::region::Region;
 use crate::nat::table::related_lists::RelatedLists;
-use crate::nat::table::session::{Adopted, EndReason, EndedSession, NewSession, SessionId};
+use crate::nat::table::session::{EndReason, EndedSession, NewSession, SessionId};
 use crate::nat::table::slab::Slab;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
@@ -46,8 +47,8 @@ pub struct Table<F: Family = V4> {
     pub(super) related: Option<RelatedLists>,
     /// Sessions of a process before this one may wait for their adoption.
     pub(super) inherits: AtomicBool,
-    /// What the check of inherited files has found and no adoption has reported yet.
-    pub(super) found: Mutex<Adopted>,
+    /// None: the records are those of this process.
+    pub(super) checks: Option<Checks<TupleOf<F>>>,
 }
 
 /// The packet that opens a session.
@@ -59,6 +60,16 @@ pub struct FirstPacket<'a> {
     pub direction: Direction,
     /// Length of the packet in bytes, for accounting.
     pub bytes: u32,
+}
+
+/// What the files of a table have.
+pub(crate) enum Content<T> {
+    /// All zeros.
+    Empty,
+    /// Sessions that this process has entered.
+    Imported,
+    /// Sessions of a process before this one, which may have died at any moment.
+    Inherited(IsPossible<T>),
 }
 
 /// Why the table cannot add a session.
@@ -104,9 +115,9 @@ impl<F: Family> Table<F> {
         Self::with_pools(capacity, pools, idle_timeouts, secret, None)
     }
 
-    /// Makes a table in files. `inherits`: a process before this one has left sessions there, which
-    /// the table translates by at once and adopts bit by bit; see [`Self::adopt`]. Otherwise the
-    /// files are all zeros. `secret` must be that of the other process.
+    /// Makes a table in files. If the files have sessions, the table translates by them at once and
+    /// adopts them bit by bit; see [`Self::adopt`]. `secret` must be the one by which they were
+    /// entered.
     ///
     /// # Errors
     /// When a file is too short or cannot be mapped.
@@ -117,13 +128,21 @@ impl<F: Family> Table<F> {
         secret: [u64; 4],
         now: Tick,
         files: &SessionFiles,
-        inherits: bool,
+        content: Content<TupleOf<F>>,
     ) -> io::Result<Self> {
+        let inherits = !matches!(content, Content::Empty);
         let slab = if inherits { Slab::inherited } else { Slab::new };
         let pools = Pools::new(capacity, workers, now, slab);
         let table = Self::with_pools(capacity, pools, idle_timeouts, secret, Some(files))?;
         table.inherits.store(inherits, Relaxed);
-        Ok(table)
+        let checks = match content {
+            Content::Empty | Content::Imported => None,
+            Content::Inherited(is_possible) => {
+                let (shards, records) = (table.index.shards(), table.records.len());
+                Some(Checks::new(shards, records, now, is_possible))
+            }
+        };
+        Ok(Self { checks, ..table })
     }
 
     fn with_pools(
@@ -149,7 +168,7 @@ impl<F: Family> Table<F> {
             accounts: None,
             related: None,
             inherits: AtomicBool::new(false),
-            found: Mutex::default(),
+            checks: None,
         })
     }
 
@@ -317,6 +336,11 @@ impl<F: Family> Table<F> {
         now: Tick,
         complete: impl Fn(&F::Record),
     ) -> Result<SessionId, InsertError> {
+        if self.inherits() {
+            for key in [new.original, new.reply] {
+                self.check_key(self.hash(key));
+            }
+        }
         for pool in pools {
             let mut locked = pool.lock();
             let Some(slot) = locked.slab.take(&self.records) else { continue };
@@ -417,12 +441,18 @@ impl<F: Family> Table<F> {
         &self,
         id: SessionId,
     ) -> Option<(&Pool, MutexGuard<'_, PoolContents>)> {
-        let pool = match id.slot() < self.capacity {
-            true => &self.pools[(id.slot() / self.pool_size) as usize],
-            false => &self.reserve,
-        };
+        let pool = self.pool_of(id.slot());
         let locked = pool.lock();
+        self.check_record(id.slot(), &locked);
         locked.slab.has(&self.records, id).then_some((pool, locked))
+    }
+
+    /// The pool of a slot.
+    pub(super) fn pool_of(&self, slot: u32) -> &Pool {
+        match slot < self.capacity {
+            true => &self.pools[(slot / self.pool_size) as usize],
+            false => &self.reserve,
+        }
     }
 
     /// Whether an entry names a record with this key.

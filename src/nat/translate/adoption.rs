@@ -20,6 +20,7 @@ use crate::nat::policy::rules::Policy;
 use crate::nat::seed::{Secrets, Seed};
 use crate::nat::table::adoption::{AdoptionOutcome, Attempt};
 use crate::nat::table::session::EndpointKind;
+use crate::nat::table::session_table::Content;
 use crate::nat::table::{Adopted, SessionFiles, SessionInfo, Table};
 use crate::nat::translate::import_files::Imported;
 use crate::nat::translate::snapshot::{
@@ -60,26 +61,27 @@ impl Translator {
         files: &SessionFiles,
         contents: Contents,
     ) -> io::Result<Self> {
-        let inherits = !matches!(contents, Contents::Empty);
+        let content = match &contents {
+            Contents::Empty => Content::Empty,
+            Contents::Imported(_) => Content::Imported,
+            Contents::Inherited => {
+                let uplinks = policy.uplinks.len();
+                Content::Inherited(Box::new(move |session| is_possible(session, uplinks)))
+            }
+        };
         let secrets = Secrets::of(seed);
         let timeouts = idle_timeouts(&limits);
         let secret = secrets.table;
         let mut table =
-            Table::in_files(limits.sessions, workers, timeouts, secret, now, files, inherits)?;
+            Table::in_files(limits.sessions, workers, timeouts, secret, now, files, content)?;
         if limits.accounting {
             table = table.with_accounts_in(Some(&files.accounts))?;
         }
         let translator = Self::over(table, limits, policy, secrets, now)?;
-        match contents {
-            Contents::Empty => {}
-            Contents::Inherited => {
-                translator.table.verify(now, |session| translator.is_possible(session));
-            }
-            Contents::Imported(Imported { without_uplink, .. }) => {
-                let ended = without_uplink.iter();
-                let packets = ended.flat_map(|session| translator.notifications_for(session));
-                translator.notifications.extend(packets);
-            }
+        if let Contents::Imported(Imported { without_uplink, .. }) = contents {
+            let ended = without_uplink.iter();
+            let packets = ended.flat_map(|session| translator.notifications_for(session));
+            translator.notifications.extend(packets);
         }
         Ok(translator)
     }
@@ -180,13 +182,6 @@ impl Translator {
         self.reserve(&self.inherited_snapshot(session, now), session.uplink, now)
     }
 
-    /// Reports whether the values of an inherited session fit together, and the uplink exists.
-    fn is_possible(&self, session: &SessionInfo) -> bool {
-        let SessionInfo { origin, state, original, reply, uplink, .. } = *session;
-        usize::from(uplink) < self.policy.uplinks.len()
-            && fit_together(origin, state, original, reply)
-    }
-
     /// The snapshot of a session. A mapping counts as refreshed by the last packet of its session.
     fn inherited_snapshot(&self, session: &SessionInfo, now: Tick) -> SessionSnapshot {
         let mappings = [self.own_mapping(session), self.responder_mapping(session)];
@@ -203,6 +198,12 @@ impl Translator {
             accounting: None,
         }
     }
+}
+
+/// Reports whether the values of an inherited session fit together, and its uplink exists.
+fn is_possible(session: &SessionInfo, uplinks: usize) -> bool {
+    let SessionInfo { origin, state, original, reply, uplink, .. } = *session;
+    usize::from(uplink) < uplinks && fit_together(origin, state, original, reply)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::nat::table::adoption::{AdoptionOutcome, Attempt};
 use crate::nat::table::atomic::death;
 use crate::nat::table::files::SessionFiles;
 use crate::nat::table::session::{EndReason, NewSession, SessionId};
+use crate::nat::table::session_table::Content;
 use crate::nat::table::tests::{idle_timeouts, random_session};
 use crate::nat::table::{Adopted, InsertError, Table, TableCursor};
 use crate::time::{Span, Tick};
@@ -15,13 +16,13 @@ const SECRET: [u64; 4] = [1, 2, 3, 4];
 const NOW: Tick = Tick(1_000_000);
 
 fn table(capacity: u32, workers: usize, files: &SessionFiles, inherits: bool) -> Table {
-    let table = Table::in_files(capacity, workers, idle_timeouts(), SECRET, NOW, files, inherits)
+    let content = match inherits {
+        true => Content::Inherited(Box::new(|_| true)),
+        false => Content::Empty,
+    };
+    Table::in_files(capacity, workers, idle_timeouts(), SECRET, NOW, files, content)
         .and_then(|table| table.with_accounts_in(Some(&files.accounts)))
-        .expect("memory");
-    if inherits {
-        table.verify(NOW, |_| true);
-    }
-    table
+        .expect("memory")
 }
 
 fn adopt_all(table: &Table) -> Adopted {
@@ -65,6 +66,44 @@ fn sessions_are_found_before_their_adoption_and_expire_after_it() {
     // Every record is free.
     for _ in 0..1000 {
         second.insert(0, &random_session(&mut random), None, NOW).expect("room");
+    }
+}
+
+/// The checks of the packets and those of the adoption run at the same time.
+#[test]
+fn sessions_are_found_while_other_threads_adopt_and_insert() {
+    for seed in 0..20 {
+        let files = SessionFiles::temporary(8000);
+        let mut random = StdRng::seed_from_u64(seed);
+        let sessions: Vec<_> = (0..2000).map(|_| random_session(&mut random)).collect();
+        let first = table(8000, 2, &files, false);
+        for (number, new) in sessions.iter().enumerate() {
+            first.insert(number % 2, new, None, NOW).expect("room");
+        }
+        drop(first);
+        let second = table(8000, 2, &files, true);
+        std::thread::scope(|scope| {
+            for part in sessions.chunks(1000) {
+                scope.spawn(|| {
+                    let lost = part.iter().find(|session| is_found(&second, session) != [true; 2]);
+                    assert_eq!(lost, None);
+                });
+            }
+            let inserter = scope.spawn(|| {
+                let mut random = StdRng::seed_from_u64(1000 + seed);
+                let mut inserted = 0;
+                while second.inherits() {
+                    inserted += u32::from(
+                        second.insert(1, &random_session(&mut random), None, NOW).is_ok(),
+                    );
+                }
+                inserted
+            });
+            let adopted = adopt_all(&second);
+            assert_eq!(adopted, Adopted { kept: 2000, ..Adopted::default() });
+            let inserted: u32 = inserter.join().expect("it ends");
+            assert_eq!(second.len(), 2000 + inserted);
+        });
     }
 }
 
