@@ -1,16 +1,20 @@
 //! The states of the uplinks, in one channel.
 //!
 //! ```text
-//!   health checks, links, addresses ── update ─▶ Uplinks ── watch ─┬─▶ failover
-//!                                                                  ├─▶ name server, updates, hook
-//!                                                                  └─▶ status
+//!   health checks, links, addresses ── update ─▶ Uplinks ─┬─ apply first ─▶ translator
+//!                                                         └─ watch ─┬─▶ failover
+//!                                                                   ├─▶ name server, updates, hook
+//!                                                                   └─▶ status
 //! ```
 //!
-//! A follower that is slow misses intermediate states, never the last one.
+//! A follower that is slow misses intermediate states, never the last one. The translator knows a
+//! state before a follower or a reader sees the state: who reads that an uplink is healthy can use
+//! the uplink.
 //!
 //! This module also says which uplinks are *in use*: those of the best [`Rank`] that an uplink has,
 //! and of these the ones of the lowest tier. Failover, DNS and the status follow this choice.
 
+use std::cell::OnceCell;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -156,20 +160,30 @@ fn rank_and_tier_in_use<'a>(uplinks: impl Iterator<Item = &'a UplinkState>) -> O
 }
 
 /// The channel: control writes, everyone else follows.
-#[derive(Debug)]
-pub(crate) struct Uplinks(watch::Sender<UplinkStates>);
+pub(crate) struct Uplinks {
+    states: watch::Sender<UplinkStates>,
+    /// See [`Self::apply_first`].
+    first: OnceCell<Box<dyn Fn(&UplinkStates)>>,
+}
 
 impl Uplinks {
     /// Makes the channel with the first states.
     pub(crate) fn new(uplinks: Vec<UplinkState>) -> Self {
-        Self(watch::Sender::new(UplinkStates { uplinks, serial: seconds_since_1970() }))
+        let states = UplinkStates { uplinks, serial: seconds_since_1970() };
+        Self { states: watch::Sender::new(states), first: OnceCell::new() }
+    }
+
+    /// Calls `apply` with each new state, before a follower or a reader sees the state. `apply` must
+    /// not read the channel. Only the first call of this method has an effect.
+    pub(crate) fn apply_first(&self, apply: impl Fn(&UplinkStates) + 'static) {
+        let _ = self.first.set(Box::new(apply));
     }
 
     /// Changes the state of an uplink. Wakes the followers if [`UplinkState::rank`],
     /// [`UplinkState::tier`] or [`UplinkState::address`] is another one afterwards. Does nothing if
     /// no uplink has this index.
     pub(crate) fn update(&self, uplink: usize, change: impl FnOnce(&mut UplinkState)) {
-        self.0.send_if_modified(|states| {
+        self.states.send_if_modified(|states| {
             let Some(state) = states.uplinks.get_mut(uplink) else { return false };
             let (up, before) = (state.up, (state.rank(), state.tier, state.address));
             change(state);
@@ -179,6 +193,7 @@ impl Uplinks {
             let is_news = (state.rank(), state.tier, state.address) != before;
             if is_news {
                 states.serial = seconds_since_1970().max(states.serial.wrapping_add(1));
+                self.first.get().into_iter().for_each(|apply| apply(states));
             }
             is_news
         });
@@ -186,7 +201,7 @@ impl Uplinks {
 
     /// Adds a follower.
     pub(crate) fn watch(&self) -> watch::Receiver<UplinkStates> {
-        self.0.subscribe()
+        self.states.subscribe()
     }
 }
 
@@ -197,6 +212,9 @@ fn seconds_since_1970() -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
     use super::*;
 
     fn three() -> Uplinks {
@@ -223,6 +241,20 @@ mod tests {
         assert!(!follower.borrow_and_update().uplinks[1].up);
         uplinks.update(1, |uplink| uplink.up = true);
         assert!(follower.borrow().serial >= before + 2, "two changes within one second");
+    }
+
+    #[test]
+    fn news_are_applied_before_a_reader_sees_them() {
+        let uplinks = three();
+        let applied = Rc::new(Cell::new((0, true)));
+        let count = Rc::clone(&applied);
+        uplinks.apply_first(move |states| count.set((count.get().0 + 1, states.uplinks[1].up)));
+        uplinks.update(1, |uplink| uplink.latency = Some(Duration::from_millis(3)));
+        assert_eq!(applied.get(), (0, true), "no news");
+        uplinks.update(1, |uplink| uplink.up = false);
+        assert_eq!(applied.get(), (1, false));
+        uplinks.update(1, |uplink| uplink.up = true);
+        assert_eq!(applied.get(), (2, true));
     }
 
     #[test]

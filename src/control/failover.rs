@@ -26,7 +26,7 @@ use crate::api::EventKind;
 use crate::config::{Config, Failback, OnFailure, Uplink};
 use crate::engine::Handle;
 use crate::nat::{AdmitNew, EndReason, Filter, TableCursor};
-use crate::uplinks::{Answers, Rank, UplinkState, UplinkStates};
+use crate::uplinks::{Answers, Rank, UplinkState, UplinkStates, Uplinks};
 
 /// Adapts the translator to the states of the uplinks.
 pub(super) struct Failover {
@@ -43,11 +43,12 @@ pub(super) struct Failover {
 }
 
 impl Failover {
-    /// Adapts the translator to the present states. Must run in a `LocalSet`.
+    /// Adapts the translator to the present states, and to new ones before others read them. Must
+    /// run in a `LocalSet`.
     pub(super) fn new(
         config: &Config,
         engine: Handle,
-        states: watch::Receiver<UplinkStates>,
+        channel: &Uplinks,
         events: Rc<Events>,
         host_address: Option<Ipv4Addr>,
     ) -> Self {
@@ -55,24 +56,14 @@ impl Failover {
         let ranks = vec![Rank::Healthy; uplinks.len()];
         // An instance that starts with a backup uplink reports that as well.
         let tier = config.uplinks.iter().map(|uplink| uplink.tier).min().unwrap_or(1);
+        let (settings, translator, states) = (Rc::clone(&uplinks), engine.clone(), channel.watch());
+        let apply = move |states: &UplinkStates| set_admissions(&translator, &settings, states);
         let mut failover = Self { uplinks, engine, states, events, host_address, ranks, tier };
         let now = failover.states.borrow().clone();
+        apply(&now);
+        channel.apply_first(apply);
         failover.changed(&now);
         failover
-    }
-
-    /// Sets which new sessions each uplink admits.
-    fn set_admissions(&self) {
-        for (index, (settings, rank)) in self.uplinks.iter().zip(&self.ranks).enumerate() {
-            let admit = match settings.on_failure {
-                _ if !is_replaced(index, &self.ranks) => AdmitNew::All,
-                OnFailure::Keep => AdmitNew::KnownEndpoints,
-                OnFailure::Drain | OnFailure::Reset => AdmitNew::None,
-            };
-            // An outbound rule may name none of the uplinks of the best rank.
-            self.engine.set_last_resort(index as u8, *rank == Rank::LastResort);
-            self.engine.set_admission(index as u8, admit);
-        }
     }
 
     /// Emits an event if another tier is in use.
@@ -195,10 +186,24 @@ impl Subsystem for Failover {
 
     fn changed(&mut self, states: &UplinkStates) {
         let before = std::mem::replace(&mut self.ranks, ranks(states));
-        self.set_admissions();
         self.report_tier(states);
         self.end_doomed(&before);
         self.fail_back(&before, states);
+    }
+}
+
+/// Sets which new sessions each uplink admits.
+fn set_admissions(engine: &Handle, uplinks: &[Uplink], states: &UplinkStates) {
+    let ranks = ranks(states);
+    for (index, (settings, rank)) in uplinks.iter().zip(&ranks).enumerate() {
+        let admit = match settings.on_failure {
+            _ if !is_replaced(index, &ranks) => AdmitNew::All,
+            OnFailure::Keep => AdmitNew::KnownEndpoints,
+            OnFailure::Drain | OnFailure::Reset => AdmitNew::None,
+        };
+        // An outbound rule may name none of the uplinks of the best rank.
+        engine.set_last_resort(index as u8, *rank == Rank::LastResort);
+        engine.set_admission(index as u8, admit);
     }
 }
 

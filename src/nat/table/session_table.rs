@@ -63,7 +63,7 @@ pub struct FirstPacket<'a> {
 }
 
 /// What the files of a table have.
-pub(crate) enum Content<T> {
+pub(crate) enum TableContents<T> {
     /// All zeros.
     Empty,
     /// Sessions that this process has entered.
@@ -128,16 +128,16 @@ impl<F: Family> Table<F> {
         secret: [u64; 4],
         now: Tick,
         files: &SessionFiles,
-        content: Content<TupleOf<F>>,
+        content: TableContents<TupleOf<F>>,
     ) -> io::Result<Self> {
-        let inherits = !matches!(content, Content::Empty);
+        let inherits = !matches!(content, TableContents::Empty);
         let slab = if inherits { Slab::inherited } else { Slab::new };
         let pools = Pools::new(capacity, workers, now, slab);
         let table = Self::with_pools(capacity, pools, idle_timeouts, secret, Some(files))?;
         table.inherits.store(inherits, Relaxed);
         let checks = match content {
-            Content::Empty | Content::Imported => None,
-            Content::Inherited(is_possible) => {
+            TableContents::Empty | TableContents::Imported => None,
+            TableContents::Inherited(is_possible) => {
                 let (shards, records) = (table.index.shards(), table.records.len());
                 Some(Checks::new(shards, records, now, is_possible))
             }

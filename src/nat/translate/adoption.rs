@@ -20,7 +20,7 @@ use crate::nat::policy::rules::Policy;
 use crate::nat::seed::{Secrets, Seed};
 use crate::nat::table::adoption::{AdoptionOutcome, Attempt};
 use crate::nat::table::session::EndpointKind;
-use crate::nat::table::session_table::Content;
+use crate::nat::table::session_table::TableContents;
 use crate::nat::table::{Adopted, SessionFiles, SessionInfo, Table};
 use crate::nat::translate::import_files::Imported;
 use crate::nat::translate::snapshot::{
@@ -62,11 +62,11 @@ impl Translator {
         contents: Contents,
     ) -> io::Result<Self> {
         let content = match &contents {
-            Contents::Empty => Content::Empty,
-            Contents::Imported(_) => Content::Imported,
+            Contents::Empty => TableContents::Empty,
+            Contents::Imported(_) => TableContents::Imported,
             Contents::Inherited => {
                 let uplinks = policy.uplinks.len();
-                Content::Inherited(Box::new(move |session| is_possible(session, uplinks)))
+                TableContents::Inherited(Box::new(move |session| is_possible(session, uplinks)))
             }
         };
         let secrets = Secrets::of(seed);

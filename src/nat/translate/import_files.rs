@@ -20,7 +20,7 @@ use crate::nat::table::accounting::Accounting;
 use crate::nat::table::formats::{OldSessions, OldTable};
 use crate::nat::table::key::Key;
 use crate::nat::table::session::{NewSession, SessionInfo};
-use crate::nat::table::session_table::Content;
+use crate::nat::table::session_table::TableContents;
 use crate::nat::table::{InsertError, SessionFiles, Table};
 use crate::nat::tracking::state::State;
 use crate::nat::tracking::tcp_state::TcpState;
@@ -62,8 +62,15 @@ pub fn import_sessions(
     now: Tick,
 ) -> io::Result<Imported> {
     let (timeouts, secret) = (idle_timeouts(limits), Secrets::of(seed).table);
-    let table =
-        Table::in_files(limits.sessions, workers, timeouts, secret, now, new, Content::Empty)?;
+    let table = Table::in_files(
+        limits.sessions,
+        workers,
+        timeouts,
+        secret,
+        now,
+        new,
+        TableContents::Empty,
+    )?;
     let table = match limits.accounting {
         true => table.with_accounts_in(Some(&new.accounts))?,
         false => table,

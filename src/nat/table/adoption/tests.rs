@@ -7,7 +7,7 @@ use crate::nat::table::adoption::{AdoptionOutcome, Attempt};
 use crate::nat::table::atomic::death;
 use crate::nat::table::files::SessionFiles;
 use crate::nat::table::session::{EndReason, NewSession, SessionId};
-use crate::nat::table::session_table::Content;
+use crate::nat::table::session_table::TableContents;
 use crate::nat::table::tests::{idle_timeouts, random_session};
 use crate::nat::table::{Adopted, InsertError, Table, TableCursor};
 use crate::time::{Span, Tick};
@@ -17,8 +17,8 @@ const NOW: Tick = Tick(1_000_000);
 
 fn table(capacity: u32, workers: usize, files: &SessionFiles, inherits: bool) -> Table {
     let content = match inherits {
-        true => Content::Inherited(Box::new(|_| true)),
-        false => Content::Empty,
+        true => TableContents::Inherited(Box::new(|_| true)),
+        false => TableContents::Empty,
     };
     Table::in_files(capacity, workers, idle_timeouts(), SECRET, NOW, files, content)
         .and_then(|table| table.with_accounts_in(Some(&files.accounts)))
