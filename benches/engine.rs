@@ -15,6 +15,7 @@
 //! * `new-forward` and `new-outbound` are SYNs. Each opens a session beside the existing ones.
 //!
 //! `NATBOX_BENCH_SESSIONS=10000,1000000` chooses the sizes; 16,777,216 needs 6 GiB.
+//! `NATBOX_BENCH_KEEP=DIRECTORY` keeps the sessions in files of the directory, as with `state.keep`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

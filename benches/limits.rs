@@ -20,8 +20,8 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use natbox::nat::{
-    Contents, FileFormat, Limits, OldSessions, Seed, SessionFileSizes, SessionFiles, Translator,
-    import_sessions, layout,
+    Contents, FileFormat, Limits, OldSessions, Seed, SessionFiles, Translator, import_sessions,
+    layout,
 };
 use natbox::packet::BATCH;
 use natbox::packet::TcpFlags;
@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 
 use support::fixtures::{
     PUBLIC, SERVER, SHORT, START, Small, Worker, client, established, established_over,
-    new_instance, new_instance_with, segment, settings,
+    new_instance, new_instance_with, segment, session_files, settings,
 };
 use support::replay::Replay;
 
@@ -187,22 +187,8 @@ fn spread(mut list: Vec<f64>, precision: f64) -> Value {
     json!({ "median": at(list.len() / 2), "least": at(0), "most": at(list.len() - 1) })
 }
 
-/// Makes session files on the file system on which boxes keep theirs.
-fn session_files(limits: &Limits) -> SessionFiles {
-    let sizes = SessionFileSizes::of(limits.sessions, limits.accounting).expect("sizes");
-    let file = |bytes| {
-        let file = tempfile::tempfile_in("/dev/shm").expect("a file");
-        // Reserved as natbox does, so that no page is made later.
-        let flags = rustix::fs::FallocateFlags::empty();
-        rustix::fs::fallocate(&file, flags, 0, bytes).expect("room");
-        file
-    };
-    SessionFiles {
-        records: file(sizes.records),
-        index: file(sizes.index),
-        accounts: file(sizes.accounts.max(1)),
-    }
-}
+/// A file system in memory.
+const SHARED_MEMORY: &str = "/dev/shm";
 
 fn restart() -> Value {
     let sessions = 1_000_000_u32;
@@ -211,7 +197,7 @@ fn restart() -> Value {
     let mut adopted = Vec::new();
     for _ in 0..5 {
         let (limits, policy) = settings(sessions);
-        let files = session_files(&limits);
+        let files = session_files(&limits, SHARED_MEMORY);
         let open = |limits: &Limits, files: &SessionFiles, contents| {
             let (limits, policy) = (limits.clone(), policy.clone());
             Translator::in_files(limits, policy, 1, seed, START, files, contents).expect("memory")
@@ -247,7 +233,7 @@ fn restart() -> Value {
         };
         for (capacity, times) in [(2 * sessions, &mut imported), (sessions / 2, &mut smaller)] {
             let limits = Limits { sessions: capacity, ..limits.clone() };
-            let files = session_files(&limits);
+            let files = session_files(&limits, SHARED_MEMORY);
             let started = Instant::now();
             let import = import_sessions(&old, &files, &limits, &policy, 1, seed, START);
             let contents = Contents::Imported(import.expect("memory"));

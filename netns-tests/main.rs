@@ -35,6 +35,7 @@
 //! | `host` | routes, rules, sysctls, proxy ARP: set, kept and restored; no traffic avoids NAT |
 //! | `host_services` | published services of the host itself; no inside address leaves by an uplink untranslated; containers and VPN clients work |
 //! | `other_programs` | other programs remove rules, routes and settings, or add rules before natbox's: natbox sets its own again |
+//! | `kept` | sessions, and packets on their way, outlive the process: kills, restarts, stops, other configurations |
 //! | `kernel_errors` | ICMP errors written by kernels: of servers, of routers, of the box's host |
 //! | `malformed` | malformed packets are dropped and counted, and the box continues |
 //! | `tun_device` | every offload level, with 1 and 2 workers |
@@ -72,8 +73,7 @@ mod host_services;
 mod inside_legs;
 mod integrity;
 mod interface_changes;
-mod kept_queues;
-mod kept_sessions;
+mod kept;
 mod kernel_errors;
 mod lab;
 mod lifecycle;

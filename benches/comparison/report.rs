@@ -241,6 +241,7 @@ fn colour(device: Device) -> &'static str {
         Device::Nftables => "#4477aa",
         Device::Haproxy => "#ddaa33",
         Device::Natbox => "#228833",
+        Device::NatboxKeep => "#aa3377",
     }
 }
 

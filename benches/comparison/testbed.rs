@@ -43,6 +43,8 @@ pub(crate) enum Device {
     Haproxy,
     /// natbox.
     Natbox,
+    /// natbox with `state.keep`. Not among the devices that are measured by default.
+    NatboxKeep,
 }
 
 impl Device {
@@ -54,6 +56,7 @@ impl Device {
             Self::Nftables => "nftables",
             Self::Haproxy => "haproxy",
             Self::Natbox => "natbox",
+            Self::NatboxKeep => "natbox-keep",
         }
     }
 
@@ -63,7 +66,7 @@ impl Device {
     }
 
     pub(crate) fn translates(self) -> bool {
-        matches!(self, Self::Nftables | Self::Natbox)
+        matches!(self, Self::Nftables | Self::Natbox | Self::NatboxKeep)
     }
 }
 
@@ -79,6 +82,18 @@ pub(crate) struct Testbed {
     // Dropped before the lab, so that the programs end first.
     running: Option<Child>,
     lab: Lab,
+}
+
+/// Nothing that natbox keeps outlives the testbed.
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        drop(self.running.take());
+        if self.device == Device::NatboxKeep {
+            let config = self.directory().join("natbox.yaml");
+            let mut down = self.middle.command(env!("CARGO_BIN_EXE_natbox"));
+            let _ = down.args(["down", "--config"]).arg(config).output();
+        }
+    }
 }
 
 impl Testbed {
@@ -140,7 +155,7 @@ impl Testbed {
                 let connect = || TcpStream::connect((PUBLISHED, HTTP));
                 wait_for("haproxy", || matches!(self.middle.enter(connect), Ok(Ok(_))))?;
             }
-            Device::Natbox => {
+            Device::Natbox | Device::NatboxKeep => {
                 let config = self.write("natbox.yaml", &self.natbox_config(true))?;
                 let mut command = self.middle.command(env!("CARGO_BIN_EXE_natbox"));
                 command.args(["run", "--config", &config]);
@@ -159,6 +174,7 @@ impl Testbed {
 
     fn natbox_config(&self, outbound: bool) -> String {
         let socket = self.directory().join("natbox.sock");
+        let keep = self.device == Device::NatboxKeep;
         format!(
             "name: compared
 tun: {{ name: nb0, {} }}
@@ -171,6 +187,7 @@ forwards:
 outbound: [{}]
 limits: {{ sessions: {CAPACITY}, sessions_per_host: 0 }}
 admin: {{ socket: '{}' }}
+state: {{ keep: {keep} }}
 ",
             self.tun,
             if outbound { "{ from: 10.0.0.0/24 }" } else { "" },
@@ -195,7 +212,7 @@ admin: {{ socket: '{}' }}
     /// Returns the number of sessions in the device's table.
     pub(crate) fn sessions(&self) -> Result<u64> {
         match self.device {
-            Device::Natbox => {
+            Device::Natbox | Device::NatboxKeep => {
                 let status = self.status()?;
                 status["sessions"]["now"].as_u64().context("natbox status counts sessions")
             }
@@ -211,7 +228,7 @@ admin: {{ socket: '{}' }}
         let before = self.sessions()?;
         let started;
         match self.device {
-            Device::Natbox => {
+            Device::Natbox | Device::NatboxKeep => {
                 self.write("natbox.yaml", &self.natbox_config(false))?;
                 started = Instant::now();
                 self.ask_natbox("reload")?;

@@ -2,12 +2,13 @@
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use natbox::nat::{
-    Counters, Forward, ForwardProtocol, Limits, Policy, PortRange, Seed, Timeouts, Translator,
-    WorkerContext,
+    Contents, Counters, Forward, ForwardProtocol, Limits, Policy, PortRange, Seed,
+    SessionFileSizes, SessionFiles, Timeouts, Translator, WorkerContext,
 };
 use natbox::packet::{Frames, Protocol, TcpFlags, Tuple, builder};
 use natbox::time::{Span, Tick};
@@ -166,8 +167,14 @@ pub(crate) fn new_instance_with(
     workers: usize,
 ) -> (Vec<Worker>, Arc<Translator>) {
     let (limits, policy) = settings_with(uplinks, size + more);
-    let nat = Translator::new(limits, policy, workers, Seed::from(1), START).expect("memory");
-    let nat = Arc::new(nat);
+    let nat = match std::env::var_os(KEEP) {
+        None => Translator::new(limits, policy, workers, Seed::from(1), START),
+        Some(directory) => {
+            let (files, seed) = (session_files(&limits, directory), Seed::from(1));
+            Translator::in_files(limits, policy, workers, seed, START, &files, Contents::Empty)
+        }
+    };
+    let nat = Arc::new(nat.expect("memory"));
     let mut instance: Vec<_> = (0..workers).map(|worker| Worker::new(&nat, worker)).collect();
     let mut flights = (0..size).flat_map(move |index| {
         let (there, back) =
@@ -193,6 +200,26 @@ pub(crate) fn new_instance_with(
     }
     assert_eq!(nat.table().len(), size);
     (instance, nat)
+}
+
+/// Names the directory of the session files; without it the sessions end with the process.
+const KEEP: &str = "NATBOX_BENCH_KEEP";
+
+/// Makes session files in a directory.
+pub(crate) fn session_files(limits: &Limits, directory: impl AsRef<Path>) -> SessionFiles {
+    let sizes = SessionFileSizes::of(limits.sessions, limits.accounting).expect("sizes");
+    let file = |bytes| {
+        let file = tempfile::tempfile_in(&directory).expect("a file");
+        // Reserved as natbox does, so that no page is made later.
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, flags, 0, bytes).expect("room");
+        file
+    };
+    SessionFiles {
+        records: file(sizes.records),
+        index: file(sizes.index),
+        accounts: file(sizes.accounts.max(1)),
+    }
 }
 
 /// Returns one packet of each connection, in a random order and direction.

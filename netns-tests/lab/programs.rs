@@ -87,6 +87,31 @@ impl Nginx {
         root: &Path,
         addresses: &[SocketAddrV4],
     ) -> Result<Nginx> {
+        Nginx::start_with(lab, namespace, name, root, addresses, "")
+    }
+
+    /// Serves as [`Self::start`] does, with a limited rate of each answer, in bytes a second.
+    pub(crate) fn slow(
+        lab: &Lab,
+        namespace: &Namespace,
+        name: &str,
+        root: &Path,
+        address: SocketAddrV4,
+        rate: u32,
+    ) -> Result<Nginx> {
+        let limit = format!("limit_rate {rate};");
+        Nginx::start_with(lab, namespace, name, root, &[address], &limit)
+    }
+
+    /// `directive`: a further directive of the server.
+    fn start_with(
+        lab: &Lab,
+        namespace: &Namespace,
+        name: &str,
+        root: &Path,
+        addresses: &[SocketAddrV4],
+        directive: &str,
+    ) -> Result<Nginx> {
         require("nginx")?;
         let directory = lab.directory().join(name);
         fs::create_dir(&directory)?;
@@ -102,7 +127,7 @@ impl Nginx {
             "user root;\nworker_processes 2;\nworker_rlimit_nofile 8192;\npid {dir}/pid;\nerror_log {dir}/error.log;\n\
              events {{ worker_connections 4096; }}\n\
              http {{\n  log_format short '$remote_addr $server_addr';\n  access_log {dir}/access.log short;\n\
-             {temporary}  sendfile on;\n  keepalive_requests 100000;\n  server {{\n{listens}    root {root};\n  }}\n}}\n",
+             {temporary}  sendfile on;\n  keepalive_requests 100000;\n  server {{\n{listens}    root {root};\n    {directive}\n  }}\n}}\n",
             dir = directory.display(),
             root = root.display(),
         );

@@ -18,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::net::netlink::{self, SocketAddrNetlink};
@@ -38,12 +39,35 @@ pub(super) struct ListerProcess {
     answers: OwnedFd,
 }
 
+/// The start of a [`ListerProcess`]. The first packets do not wait for it.
+pub(super) struct StartingLister(io::Result<JoinHandle<io::Result<ListerProcess>>>);
+
+impl StartingLister {
+    /// Starts the process in a thread, which has the privileges of this one, and ends then.
+    pub(super) fn start() -> Self {
+        Self(
+            std::thread::Builder::new()
+                .name("natbox-lister".to_owned())
+                .spawn(ListerProcess::start),
+        )
+    }
+
+    /// Waits until the process runs.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(super) fn started(self) -> io::Result<ListerProcess> {
+        let panicked = |_| io::Error::other("the thread that starts it has panicked");
+        self.0?.join().map_err(panicked)?
+    }
+}
+
 impl ListerProcess {
     /// Starts the process.
     ///
     /// # Errors
     /// The system's error.
-    pub(super) fn start() -> io::Result<Self> {
+    fn start() -> io::Result<Self> {
         // The program that runs now, even if its file has been replaced since.
         let mut command = Command::new("/proc/self/exe");
         command.arg(LISTER_COMMAND).stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -8,7 +8,7 @@ use super::admin::{AdminServer, AdminSocket};
 use super::dns;
 use super::error::RunError;
 use super::events::Events;
-use super::firewall::ListerProcess;
+use super::firewall::StartingLister;
 use super::health::RawSockets;
 use super::instance::Instance;
 use super::kept_sessions::StateFiles;
@@ -51,12 +51,11 @@ async fn wait_and_run(path: &Path, config: &Config) -> Result<(), RunError> {
     // runs the hook, the process that lists the rules of the firewall.
     let raw =
         RawSockets::open(&config).map_err(|(key, source)| RunError::RawSocket { key, source })?;
-    let lister = ListerProcess::start()
-        .inspect_err(|error| tracing::warn!(%error, "the firewall is not watched"));
+    let lister = StartingLister::start();
     let (arp, dns) = (arp_socket(), dns::prepare(&config)?);
     let kept = StateFiles::open(&config)?;
-    let privileged = Privileged { raw, arp, dns, lister: lister.ok(), kept };
-    // The process has only one thread here, because the wait starts none.
+    let privileged = Privileged { raw, arp, dns, lister, kept };
+    // The only other thread starts the lister and ends.
     sandbox::enter().map_err(RunError::Sandbox)?;
     let entrance = Entrance { signals, admin, instance, events };
     start::run_instance(path, &config, privileged, entrance).await

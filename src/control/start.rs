@@ -21,7 +21,7 @@ use super::error::RunError;
 use super::events::Events;
 use super::exhaustion::ExhaustionWatch;
 use super::failover::Failover;
-use super::firewall::{FirewallWatch, ListerProcess};
+use super::firewall::{FirewallWatch, StartingLister};
 use super::health::{self, HealthChecks, RawSockets, UplinkMonitor};
 use super::instance::Instance;
 use super::kept_sessions::{KeptTun, StateFiles};
@@ -49,8 +49,8 @@ pub(super) struct Privileged {
     pub(super) arp: Option<ArpSocket>,
     /// DNS; None: the configuration has none.
     pub(super) dns: Option<Prepared>,
-    /// The process that lists the rules of nftables; None: it could not be started.
-    pub(super) lister: Option<ListerProcess>,
+    /// The process that lists the rules of nftables.
+    pub(super) lister: StartingLister,
     /// The session files; None: sessions end with the process.
     pub(super) kept: Option<StateFiles>,
 }
@@ -136,8 +136,8 @@ impl Start<'_> {
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
 
         start_checks(&config, monitor, &uplinks, raw, subsystems)?;
-        let (states, sink) = (uplinks.watch(), Rc::clone(&events));
-        subsystems.start(Failover::new(&config, engine.clone(), states, sink, host_address));
+        let sink = Rc::clone(&events);
+        subsystems.start(Failover::new(&config, engine.clone(), &uplinks, sink, host_address));
         let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks)).transpose()?;
         let dns = dns.map(Rc::new);
         dns.iter().for_each(|dns| subsystems.start(DnsFollower::new(Rc::clone(dns))));
@@ -182,12 +182,14 @@ impl Entrance {
 
 /// Watches whether the host's filters let natbox's packets pass, if there is a lister.
 fn watch_firewall(
-    lister: Option<ListerProcess>,
+    lister: StartingLister,
     reloader: &Rc<Reloader>,
     warnings: &Rc<Warnings>,
     subsystems: &mut Subsystems,
 ) -> Result<(), RunError> {
-    if let Some(lister) = lister {
+    let lister =
+        lister.started().inspect_err(|error| tracing::warn!(%error, "the firewall is not watched"));
+    if let Ok(lister) = lister {
         let watch = FirewallWatch::new(lister, Rc::clone(reloader), Rc::clone(warnings));
         let doing = "watching the firewall";
         subsystems.start(watch.map_err(|source| RunError::System { doing, source })?);

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{SocketAddr, SocketAddrV4};
-use std::ops::Range;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use natbox::lab::boxes::NatBox;
 use natbox::lab::http::{Connection, HttpServer, connect};
 use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 
+use super::{Owner, configuration, kill, site, stop};
 use crate::lab::{
     BoxConfig, Echo, NATBOX, Site, TIMEOUT, datagrams, exchange, listen, output, wait_for,
 };
@@ -19,14 +19,6 @@ use crate::lab::{
 /// A web server on the Internet that answers with the client's address.
 const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(CLIENTS[0], 8080);
 const WEB: u16 = 80;
-
-/// The owner of the published addresses.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Owner {
-    Nobody,
-    /// The host of the box, which answers packets for ports that nothing publishes.
-    Host,
-}
 
 /// A box with two uplinks, a published server, and connections in both directions.
 struct Scene {
@@ -69,16 +61,11 @@ impl Scene {
 
     /// A box that uses the first two uplinks of the plan.
     fn with(plan: ThreeLeggedPlan, owner: Owner) -> Result<Scene> {
-        let site = Site::three_legged(plan)?;
+        let site = site(plan, owner)?;
         let listener = listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?;
         let outside = HttpServer::start(vec![listener], None)?;
         let listener = listen(site.server(), site.server_address(0), WEB)?;
         let published = HttpServer::start(vec![listener], None)?;
-        if owner == Owner::Host {
-            for uplink in &site.topology.uplinks {
-                uplink.natbox.address(&uplink.interface, uplink.published, 32)?;
-            }
-        }
         let config = configuration(&site, 0..2, &[0, 1]);
         Ok(Scene { site, _outside: outside, _published: published, config })
     }
@@ -107,34 +94,8 @@ impl Scene {
     }
 }
 
-/// A configuration with these uplinks, which publishes the server on some of them.
-fn configuration(site: &Site, uplinks: Range<usize>, published: &[usize]) -> BoxConfig {
-    let server = site.server_address(0);
-    let directory = site.lab.directory().join("state");
-    let config = site.three_legged_over(uplinks).keeping(&directory);
-    published.iter().fold(config, |config, uplink| {
-        let number = uplink + 1;
-        config.forward_as(&format!(
-            "name: w{number}, uplink: isp{number}, protocol: tcp, port: 80, to: {server}"
-        ))
-    })
-}
-
 fn go_on(talks: &mut [Talk], when: &str) -> Result<()> {
     talks.iter_mut().try_for_each(Talk::goes_on).with_context(|| when.to_owned())
-}
-
-/// Kills a box, as the kernel does when memory runs out.
-fn kill(mut natbox: NatBox) -> Result<()> {
-    natbox.process().kill()?;
-    Ok(())
-}
-
-/// Stops a box in order.
-fn stop(mut natbox: NatBox) -> Result<()> {
-    let status = natbox.process().terminate()?;
-    ensure!(status.success(), "{status}");
-    Ok(())
 }
 
 fn connections_outlive_kills_and_restarts(owner: Owner) -> Result<()> {
