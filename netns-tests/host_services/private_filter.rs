@@ -1,7 +1,9 @@
 //! `host.block_private`: no packet with a private source leaves by an uplink, and none to a private
 //! destination comes in.
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::process::Stdio;
 use std::time::Duration;
 
 use natbox::lab::Namespace;
@@ -250,12 +252,17 @@ fn an_interface_that_returns_has_the_filter_again() {
     natbox.stop(Signal::TERM);
 }
 
-/// A table of the same name stands for a kernel that refuses the filter.
+/// A table of the same name that belongs to another program stands for a kernel that refuses the
+/// filter.
 #[test]
 fn without_the_filter_natbox_runs_and_says_so() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
-    shell(&scene.natbox, "nft add table netdev natbox-nb0");
+    let mut nft = scene.natbox.command("nft");
+    let mut owner = nft.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let input = owner.stdin.as_mut().unwrap();
+    input.write_all(b"add table netdev natbox-nb0 { flags owner; }\n").unwrap();
+    eventually("the other program's table", || (!table(&scene).is_empty()).then_some(()));
     let natbox = scene.start(&scene.config());
     scene.assert_traffic();
     let found = warnings(&natbox);
@@ -263,10 +270,9 @@ fn without_the_filter_natbox_runs_and_says_so() {
     assert!(found.len() == 1 && found[0].contains(words), "{found:?}");
     assert!(Report::new(&scene, &natbox).warnings().iter().any(|found| found.contains(words)));
     // The next look at the host tries it again.
-    shell(
-        &scene.natbox,
-        "nft delete table netdev natbox-nb0; ip address add 203.0.113.77 dev wan0",
-    );
+    drop(owner.stdin.take());
+    owner.wait().unwrap();
+    shell(&scene.natbox, "ip address add 203.0.113.77 dev wan0");
     eventually("the filter", || table(&scene).contains("closed-wan0").then_some(()));
     eventually("the end of the warning", || warnings(&natbox).is_empty().then_some(()));
     natbox.stop(Signal::TERM);

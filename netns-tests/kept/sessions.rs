@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use natbox::lab::Namespace;
 use natbox::lab::boxes::NatBox;
 use natbox::lab::http::{Connection, HttpServer, connect};
 use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
@@ -271,6 +273,45 @@ fn udp_mappings_keep_their_external_port() -> Result<()> {
     let (first, second) = (senders(&echoes[0]), senders(&echoes[1]));
     ensure!(first.len() == 1 && first == second, "{first:?}, {second:?}");
     Ok(())
+}
+
+/// The filter of private addresses stays while no process runs, and the next process replaces it.
+#[test]
+fn the_filter_stays_while_no_process_runs() -> Result<()> {
+    let scene = Scene::new(Owner::Nobody)?;
+    let host = &scene.site.uplink(0).natbox;
+    let tables = || output(nft(host, &["list", "tables"]));
+    let mut natbox = scene.start()?;
+    let mut talks = scene.talks()?;
+    for end in [kill, stop] {
+        end(natbox)?;
+        // The kernel removes what does not persist within milliseconds.
+        thread::sleep(Duration::from_millis(200));
+        let rules = output(nft(host, &["list", "table", "netdev", "natbox-nb1"]))?;
+        ensure!(rules.contains("closed-") && rules.contains("others-"), "{rules}");
+        natbox = scene.start()?;
+        go_on(&mut talks, "another process")?;
+        ensure!(tables()?.lines().count() == 1, "{}", tables()?);
+        ensure!(natbox.status()?.warnings.is_empty(), "{:?}", natbox.status()?.warnings);
+        // It belongs to the process again.
+        ensure!(output(nft(host, &["delete", "table", "netdev", "natbox-nb1"])).is_err());
+    }
+    kill(natbox)?;
+    ensure!(scene.down()?.contains("removed the filter of private addresses"));
+    ensure!(tables()?.is_empty(), "{}", tables()?);
+    // Without `state.keep` it ends with the process.
+    let config = scene.config.text().replace("keep: true", "keep: false");
+    let natbox =
+        NatBox::start(Path::new(NATBOX), host, scene.site.lab.directory(), "natbox1", &config)?;
+    wait_for("the filter", || Ok((!tables()?.is_empty()).then_some(())))?;
+    kill(natbox)?;
+    wait_for("the end of the filter", || Ok(tables()?.is_empty().then_some(())))
+}
+
+fn nft(host: &Namespace, arguments: &[&str]) -> Command {
+    let mut nft = host.command("nft");
+    nft.args(arguments);
+    nft
 }
 
 /// `natbox down` removes what a stopped box has left.

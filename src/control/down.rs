@@ -25,6 +25,9 @@ pub(crate) fn down(config: &Config) -> Result<Vec<String>, RunError> {
     if runtime.block_on(host::restore_after_dead(config, false))? {
         done.push("removed the changes of the host".to_owned());
     }
+    if host::remove_left_filter(config)? {
+        done.push("removed the filter of private addresses".to_owned());
+    }
     // Before the device, because the keeper in the directory holds it.
     if state::remove(&config.state.directory, &config.name)? {
         done.push("removed the sessions".to_owned());

@@ -1,7 +1,7 @@
 //! Sessions that outlive the process (`state.keep`): opens their files, and notes how far the
 //! process has come with them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use super::{down, sandbox, settings};
 use crate::config::Config;
 use crate::engine::{Builder, KeptSessions};
 use crate::host;
-use crate::io::{self, TunDevice, TunHandle};
+use crate::io::{self, ArpSocket, TunDevice, TunHandle};
 use crate::nat::{Adopted, Contents, Imported, Limits, OldSessions, Policy, import_sessions};
 use crate::state::{self, DescriptorStore, Opened, Preview, SessionState, Wanted};
 use crate::time::Tick;
@@ -22,8 +22,8 @@ pub(super) struct StateFiles {
     found: Mutex<Found>,
     /// None: no store could be opened.
     store: Option<DescriptorStore>,
-    /// Queues that another process has kept open.
-    queues: Vec<OwnedFd>,
+    /// Descriptors that another process has kept open.
+    inherited: Vec<OwnedFd>,
 }
 
 /// What the files have for the translator.
@@ -58,29 +58,37 @@ impl StateFiles {
             Opened::Inherited => Found::Sessions,
             Opened::Old(old, reason) => Found::OldSessions(old, reason),
         };
-        let (store, queues) = match descriptors(&state) {
-            Ok((store, queues)) => (Some(store), queues),
+        let (store, inherited) = match descriptors(&state) {
+            Ok((store, inherited)) => (Some(store), inherited),
             Err(error) => {
                 tracing::warn!(%error, "{LOST}");
                 (None, Vec::new())
             }
         };
         let state = Arc::new(Mutex::new(state));
-        Ok(Some(Self { state, found: Mutex::new(found), store, queues }))
+        Ok(Some(Self { state, found: Mutex::new(found), store, inherited }))
     }
 
-    /// Returns the queues that another process has kept open.
-    pub(super) fn queues(&mut self) -> &mut Vec<OwnedFd> {
-        &mut self.queues
+    /// Returns the descriptors that another process has kept open: queues of the TUN device, and
+    /// the socket that announces addresses.
+    pub(super) fn inherited(&mut self) -> &mut Vec<OwnedFd> {
+        &mut self.inherited
     }
 
-    /// Prepares that an open TUN device outlives the process.
+    /// Prepares that an open TUN device outlives the process, and the socket that announces
+    /// addresses.
     ///
     /// # Errors
     /// [`RunError::System`].
-    pub(super) fn keep_device(&mut self, tun: &TunDevice) -> Result<KeptTun, RunError> {
-        let handle = tun.handle().map_err(|source| RunError::System { doing: KEEPING, source })?;
-        Ok(KeptTun { handle, store: self.store.take() })
+    pub(super) fn keep_device(
+        &mut self,
+        tun: &TunDevice,
+        arp: Option<&ArpSocket>,
+    ) -> Result<KeptTun, RunError> {
+        let failed = |source| RunError::System { doing: KEEPING, source };
+        let handle = tun.handle().map_err(failed)?;
+        let arp = arp.map(ArpSocket::descriptor).transpose().map_err(failed)?;
+        Ok(KeptTun { handle, arp, store: self.store.take() })
     }
 
     /// Makes the translator over the files. Imports the sessions of old files before.
@@ -136,6 +144,8 @@ fn report_import(imported: &Imported, reason: &str) {
 /// An open TUN device that can outlive the process.
 pub(super) struct KeptTun {
     handle: TunHandle,
+    /// The kernel waits for all readers of packets when the last descriptor of the socket closes.
+    arp: Option<OwnedFd>,
     /// None: no store could be opened.
     store: Option<DescriptorStore>,
 }
@@ -147,10 +157,11 @@ impl KeptTun {
     /// # Errors
     /// [`RunError::System`].
     pub(super) fn keep(self) -> Result<(), RunError> {
-        let Self { handle, store } = self;
+        let Self { handle, arp, store } = self;
+        let descriptors: Vec<_> = handle.queues().iter().chain(&arp).map(AsFd::as_fd).collect();
         handle.make_persistent().map_err(|source| RunError::System { doing: KEEPING, source })?;
         if let Some(store) = store
-            && let Err(error) = store.keep(handle.queues())
+            && let Err(error) = store.keep(&descriptors)
         {
             tracing::warn!(%error, "{LOST}");
         }
@@ -162,7 +173,7 @@ const KEEPING: &str = "keeping the TUN device";
 
 /// Opens the store of descriptors.
 fn descriptors(state: &SessionState) -> std::io::Result<(DescriptorStore, Vec<OwnedFd>)> {
-    state.descriptors(io::inherited_descriptors(state::QUEUES)?)
+    state.descriptors(io::inherited_descriptors(state::DESCRIPTORS)?)
 }
 
 /// Consequence of a missing store.

@@ -52,8 +52,10 @@ async fn wait_and_run(path: &Path, config: &Config) -> Result<(), RunError> {
     let raw =
         RawSockets::open(&config).map_err(|(key, source)| RunError::RawSocket { key, source })?;
     let lister = StartingLister::start();
-    let (arp, dns) = (arp_socket(), dns::prepare(&config)?);
-    let kept = StateFiles::open(&config)?;
+    let dns = dns::prepare(&config)?;
+    let mut kept = StateFiles::open(&config)?;
+    let inherited = kept.as_mut().and_then(|kept| ArpSocket::among(kept.inherited()));
+    let arp = inherited.or_else(arp_socket);
     let privileged = Privileged { raw, arp, dns, lister, kept };
     // The only other thread starts the lister and ends.
     sandbox::enter().map_err(RunError::Sandbox)?;

@@ -106,7 +106,7 @@ impl Start<'_> {
         let (config, host_address) = (host.config().clone(), host.facts().host_address);
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
         let StartedWorkers { engine, tun, tun_index, kept } =
-            start_workers(&config, &host, &dns_ports, kept, subsystems).await?;
+            start_workers(&config, &host, &dns_ports, (kept, arp.as_ref()), subsystems).await?;
         let reloader = Reloader::new(
             path,
             file_config,
@@ -226,14 +226,14 @@ async fn start_workers(
     config: &Config,
     host: &PlannedHost,
     dns_ports: &[Option<u16>],
-    mut kept: Option<StateFiles>,
+    (mut kept, arp): (Option<StateFiles>, Option<&ArpSocket>),
     subsystems: &mut Subsystems,
 ) -> Result<StartedWorkers, RunError> {
     let policy = settings::policy(config, host.facts(), dns_ports);
     let used_ports = host::used_ports(config, host.facts())?;
     let tun = workers::open_tun(config, kept.as_mut()).await?;
     let tun_index = tun.index;
-    let kept_tun = kept.as_mut().map(|kept| kept.keep_device(&tun)).transpose()?;
+    let kept_tun = kept.as_mut().map(|kept| kept.keep_device(&tun, arp)).transpose()?;
     let workers = WorkerThreads::start(config, tun, policy, kept)?;
     let (engine, tun) = (workers.handle(), workers.tun_status());
     subsystems.start(workers);

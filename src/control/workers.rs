@@ -43,8 +43,8 @@ pub(super) async fn open_tun(
     let name = &config.tun.name;
     let deadline = Instant::now() + TUN_TIMEOUT;
     loop {
-        let queues = kept.as_mut().map(|kept| kept.queues());
-        match io::open(name, workers, max_offload, queues) {
+        let inherited = kept.as_mut().map(|kept| kept.inherited());
+        match io::open(name, workers, max_offload, inherited) {
             Err(OpenError::Taken { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(TUN_INTERVAL).await;
             }

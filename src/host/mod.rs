@@ -50,8 +50,8 @@ pub(crate) mod render;
 
 pub(crate) use apply::{HostReport, LookCause, ManagedHost, PlannedHost};
 pub(crate) use apply::{
-    awaited_interfaces, boot_id, prepare, restore_after_dead, running_owner, wait_until_gone,
-    warnings,
+    awaited_interfaces, boot_id, prepare, remove_left_filter, restore_after_dead, running_owner,
+    wait_until_gone, warnings,
 };
 pub(crate) use error::HostError;
 pub(crate) use kernel::listeners::{UsedPorts, used_ports};

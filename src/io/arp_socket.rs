@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::net::sockopt::socket_domain;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::sys;
@@ -19,6 +20,23 @@ impl ArpSocket {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         // Without a protocol the socket receives nothing.
         Ok(Self(socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)?))
+    }
+
+    /// Finds the socket of a process before this one among descriptors that this process has
+    /// inherited, and takes it out of them.
+    pub(crate) fn among(inherited: &mut Vec<OwnedFd>) -> Option<Self> {
+        let is_one = |fd: &OwnedFd| socket_domain(fd).is_ok_and(|it| it == AddressFamily::PACKET);
+        let mut found = inherited.extract_if(.., |descriptor| is_one(descriptor));
+        // The others are closed.
+        found.next().map(Self)
+    }
+
+    /// Returns another descriptor of the socket.
+    ///
+    /// # Errors
+    /// The process has too many descriptors.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
     }
 
     /// Sends an ARP packet to every host of an interface's segment. The kernel writes the Ethernet

@@ -1,7 +1,8 @@
-//! The store that holds the TUN's queues open while no process of the instance runs.
+//! The store that holds descriptors open while no process of the instance runs: the TUN's queues, and
+//! sockets whose end would cost the kernel milliseconds.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use sd_notify::NotifyState;
@@ -9,7 +10,7 @@ use sd_notify::NotifyState;
 use super::keeper::Keeper;
 
 /// Name of the descriptors in the store of the service manager.
-pub(crate) const QUEUES: &str = "natbox-tun-queue";
+pub(crate) const DESCRIPTORS: &str = "natbox";
 
 /// Where the descriptors are.
 #[derive(Debug)]
@@ -46,18 +47,16 @@ impl DescriptorStore {
     ///
     /// # Errors
     /// The store does not take them.
-    pub(crate) fn keep(&self, descriptors: &[OwnedFd]) -> io::Result<()> {
+    pub(crate) fn keep(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         match self {
             Self::Keeper(keeper) => keeper.keep(descriptors),
             Self::ServiceManager => {
-                let name = NotifyState::FdName(QUEUES);
+                let name = NotifyState::FdName(DESCRIPTORS);
                 sd_notify::notify(&[NotifyState::FdStoreRemove, name])?;
-                let descriptors: Vec<BorrowedFd<'_>> =
-                    descriptors.iter().map(|one| one.as_fd()).collect();
                 descriptors.chunks(DESCRIPTORS_PER_MESSAGE).try_for_each(|some| {
                     // A queue without a process reports no error that the manager must know.
                     let poll = NotifyState::Custom("FDPOLL=0");
-                    let name = NotifyState::FdName(QUEUES);
+                    let name = NotifyState::FdName(DESCRIPTORS);
                     sd_notify::notify_with_fds(&[NotifyState::FdStore, name, poll], some)
                 })
             }
@@ -70,7 +69,7 @@ pub(super) fn end_keeper(directory: &Path) {
     if let Ok(keeper) = Keeper::connect(directory)
         && let Err(error) = keeper.end()
     {
-        tracing::warn!(%error, "the process that holds the TUN's queues does not end");
+        tracing::warn!(%error, "the process that holds the descriptors does not end");
     }
 }
 

@@ -76,7 +76,7 @@ impl Keeper {
     ///
     /// # Errors
     /// The keeper does not answer.
-    pub(super) fn keep(&self, descriptors: &[OwnedFd]) -> io::Result<()> {
+    pub(super) fn keep(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         send(&self.connection, Request::KEEP, None)?;
         send_all(&self.connection, descriptors)?;
         self.expect_done()
@@ -157,7 +157,7 @@ impl Request {
     const DESCRIPTOR: u8 = b'f';
 }
 
-fn send_all(connection: &UnixStream, descriptors: &[OwnedFd]) -> io::Result<()> {
+fn send_all(connection: &UnixStream, descriptors: &[impl AsFd]) -> io::Result<()> {
     let count = u16::try_from(descriptors.len()).map_err(io::Error::other)?;
     for byte in count.to_le_bytes() {
         send(connection, byte, None)?;
@@ -246,7 +246,8 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let connect = || Keeper::connect(directory.path()).expect("a keeper");
         assert!(connect().give().expect("an answer").is_empty());
-        connect().keep(&[theirs.into()]).expect("kept");
+        connect().keep(&[theirs.as_fd()]).expect("kept");
+        drop(theirs);
         // A client that breaks off changes nothing.
         let broken = connect();
         send(&broken.connection, Request::KEEP, None).expect("sent");

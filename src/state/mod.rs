@@ -23,7 +23,7 @@ mod keeper;
 mod preview;
 mod tmpfs;
 
-pub(crate) use descriptors::{DescriptorStore, QUEUES};
+pub(crate) use descriptors::{DESCRIPTORS, DescriptorStore};
 pub(crate) use directory::{Opened, SessionState, StateError, remove};
 pub(crate) use header::Wanted;
 pub(crate) use keeper::{KEEPER_COMMAND, keep_descriptors};

@@ -8,6 +8,7 @@ use super::planned::{header, lock_and_clean_up};
 use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::kernel::netlink::Kernel;
+use crate::host::kernel::nftables::FilterTable;
 use crate::host::model::presence::{self, AwaitedInterface};
 
 /// Lists the interfaces that natbox waits for before it starts. Empty: natbox can start.
@@ -41,6 +42,15 @@ pub(crate) async fn restore_after_dead(config: &Config, inherits: bool) -> Resul
         lock_and_clean_up(&kernel, directory, &header, inherits).await?;
     }
     Ok(found)
+}
+
+/// Removes the filter of private addresses that a dead process of the instance has left. Returns
+/// false if there is none.
+///
+/// # Errors
+/// When the filter belongs to a running process, or privilege is lacking.
+pub(crate) fn remove_left_filter(config: &Config) -> Result<bool, HostError> {
+    FilterTable::new(&config.tun.name, false).remove()
 }
 
 /// Returns the process of a running instance that has the TUN of a configuration.

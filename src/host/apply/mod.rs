@@ -27,7 +27,9 @@ mod revert;
 mod unfit;
 mod wait;
 
-pub(crate) use awaited::{awaited_interfaces, restore_after_dead, running_owner};
+pub(crate) use awaited::{
+    awaited_interfaces, remove_left_filter, restore_after_dead, running_owner,
+};
 pub(crate) use managed::ManagedHost;
 pub(crate) use namespace::boot_id;
 pub(crate) use planned::{PlannedHost, prepare};

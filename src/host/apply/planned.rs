@@ -155,6 +155,7 @@ impl PlannedHost {
     pub(crate) async fn apply(self, tun_index: u32) -> Result<ManagedHost, HostError> {
         let Self { file_config, config, kernel, steps, facts, ids, .. } = self;
         let Self { header, directory, inherited, lock, .. } = self;
+        let filter = FilterTable::new(&config.tun.name, config.state.keep);
         let mut managed = ManagedHost {
             file_config,
             config,
@@ -168,7 +169,7 @@ impl PlannedHost {
             contest: Contest::default(),
             is_disputed: false,
             reported: Vec::new(),
-            filter: FilterTable::default(),
+            filter,
             filter_problem: None,
             journal: None,
             header,

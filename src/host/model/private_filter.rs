@@ -1,15 +1,18 @@
-//! The filter that keeps private addresses off the uplinks (`host.block_private`).
+//! The filter that keeps wrong addresses off the uplinks (`host.block_private`).
 //!
 //! ```text
-//!   out by wan0 ─ source in CLOSED(wan0) ─ dropped
+//!   out by wan0 ─ source in CLOSED(wan0) or OTHERS(wan0) ─ dropped
 //!   in by wan0 ─ destination in CLOSED(wan0) ─ dropped
 //!   CLOSED(wan0) = private addresses without the networks of wan0, and the inside prefixes;
+//!                  without the addresses of wan0 and of its uplinks
+//!   OTHERS(wan0) = external addresses of the uplinks of other interfaces;
 //!                  without the addresses of wan0 and of its uplinks
 //! ```
 //!
 //! The rules and routes of natbox lead packets of the inside past no uplink untranslated. The filter
 //! covers what they cannot cover: other private networks of the host, and programs that choose an
-//! interface or write IP headers themselves. It looks at packets as they are on the wire: after the
+//! interface or write IP headers themselves. If another program removes the rules, packets with the
+//! address of one uplink leave by no other one until natbox has set the rules again. The filter looks at packets as they are on the wire: after the
 //! kernel's own NAT on the way out, before it on the way in.
 
 use std::net::Ipv4Addr;
@@ -22,6 +25,11 @@ use crate::config::Config;
 
 /// First part of the names of natbox's tables of nftables. The name of the TUN follows.
 pub(crate) const TABLE_PREFIX: &str = "natbox-";
+
+/// Names the table of the instance with this TUN device.
+pub(crate) fn table(tun: &str) -> String {
+    format!("{TABLE_PREFIX}{tun}")
+}
 
 /// Identifier of the finding that the filter cannot be set.
 pub(crate) const FINDING: &str = "private-filter";
@@ -40,8 +48,6 @@ const PRIVATE: [Ipv4Net; 6] = [
 /// The filter of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PrivateFilter {
-    /// Name of the table.
-    pub(crate) table: String,
     /// The interfaces of the uplinks.
     pub(crate) interfaces: Vec<FilteredInterface>,
     /// Inside prefixes.
@@ -57,9 +63,14 @@ pub(crate) struct FilteredInterface {
     pub(crate) name: String,
     /// Interface index. Another interface of the same name needs the filter again.
     pub(crate) index: u32,
+    /// External addresses of its uplinks, some of many. They are open, and most packets have one.
+    pub(crate) external: Vec<Ipv4Addr>,
     /// Addresses that no packet may have: as its source on the way out, as its destination on the
     /// way in. In order and apart.
     pub(crate) closed: Vec<AddressRange>,
+    /// Addresses that no packet may have as its source on the way out, beside those. In order and
+    /// apart.
+    pub(crate) others: Vec<AddressRange>,
 }
 
 /// Addresses from the first to the last one, both included.
@@ -82,12 +93,13 @@ impl PrivateFilter {
                 interfaces.push(FilteredInterface {
                     name: found.interface.clone(),
                     index: found.index,
+                    external: external(config, found).take(FIRST_ADDRESSES).collect(),
                     closed: closed(config, found),
+                    others: others(config, found),
                 });
             }
         }
         Some(Self {
-            table: format!("{TABLE_PREFIX}{}", config.tun.name),
             interfaces,
             inside: union(config.inside.prefixes()),
             no_nat: union(config.no_nat.iter().map(|rule| rule.to)),
@@ -99,14 +111,36 @@ impl PrivateFilter {
 ///
 /// The network of an uplink is private if the provider's router translates as well.
 fn closed(config: &Config, found: &InterfaceFacts) -> Vec<AddressRange> {
-    let on_interface = config.uplinks.iter().filter(|uplink| uplink.interface == found.interface);
-    let external = on_interface.flat_map(|uplink| &uplink.addresses);
-    let own = external.chain(&found.addresses).map(|address| Ipv4Net::from(*address));
     let private = found.networks.iter().copied().fold(union(PRIVATE), without);
     let inside = union(config.inside.prefixes());
     let closed = merge(private.into_iter().chain(inside).collect());
-    own.fold(closed, without)
+    own(config, found).fold(closed, without)
 }
+
+/// Lists the external addresses that belong on other interfaces.
+fn others(config: &Config, found: &InterfaceFacts) -> Vec<AddressRange> {
+    let elsewhere = config.uplinks.iter().filter(|uplink| uplink.interface != found.interface);
+    let addresses = elsewhere.flat_map(|uplink| &uplink.addresses);
+    let others = union(addresses.map(|address| Ipv4Net::from(*address)));
+    own(config, found).fold(others, without)
+}
+
+/// Lists the addresses of an interface and of its uplinks.
+fn own<'a>(config: &'a Config, found: &'a InterfaceFacts) -> impl Iterator<Item = Ipv4Net> + 'a {
+    external(config, found).chain(found.addresses.iter().copied()).map(Ipv4Net::from)
+}
+
+/// Lists the external addresses of the uplinks of an interface.
+fn external<'a>(
+    config: &'a Config,
+    found: &'a InterfaceFacts,
+) -> impl Iterator<Item = Ipv4Addr> + 'a {
+    let on_interface = config.uplinks.iter().filter(|uplink| uplink.interface == found.interface);
+    on_interface.flat_map(|uplink| &uplink.addresses).copied()
+}
+
+/// Addresses of an interface that the filter compares before it searches a set.
+const FIRST_ADDRESSES: usize = 4;
 
 /// Lists the addresses of these networks.
 fn union(networks: impl IntoIterator<Item = Ipv4Net>) -> Vec<AddressRange> {

@@ -56,11 +56,31 @@ fn the_networks_of_the_interface_and_external_addresses_are_open() {
 }
 
 #[test]
+fn external_addresses_leave_by_their_own_interface() {
+    let others = |config: &Config, host: &Snapshot| -> Vec<String> {
+        let filter = PrivateFilter::new(config, &collect(config, host).0).unwrap();
+        let text = |range: &AddressRange| format!("{} - {}", range.first, range.last);
+        filter.interfaces.iter().flat_map(|one| &one.others).map(text).collect()
+    };
+    let (mut config, mut host) = (three_legged(), host());
+    let of_wan1 = ["203.0.113.10 - 203.0.113.10", "203.0.113.30 - 203.0.113.30"];
+    assert_eq!(others(&config, &host), [&["198.51.100.8 - 198.51.100.11"], &of_wan1[..]].concat());
+    // wan0 has an external address of the other interface as well.
+    host.addresses.push(address(3, "198.51.100.8", "198.51.100.8/32", true));
+    assert_eq!(others(&config, &host), [&["198.51.100.9 - 198.51.100.11"], &of_wan1[..]].concat());
+    // All uplinks share an interface.
+    config.uplinks[1].interface = "wan0".into();
+    assert!(others(&config, &host).is_empty());
+}
+
+#[test]
 fn each_interface_has_the_filter_once_and_a_box_may_have_none() {
     let filter = |config: &Config| PrivateFilter::new(config, &collect(config, &host()).0);
     let of_several = filter(&three_legged()).unwrap();
     let names: Vec<&str> = of_several.interfaces.iter().map(|one| &*one.name).collect();
-    assert_eq!((names, &*of_several.table), (vec!["wan0", "wan1"], "natbox-nb0"));
+    assert_eq!(names, ["wan0", "wan1"]);
+    let external = of_several.interfaces.iter().map(|one| one.external.len());
+    assert_eq!(external.collect::<Vec<_>>(), [2, 4]);
     for change in
         [|host: &mut Host| host.manage = false, |host: &mut Host| host.block_private = false]
     {

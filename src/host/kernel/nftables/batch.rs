@@ -39,6 +39,8 @@ mod message {
 /// `NFT_TABLE_F_OWNER`: only the socket that made the table may change it, and the kernel removes
 /// the table together with the socket.
 const OWNER: u32 = 2;
+/// `NFT_TABLE_F_PERSIST`, since Linux 6.9: the table outlives the socket, and belongs to no one then.
+const PERSIST: u32 = 4;
 /// `NFT_SET_CONSTANT` and `NFT_SET_INTERVAL`.
 const CONSTANT_INTERVALS: u32 = 2 | 4;
 /// Number that nft gives to the type of IPv4 addresses (`TYPE_IPADDR`).
@@ -134,11 +136,11 @@ impl<'a> Batch<'a> {
         self.change(message::DELETE_TABLE, 0, |attributes, table| attributes.text(1, table));
     }
 
-    /// Makes a table that belongs to the sending socket.
-    pub(super) fn new_table(&mut self) {
+    /// Makes a table that belongs to the sending socket. `persists`: the table outlives the socket.
+    pub(super) fn new_table(&mut self, persists: bool) {
         self.change(message::NEW_TABLE, flag::CREATE, |attributes, table| {
             attributes.text(1, table);
-            attributes.number(2, OWNER);
+            attributes.number(2, if persists { OWNER | PERSIST } else { OWNER });
         });
     }
 
@@ -359,7 +361,7 @@ mod tests {
     #[test]
     fn messages_have_the_form_that_the_kernel_reads() {
         let mut batch = Batch::begin("t");
-        batch.new_table();
+        batch.new_table(false);
         let bytes = batch.end();
         let length = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
         let (table, end) = (length(0), length(0) + length(20));

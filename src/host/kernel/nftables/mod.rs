@@ -4,6 +4,10 @@
 //! made it (`NFT_TABLE_F_OWNER`, Linux 5.12). So `nft flush ruleset` of another program spares the
 //! table, and the kernel removes the table when the process ends, however it ends.
 //!
+//! If the sessions outlive the process, so does the table (`NFT_TABLE_F_PERSIST`, Linux 6.9): while
+//! no process runs, the table filters, and the kernel spends no time on its removal. The next
+//! process replaces the table.
+//!
 //! | file    | content                                       |
 //! |---------|-----------------------------------------------|
 //! | `batch` | messages to nftables                          |
@@ -19,7 +23,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use self::batch::{Base, Batch, Expression, HEADER, Hook, Meta};
 use crate::host::error::HostError;
-use crate::host::model::private_filter::PrivateFilter;
+use crate::host::model::private_filter::{self, PrivateFilter};
 
 /// Order of the chains among those of other programs: first on the way in, last on the way out.
 const INGRESS_PRIORITY: i32 = -500;
@@ -40,51 +44,113 @@ const DESTINATION: Expression<'static> =
 /// `NLMSG_ERROR`: the kernel's answer, success included.
 const ANSWER: u16 = 2;
 
-/// The table of this process. The kernel removes the table when the value is dropped.
-#[derive(Default)]
+/// The table of this process. The kernel removes the table when the value is dropped, unless the
+/// table persists.
 pub(crate) struct FilterTable {
+    name: String,
+    /// The table outlives the process.
+    persists: bool,
     /// None until the table is first set.
     socket: Option<OwnedFd>,
     /// The filter as it is set.
     current: Option<PrivateFilter>,
+    /// A process before this one may have left a table.
+    may_be_left: bool,
 }
 
 impl FilterTable {
+    /// Names the table of the instance with this TUN device. Changes nothing yet.
+    pub(crate) fn new(tun: &str, persists: bool) -> Self {
+        let (socket, current) = (None, None);
+        Self { name: private_filter::table(tun), persists, socket, current, may_be_left: true }
+    }
+
     /// Sets, replaces or removes the filter, unless it is as wanted. Packets never find a part of
     /// it.
     ///
     /// # Errors
     /// When the kernel refuses the filter. The previous one stays.
     pub(crate) fn set(&mut self, wanted: Option<PrivateFilter>) -> Result<(), HostError> {
-        if self.current == wanted {
+        if self.current == wanted && !self.may_be_left {
             return Ok(());
         }
         let Some(filter) = &wanted else {
-            *self = Self::default();
-            return Ok(());
+            let is_set = self.current.is_some();
+            let removed = self.remove();
+            // What another process has set there, or a kernel without nftables, does not matter.
+            return if is_set { removed.map(drop) } else { Ok(()) };
         };
-        let doing = || format!("setting the table {} of nftables", filter.table);
-        self.send(filter).map_err(|source| HostError::Netlink { doing: doing(), source })?;
-        self.current = wanted;
+        let socket = self.connected()?;
+        let sent = self.send(&socket, filter);
+        self.socket = Some(socket);
+        sent.map_err(|source| {
+            let doing = format!("setting the table {} of nftables", self.name);
+            HostError::Netlink { doing, source }
+        })?;
+        (self.current, self.may_be_left) = (wanted, false);
         Ok(())
     }
 
-    fn send(&mut self, filter: &PrivateFilter) -> io::Result<()> {
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => connect()?,
-        };
-        let replaces = self.current.is_some();
-        let result = match exchange(&socket, &changes(filter, replaces, true)) {
-            // A kernel without IPsec.
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                exchange(&socket, &changes(filter, replaces, false))
+    /// Removes the table. Returns false if there is none.
+    ///
+    /// # Errors
+    /// When the table belongs to another process.
+    pub(crate) fn remove(&mut self) -> Result<bool, HostError> {
+        let socket = self.connected()?;
+        let mut batch = Batch::begin(&self.name);
+        batch.delete_table();
+        (self.current, self.may_be_left) = (None, false);
+        match exchange(&socket, &batch.end()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => {
+                let doing = format!("removing the table {} of nftables", self.name);
+                Err(HostError::Netlink { doing, source })
             }
-            result => result,
-        };
-        self.socket = Some(socket);
+        }
+    }
+
+    fn connected(&mut self) -> Result<OwnedFd, HostError> {
+        let doing = "connecting to nftables";
+        let connected = self.socket.take().map_or_else(connect, Ok);
+        connected.map_err(|source| HostError::Netlink { doing: doing.to_owned(), source })
+    }
+
+    /// Sends a filter, with as much of it as the kernel knows.
+    fn send(&self, socket: &OwnedFd, filter: &PrivateFilter) -> io::Result<()> {
+        let mut result = Ok(());
+        for persists in [self.persists, false] {
+            for has_ipsec in [true, false] {
+                let replacing =
+                    changes(&self.name, filter, Options { replaces: true, persists, has_ipsec });
+                result = match exchange(socket, &replacing) {
+                    Err(error)
+                        if error.kind() == io::ErrorKind::NotFound && self.current.is_none() =>
+                    {
+                        let options = Options { replaces: false, persists, has_ipsec };
+                        exchange(socket, &changes(&self.name, filter, options))
+                    }
+                    result => result,
+                };
+                let is_unknown = |error: &io::Error| error.raw_os_error() == Some(libc::EOPNOTSUPP);
+                if !result.as_ref().is_err_and(is_unknown) {
+                    return result;
+                }
+            }
+        }
         result
     }
+}
+
+/// How a filter is set.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    /// The table exists.
+    replaces: bool,
+    /// The table outlives the process: Linux 6.9.
+    persists: bool,
+    /// The kernel knows packets that came out of IPsec.
+    has_ipsec: bool,
 }
 
 fn connect() -> io::Result<OwnedFd> {
@@ -121,16 +187,16 @@ fn outcome(answer: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Makes the batch of a filter. `replaces`: the table exists. `has_ipsec`: the kernel knows packets
-/// that came out of IPsec.
+/// Makes the batch of a filter.
 ///
-/// A packet of another EtherType or with open addresses passes one comparison and one set.
-fn changes(filter: &PrivateFilter, replaces: bool, has_ipsec: bool) -> Vec<u8> {
-    let mut batch = Batch::begin(&filter.table);
-    if replaces {
+/// A packet with an external address passes one comparison, or a few if there are several such
+/// addresses. Another one passes a set on the way in, and one or two on the way out.
+fn changes(table: &str, filter: &PrivateFilter, options: Options) -> Vec<u8> {
+    let mut batch = Batch::begin(table);
+    if options.replaces {
         batch.delete_table();
     }
-    batch.new_table();
+    batch.new_table(options.persists);
     let has_no_nat = !filter.no_nat.is_empty();
     if has_no_nat {
         batch.new_set(INSIDE, &filter.inside);
@@ -140,7 +206,7 @@ fn changes(filter: &PrivateFilter, replaces: bool, has_ipsec: bool) -> Vec<u8> {
         batch.new_chain(chain);
         pass_other_vlans(&mut batch, chain);
     }
-    if has_ipsec {
+    if options.has_ipsec {
         // IPsec gives the inner packet the interface of the outer one.
         let from_ipsec = Expression::LoadMeta(Meta::FromIpsec);
         batch.new_rule(CLOSED_IN, &[from_ipsec, Expression::IsEqual(&[1]), Expression::Accept]);
@@ -157,18 +223,38 @@ fn changes(filter: &PrivateFilter, replaces: bool, has_ipsec: bool) -> Vec<u8> {
     }
     for interface in &filter.interfaces {
         let name = &interface.name;
-        let set = format!("closed-{name}");
-        batch.new_set(&set, &interface.closed);
-        for (chain, hook, priority, address, closed) in [
-            (format!("in-{name}"), Hook::Ingress, INGRESS_PRIORITY, DESTINATION, CLOSED_IN),
-            (format!("out-{name}"), Hook::Egress, EGRESS_PRIORITY, SOURCE, CLOSED_OUT),
+        let [closed, others] = ["closed", "others"].map(|kind| format!("{kind}-{name}"));
+        batch.new_set(&closed, &interface.closed);
+        let mut closed_out = vec![&closed];
+        if !interface.others.is_empty() {
+            batch.new_set(&others, &interface.others);
+            closed_out.push(&others);
+        }
+        for (chain, hook, priority, address, sets, closed) in [
+            (
+                format!("in-{name}"),
+                Hook::Ingress,
+                INGRESS_PRIORITY,
+                DESTINATION,
+                vec![&closed],
+                CLOSED_IN,
+            ),
+            (format!("out-{name}"), Hook::Egress, EGRESS_PRIORITY, SOURCE, closed_out, CLOSED_OUT),
         ] {
             batch.new_base_chain(&chain, hook, name, priority);
+            // A comparison costs a packet less than a search. A packet that is no IPv4 passes anyway.
+            for external in &interface.external {
+                let octets = external.octets();
+                let rule = [address, Expression::IsEqual(&octets), Expression::Accept];
+                batch.new_rule(&chain, &rule);
+            }
             let (protocol, is_ipv4) =
                 (Expression::LoadMeta(Meta::Protocol), Expression::IsEqual(&IPV4));
-            let is_closed = Expression::IsIn(&set);
-            let rule = [protocol, is_ipv4, address, is_closed, Expression::Goto(closed)];
-            batch.new_rule(&chain, &rule);
+            for set in sets {
+                let is_closed = Expression::IsIn(set);
+                let rule = [protocol, is_ipv4, address, is_closed, Expression::Goto(closed)];
+                batch.new_rule(&chain, &rule);
+            }
         }
     }
     batch.end()
