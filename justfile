@@ -17,6 +17,10 @@ test *ARGUMENTS:
 netns FILTER:
     netns-tests/run "$1"
 
+# Mixed traffic for SECONDS while everything goes wrong (root)
+chaos SECONDS="3600":
+    NATBOX_CHAOS_SECONDS="$1" netns-tests/run chaos
+
 # Rewrites netns-tests/CONFORMANCE.md from the tests behind it (root)
 conformance:
     netns-tests/run --conformance

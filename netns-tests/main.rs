@@ -35,6 +35,7 @@
 //! | `host` | routes, rules, sysctls, proxy ARP: set, kept and restored; no traffic avoids NAT |
 //! | `host_services` | published services of the host itself; no inside address leaves by an uplink untranslated; containers and VPN clients work |
 //! | `other_programs` | other programs remove rules, routes and settings, or add rules before natbox's: natbox sets its own again |
+//! | `chaos` | mixed traffic while everything goes wrong: sessions live on, and none gets another's payload |
 //! | `kept` | sessions, and packets on their way, outlive the process: kills, restarts, stops, other configurations |
 //! | `kernel_errors` | ICMP errors written by kernels: of servers, of routers, of the box's host |
 //! | `malformed` | malformed packets are dropped and counted, and the box continues |
@@ -56,6 +57,7 @@
 mod bad_input;
 mod boot_order;
 mod bulk;
+mod chaos;
 mod conformance;
 mod demo;
 mod dns;

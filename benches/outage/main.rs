@@ -7,9 +7,9 @@
 //!                killed or stopped, and started again at once, by this program
 //! ```
 //!
-//! The gap of a round is the longest time between two datagrams that arrive. The start of the
-//! supervisor is the time from the end of the process to the return of `exec` in the next one. Here
-//! this program is the supervisor.
+//! The gap of a round is the longest time between two datagrams that arrive. Of the gap, the end is
+//! the time that the old process takes to end after its signal. The rest is the start of the next
+//! process. This program is the supervisor and adds nothing of its own.
 
 use std::fs;
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ struct Arguments {
 /// What one round has shown.
 struct Round {
     gap: Duration,
-    supervisor: Duration,
+    end: Duration,
     sent: u64,
     lost: u64,
     out_of_order: u64,
@@ -86,13 +86,13 @@ fn main() -> Result<()> {
 fn measure(scene: &mut Scene, end: End, rate: u32) -> Result<Round> {
     let flow = Flow::start(scene, rate)?;
     std::thread::sleep(LEAD);
-    let supervisor = scene.replace_box(end)?;
+    let end = scene.replace_box(end)?;
     std::thread::sleep(LEAD + TRAIL);
     let arrivals = flow.stop()?;
     scene.wait_ready()?;
     Ok(Round {
         gap: arrivals.longest_gap(),
-        supervisor,
+        end,
         sent: arrivals.sent,
         lost: arrivals.lost(),
         out_of_order: arrivals.out_of_order(),
@@ -106,32 +106,26 @@ fn summary(end: End, rounds: &[Round]) -> serde_json::Value {
         values.sort_by(f64::total_cmp);
         values
     };
-    let own = |round: &Round| round.gap.saturating_sub(round.supervisor);
-    let (gap, own) = (milliseconds(|round| round.gap), milliseconds(own));
-    let supervisor = milliseconds(|round| round.supervisor);
+    let (gap, ending) = (milliseconds(|round| round.gap), milliseconds(|round| round.end));
     let lost: Vec<u64> = rounds.iter().map(|round| round.lost).collect();
     let (most, all) = (lost.iter().max().copied().unwrap_or(0), lost.iter().sum::<u64>());
     let sent: u64 = rounds.iter().map(|round| round.sent).sum();
     let out_of_order: u64 = rounds.iter().map(|round| round.out_of_order).sum();
     print(&format!(
-        "{:8} {} rounds: gap p50 {:.1} p99 {:.1} max {:.1} ms; without the supervisor's start p50 {:.1} p99 {:.1} \
-         max {:.1} ms; supervisor p50 {:.1} ms; lost {all} of {sent}, at most {most} in a round; out of order \
-         {out_of_order}",
+        "{:8} {} rounds: gap p50 {:.1} p99 {:.1} max {:.1} ms, of which the end of the process p50 {:.1} \
+         max {:.1} ms; lost {all} of {sent}, at most {most} in a round; out of order {out_of_order}",
         end.name(),
         rounds.len(),
         quantile(&gap, 0.5),
         quantile(&gap, 0.99),
         quantile(&gap, 1.),
-        quantile(&own, 0.5),
-        quantile(&own, 0.99),
-        quantile(&own, 1.),
-        quantile(&supervisor, 0.5),
+        quantile(&ending, 0.5),
+        quantile(&ending, 1.),
     ));
     json!({
         "end": end.name(),
         "gap_ms": gap,
-        "gap_without_supervisor_ms": own,
-        "supervisor_ms": supervisor,
+        "process_end_ms": ending,
         "lost": lost,
         "sent": sent,
         "out_of_order": out_of_order,

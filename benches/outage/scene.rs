@@ -1,14 +1,17 @@
 //! Three namespaces with natbox in the middle one, as in `benches/comparison`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use natbox::lab::boxes::NatBox;
+use anyhow::{Context, Result, bail, ensure};
+use natbox::api::{Request, Status, client};
 use natbox::lab::{Lab, Namespace};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::deadline;
 
@@ -44,9 +47,7 @@ pub(crate) struct Scene {
     client: Namespace,
     middle: Namespace,
     server: Namespace,
-    configuration: String,
-    // Dropped before the lab, so that the process ends first.
-    natbox: Option<NatBox>,
+    natbox: Option<Child>,
     lab: Lab,
 }
 
@@ -64,34 +65,47 @@ impl Scene {
         server.address("eth0", SERVER, 24)?;
         server.route("default", GATEWAY)?;
         client.route(&format!("{PUBLISHED}/32"), UPLINK)?;
-        let configuration = configuration(tun, sessions, lab.directory());
-        let mut scene = Scene { client, middle, server, configuration, natbox: None, lab };
+        let mut scene = Scene { client, middle, server, natbox: None, lab };
+        let state = scene.lab.directory().join("state");
+        fs::create_dir(&state)?;
+        // As configs/run-natbox-state.mount does.
+        mount("tmpfs", &state, "tmpfs", MountFlags::empty(), Some(c"huge=within_size"))?;
+        fs::write(scene.file(), configuration(tun, sessions, scene.lab.directory()))?;
         scene.start()?;
         scene.wait_ready()?;
         scene.open_sessions(sessions)?;
         Ok(scene)
     }
 
-    /// Ends natbox and starts it again. Returns the time from its end to its start.
+    /// Ends natbox and starts it again. Returns how long the process took to end.
     pub(crate) fn replace_box(&mut self, end: End) -> Result<Duration> {
         let mut natbox = self.natbox.take().context("natbox runs")?;
+        let started = Instant::now();
         match end {
-            End::Killed => natbox.process().kill()?,
-            End::Stopped => natbox.process().terminate()?,
-        };
-        let ended = Instant::now();
+            End::Killed => natbox.kill()?,
+            End::Stopped => terminate(&natbox)?,
+        }
+        natbox.wait()?;
+        let took = started.elapsed();
         self.start()?;
-        Ok(ended.elapsed())
+        Ok(took)
     }
 
     /// Waits until natbox answers on its admin socket.
     pub(crate) fn wait_ready(&mut self) -> Result<()> {
-        let (natbox, end) = (self.natbox.as_mut().context("natbox runs")?, deadline());
-        while natbox.status().is_err() {
-            ensure!(Instant::now() < end, "natbox is not ready: {}", natbox.process().log_tail(12));
+        let end = deadline();
+        while self.status().is_err() {
+            let ended = self.natbox.as_mut().context("natbox runs")?.try_wait()?;
+            if ended.is_some() || Instant::now() > end {
+                bail!("natbox is not ready: {}", fs::read_to_string(self.log())?);
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
+    }
+
+    fn status(&self) -> Result<Status> {
+        Ok(client::request(&self.lab.directory().join("natbox.sock"), &Request::Status)?)
     }
 
     /// Returns a socket of the client, connected to the published address, and the server's socket.
@@ -110,12 +124,22 @@ impl Scene {
         Ok((source, sink))
     }
 
+    /// Starts the program itself, as a supervisor does: `ip netns exec` takes milliseconds.
     fn start(&mut self) -> Result<()> {
-        let program = Path::new(env!("CARGO_BIN_EXE_natbox"));
-        let directory = self.lab.directory();
-        let natbox = NatBox::start(program, &self.middle, directory, "gap", &self.configuration)?;
-        self.natbox = Some(natbox);
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let mut command = Command::new(NATBOX);
+        command.args(["run", "--config"]).arg(self.file());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.natbox = Some(self.middle.enter(|| command.spawn())??);
         Ok(())
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.lab.directory().join("natbox.yaml")
+    }
+
+    fn log(&self) -> std::path::PathBuf {
+        self.lab.directory().join("natbox.log")
     }
 
     /// Opens sessions of a published range of ports.
@@ -136,8 +160,7 @@ impl Scene {
             }
             Ok(())
         })??;
-        let natbox = self.natbox.as_ref().context("natbox runs")?;
-        let found = natbox.status()?.sessions.now;
+        let found = self.status()?.sessions.now;
         ensure!(u64::from(found) >= u64::from(wanted) * 95 / 100, "{found} of {wanted} sessions");
         Ok(())
     }
@@ -145,14 +168,25 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        drop(self.natbox.take());
-        let file = self.lab.directory().join("down.yaml");
-        if fs::write(&file, &self.configuration).is_ok() {
-            let mut down = self.middle.command(env!("CARGO_BIN_EXE_natbox"));
-            let _ = down.args(["down", "-c"]).arg(&file).output();
+        // `natbox down` stops the process, and ends what outlives it.
+        let mut down = self.middle.command(NATBOX);
+        let _ = down.args(["down", "-c"]).arg(self.file()).output();
+        if let Some(mut natbox) = self.natbox.take() {
+            let _ = natbox.kill();
+            let _ = natbox.wait();
         }
+        let _ = unmount(self.lab.directory().join("state"), UnmountFlags::DETACH);
     }
 }
+
+/// Asks a process to end.
+fn terminate(process: &Child) -> Result<()> {
+    let pid = Pid::from_raw(process.id().try_into()?).context("a process")?;
+    Ok(kill_process(pid, Signal::TERM)?)
+}
+
+/// The program.
+const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
 
 fn configuration(tun: &str, sessions: u32, directory: &Path) -> String {
     let directory = directory.display();
