@@ -202,6 +202,7 @@ fn rules_are_back(scene: &Scene) -> Result<()> {
 
 fn rename(scene: &mut Scene, uplink: usize) -> Result<()> {
     let (host, name) = host_of(scene, uplink);
+    let routes = host.ip_output(&["route", "show", "default", "dev", name])?;
     let change = |from: &str, to: &str| -> Result<()> {
         host.ip(&["link", "set", from, "down"])?;
         host.ip(&["link", "set", from, "name", to])?;
@@ -210,6 +211,11 @@ fn rename(scene: &mut Scene, uplink: usize) -> Result<()> {
     change(name, "renamed0")?;
     healthy(scene, uplink, false)?;
     change("renamed0", name)?;
+    // The kernel has removed the host's own routes over the interface, and nothing else sets them.
+    for route in routes.lines() {
+        let words = ["route", "replace"].into_iter().chain(route.split_whitespace());
+        host.ip(&words.chain(["dev", name]).collect::<Vec<_>>())?;
+    }
     healthy(scene, uplink, true)
 }
 

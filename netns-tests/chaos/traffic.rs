@@ -277,13 +277,16 @@ impl Talker {
                 socket.insert(opened)
             }
         };
-        let mut buffer = [0; 256];
-        // An answer that came too late, or the error of an earlier datagram.
-        socket.set_nonblocking(true)?;
-        while socket.recv(&mut buffer).is_ok() {}
-        socket.set_nonblocking(false)?;
         socket.send(message.as_bytes())?;
-        let length = socket.recv(&mut buffer)?;
-        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        let mut buffer = [0; 256];
+        loop {
+            let length = socket.recv(&mut buffer)?;
+            let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            // An answer to a message of this session that was given up.
+            let is_late = answer != message && answer.starts_with(&format!("{} ", self.name));
+            if !is_late {
+                return Ok(answer);
+            }
+        }
     }
 }
