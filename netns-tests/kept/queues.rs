@@ -201,6 +201,26 @@ fn a_killed_keeper_is_replaced_at_the_next_start() -> Result<()> {
     Ok(())
 }
 
+/// The network namespace of a container is another one after each start.
+#[test]
+fn a_process_in_another_network_namespace_makes_a_device_of_its_own() -> Result<()> {
+    let first = Scene::new(Tun::new("auto", 2))?;
+    first.start()?.process().kill()?;
+    let mut second = Scene::new(Tun::new("auto", 2))?;
+    second.config = second.config.clone().keeping(&first.site.lab.directory().join("state"));
+    let mut natbox = second.start()?;
+    for _ in 0..2 {
+        let flow = second.flow()?;
+        thread::sleep(2 * GAP);
+        let lost = second.lost(flow)?;
+        ensure!(lost == 0, "{lost} are lost");
+        // From here on the kept queues are those of the second namespace.
+        natbox.process().terminate()?;
+        natbox = second.start()?;
+    }
+    Ok(())
+}
+
 /// A start without `state.keep` removes what a process with it has left.
 #[test]
 fn a_start_without_keep_removes_what_is_kept() -> Result<()> {

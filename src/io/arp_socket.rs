@@ -25,10 +25,11 @@ impl ArpSocket {
     /// Finds the socket of a process before this one among descriptors that this process has
     /// inherited, and takes it out of them.
     pub(crate) fn among(inherited: &mut Vec<OwnedFd>) -> Option<Self> {
-        let is_one = |fd: &OwnedFd| socket_domain(fd).is_ok_and(|it| it == AddressFamily::PACKET);
-        let mut found = inherited.extract_if(.., |descriptor| is_one(descriptor));
-        // The others are closed.
-        found.next().map(Self)
+        let is_one = |fd: &OwnedFd| {
+            socket_domain(fd).is_ok_and(|it| it == AddressFamily::PACKET)
+                && sys::is_socket_here(fd).is_ok_and(|is_here| is_here)
+        };
+        inherited.extract_if(.., |descriptor| is_one(descriptor)).next().map(Self)
     }
 
     /// Returns another descriptor of the socket.

@@ -10,9 +10,10 @@
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use libc::{c_int, c_short};
+use libc::{c_int, c_short, c_void};
+use rustix::fs::{fstat, stat};
 use rustix::io::{Errno, Result};
-use rustix::ioctl::{IntegerSetter, Opcode, Setter, Updater, ioctl};
+use rustix::ioctl::{IntegerSetter, Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl};
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{SendFlags, sendto};
 
@@ -111,6 +112,61 @@ pub(super) fn interface_of(file: impl AsFd) -> Result<(String, c_int)> {
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     Ok((name_in(&request), c_int::from(flags)))
 }
+
+/// Reports whether the device of a TUN queue lies in the network namespace of this thread
+/// (`TUNGETDEVNETNS`, Linux 5.5).
+///
+/// # Errors
+/// The kernel's error; an older kernel does not know.
+pub(super) fn has_device_here(queue: impl AsFd) -> Result<bool> {
+    // Needed because the ioctl is untyped.
+    // SAFETY: TUNGETDEVNETNS takes no argument and returns a descriptor.
+    is_this_namespace(&unsafe { ioctl(queue, NamespaceOf::<TUNGETDEVNETNS>)? })
+}
+
+/// Reports whether a socket lies in the network namespace of this thread (`SIOCGSKNS`).
+///
+/// # Errors
+/// The kernel's error.
+pub(super) fn is_socket_here(socket: impl AsFd) -> Result<bool> {
+    // Needed because the ioctl is untyped.
+    // SAFETY: SIOCGSKNS takes no argument and returns a descriptor.
+    is_this_namespace(&unsafe { ioctl(socket, NamespaceOf::<SIOCGSKNS>)? })
+}
+
+fn is_this_namespace(namespace: &OwnedFd) -> Result<bool> {
+    let (found, own) = (fstat(namespace)?, stat("/proc/thread-self/ns/net")?);
+    Ok((found.st_dev, found.st_ino) == (own.st_dev, own.st_ino))
+}
+
+/// An ioctl without an argument that returns a descriptor of a network namespace.
+struct NamespaceOf<const OPCODE: Opcode>;
+
+// Needed because rustix has no type for an ioctl that returns a descriptor.
+// SAFETY: the kernel ignores the argument of these two opcodes, and returns a descriptor that no
+// other code has.
+unsafe impl<const OPCODE: Opcode> Ioctl for NamespaceOf<OPCODE> {
+    type Output = OwnedFd;
+    const IS_MUTATING: bool = false;
+
+    fn opcode(&self) -> Opcode {
+        OPCODE
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        std::ptr::null_mut()
+    }
+
+    unsafe fn output_from_ptr(returned: IoctlOutput, _: *mut c_void) -> Result<OwnedFd> {
+        // SAFETY: see above.
+        Ok(unsafe { OwnedFd::from_raw_fd(returned) })
+    }
+}
+
+/// `TUNGETDEVNETNS` (linux/if_tun.h): `_IO('T', 227)`.
+const TUNGETDEVNETNS: Opcode = 0x54e3;
+/// `SIOCGSKNS` (linux/sockios.h).
+const SIOCGSKNS: Opcode = 0x894c;
 
 /// Returns the descriptors that the service manager has given this process under `name`
 /// (`sd_listen_fds(3)`). A second call returns none.

@@ -256,7 +256,8 @@ pub(crate) fn open(
     Ok(TunDevice { name: name.to_owned(), index, offload, queues })
 }
 
-/// Returns the kept descriptors that are queues of the device `name`, at most `wanted`.
+/// Returns the kept descriptors that are queues of the device `name`, at most `wanted`. The store may
+/// have descriptors of a device that was deleted, or that lies in another network namespace.
 fn usable_queues(kept: Vec<OwnedFd>, name: &str, wanted: u16) -> Vec<TunQueue> {
     let flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
     let is_usable = |file: &OwnedFd| {
@@ -264,6 +265,7 @@ fn usable_queues(kept: Vec<OwnedFd>, name: &str, wanted: u16) -> Vec<TunQueue> {
         rustix::fs::fcntl_setfl(file, OFlags::NONBLOCK).is_ok()
             && sys::interface_of(file)
                 .is_ok_and(|(found, has)| found == name && has & flags == flags)
+            && sys::has_device_here(file).unwrap_or_else(|_| interface_index(name).is_ok())
     };
     let queues = kept.into_iter().filter(is_usable).take(usize::from(wanted));
     queues.map(|file| TunQueue { file }).collect()
