@@ -27,6 +27,7 @@ use super::instance::Instance;
 use super::kept_sessions::{KeptTun, StateFiles};
 use super::reconcile::{self, HostReconciler, Parts};
 use super::reload::Reloader;
+use super::sandbox::{self, Sandbox};
 use super::settings;
 use super::signals::{SignalStreams, Signals};
 use super::status::{HostWatchState, InstanceHandle};
@@ -41,7 +42,8 @@ use crate::host::{self, HostFacts, LinkWatch, PlannedHost};
 use crate::io::ArpSocket;
 use crate::uplinks::{UplinkState, Uplinks};
 
-/// Sockets and services that needed the privileges which natbox has dropped since.
+/// Sockets and services that needed the privileges which natbox has dropped since, and those that
+/// are left.
 pub(super) struct Privileged {
     /// Sockets for pings.
     pub(super) raw: RawSockets,
@@ -53,6 +55,8 @@ pub(super) struct Privileged {
     pub(super) lister: StartingLister,
     /// The session files; None: sessions end with the process.
     pub(super) kept: Option<StateFiles>,
+    /// The privileges that are left.
+    pub(super) sandbox: Sandbox,
 }
 
 /// The parts that an instance keeps from its wait for interfaces, so that clients see the wait and
@@ -101,7 +105,7 @@ impl Start<'_> {
     /// Starts the subsystems one by one. If one fails, the caller stops those that run.
     async fn run(self, subsystems: &mut Subsystems) -> Result<(), RunError> {
         let Self { path, file_config, privileged, entrance, host, uplinks } = self;
-        let Privileged { raw, arp, mut dns, lister, kept } = privileged;
+        let Privileged { raw, arp, mut dns, lister, kept, sandbox } = privileged;
         let events = Rc::clone(&entrance.events);
         let (config, host_address) = (host.config().clone(), host.facts().host_address);
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
@@ -156,7 +160,12 @@ impl Start<'_> {
             events,
             host: host_state,
             warnings,
+            sandbox,
         };
+        if !file_config.host.manage {
+            // The TUN device is open, and natbox changes nothing else.
+            sandbox::drop_capabilities();
+        }
         entrance.open(Rc::new(handle), kept, subsystems)
     }
 }

@@ -1,98 +1,99 @@
-//! Drops privileges before the first packet.
+//! Drops privileges before the first packet, and shows which ones are left.
 //!
-//! natbox needs only CAP_NET_ADMIN: for devices, routes, rules and `/proc/sys/net`. Its own files
-//! belong to root. natbox drops all other capabilities permanently, even for programs that an
-//! attacker could make the process run. A seccomp filter blocks system calls that no part of natbox
-//! makes.
+//! | thread | capabilities | system calls | files |
+//! |---|---|---|---|
+//! | control | CAP_NET_ADMIN; none after the start with `host.manage: false` | all but a deny-list | an allow-list (Landlock) |
+//! | workers | none | an allow-list: no file, no socket, no program, no thread | as above |
+//! | log writer | none | all but a deny-list | none |
+//! | all others | none | all but a deny-list | as the control thread |
+//!
+//! The kernel keeps all three for each thread. A new thread inherits those of the thread that starts
+//! it. natbox drops privileges for good: not even a program that an attacker could make the process
+//! run would have them again (`no_new_privs`).
+//!
+//! | file | content |
+//! |---|---|
+//! | `capabilities` | drops capabilities |
+//! | `system_calls` | the two filters of system calls (seccomp) |
+//! | `files` | the rules about files (Landlock) |
+//! | `kernel_view` | what the kernel says about the threads of this process |
 
-use caps::{CapSet, Capability, CapsHashSet};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+mod capabilities;
+mod files;
+mod kernel_view;
+mod system_calls;
+#[cfg(test)]
+mod tests;
 
-/// Drops the privileges that natbox does not need. Call it while the process has one thread,
-/// because later threads inherit the result.
-///
-/// # Errors
-/// A sentence about the step that failed.
-pub(super) fn enter() -> Result<(), String> {
-    enter_with(&CapsHashSet::from([Capability::CAP_NET_ADMIN]))
+use std::io;
+use std::thread::JoinHandle;
+
+use crate::api::SandboxStatus;
+use crate::engine::WORKER_THREAD;
+use files::EnforcedRules;
+pub(super) use files::{FileAccess, FileRules};
+
+/// The privileges of a running instance.
+#[derive(Debug)]
+pub(super) struct Sandbox {
+    files: EnforcedRules,
 }
 
-/// Drops all privileges, for a process that keeps what it has open.
-///
-/// # Errors
-/// A sentence about the step that failed.
-pub(super) fn enter_without_capabilities() -> Result<(), String> {
-    enter_with(&CapsHashSet::new())
-}
-
-fn enter_with(kept: &CapsHashSet) -> Result<(), String> {
-    drop_capabilities(kept).map_err(|error| format!("dropping capabilities: {error}"))?;
-    rustix::thread::set_no_new_privs(true)
-        .map_err(|error| format!("setting no_new_privs: {error}"))?;
-    let filter = filter().map_err(|error| format!("building the system call filter: {error}"))?;
-    seccompiler::apply_filter(&filter)
-        .map_err(|error| format!("setting the system call filter: {error}"))
-}
-
-fn drop_capabilities(kept: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
-    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
-        for capability in caps::read(None, CapSet::Bounding)?.difference(kept) {
-            caps::drop(None, CapSet::Bounding, *capability)?;
-        }
+impl Sandbox {
+    /// Drops the privileges that an instance does not need for its start: those of this thread, and
+    /// of all threads that it starts from now on. `files`: the files that it still needs.
+    ///
+    /// # Errors
+    /// A sentence about the step that failed.
+    pub(super) fn enter(files: FileRules) -> Result<Self, String> {
+        capabilities::keep_net_admin()?;
+        let files = files.enforce()?;
+        system_calls::refuse_denied()?;
+        Ok(Self { files })
     }
-    // Not more than the process has. Without CAP_NET_ADMIN, opening the TUN device reports what is
-    // missing.
-    let permitted = caps::read(None, CapSet::Permitted)?.intersection(kept).copied().collect();
-    caps::clear(None, CapSet::Ambient)?;
-    caps::set(None, CapSet::Effective, &permitted)?;
-    caps::set(None, CapSet::Permitted, &permitted)?;
-    caps::clear(None, CapSet::Inheritable)
+
+    /// Returns the privileges of the process, as the kernel reports them.
+    pub(super) fn status(&self) -> SandboxStatus {
+        kernel_view::status(WORKER_THREAD, self.files.version())
+    }
 }
 
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let refused = DENIED.iter().map(|call| (*call, Vec::new())).collect();
-    let filter = SeccompFilter::new(
-        refused,
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::EPERM as u32),
-        std::env::consts::ARCH.try_into()?,
-    )?;
-    filter.try_into()
+/// Drops all privileges of this thread, for work on what is open already. The thread may start other
+/// threads, which inherit that.
+///
+/// # Errors
+/// A sentence about the step that failed.
+pub(super) fn enter_without_files() -> Result<(), String> {
+    capabilities::keep_none()?;
+    FileRules::default().enforce()?;
+    system_calls::refuse_denied()
 }
 
-/// System calls that run programs, reach into other processes, change mounts or change the kernel.
-/// The list names the blocked calls and not the allowed ones, so that natbox runs with any C
-/// library and kernel.
-const DENIED: [i64; 31] = [
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_kcmp,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsmount,
-    libc::SYS_setns,
-    libc::SYS_unshare,
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_keyctl,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_acct,
-    libc::SYS_open_by_handle_at,
-];
+/// Drops all privileges of a worker's thread. From now on, the thread can only do its work: it opens
+/// no file and no socket, starts no program and no thread.
+///
+/// # Errors
+/// A sentence about the step that failed.
+pub(super) fn enter_as_worker() -> io::Result<()> {
+    capabilities::keep_none().map_err(io::Error::other)?;
+    system_calls::refuse_all_but_a_workers().map_err(io::Error::other)
+}
+
+/// Drops the capabilities of this thread.
+pub(super) fn drop_capabilities() {
+    capabilities::keep_none().expect("the same system calls have succeeded at the start");
+}
+
+/// Starts a thread without capabilities.
+///
+/// # Errors
+/// The system's error.
+pub(super) fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        drop_capabilities();
+        work()
+    })
+}
