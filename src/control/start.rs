@@ -138,12 +138,11 @@ impl Start<'_> {
         subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
         let announcer = arp.map(|socket| Announcer::new(&config, socket, announcements, &uplinks));
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
-
         start_checks(&config, monitor, &uplinks, raw, subsystems)?;
         let sink = Rc::clone(&events);
         subsystems.start(Failover::new(&config, engine.clone(), &uplinks, sink, host_address));
-        let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks)).transpose()?;
-        let dns = dns.map(Rc::new);
+        let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks));
+        let dns = dns.transpose()?.map(Rc::new);
         dns.iter().for_each(|dns| subsystems.start(DnsFollower::new(Rc::clone(dns))));
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
         watch_firewall(lister, &reloader, &warnings, subsystems)?;
@@ -162,10 +161,6 @@ impl Start<'_> {
             warnings,
             sandbox,
         };
-        if !file_config.host.manage {
-            // The TUN device is open, and natbox changes nothing else.
-            sandbox::drop_capabilities();
-        }
         entrance.open(Rc::new(handle), kept, subsystems)
     }
 }
@@ -180,6 +175,10 @@ impl Entrance {
     ) -> Result<(), RunError> {
         let Self { signals, mut admin, instance, events } = self;
         kept.map_or(Ok(()), KeptTun::keep)?;
+        if !handle.host.is_managed() {
+            // The TUN device is open, and natbox changes nothing else.
+            sandbox::drop_capabilities();
+        }
         instance.run(Rc::clone(&handle));
         admin.publish()?;
         events.emit(EventKind::Ready { name: handle.name.clone() });

@@ -62,6 +62,11 @@ impl HostWatchState {
         begins
     }
 
+    /// Returns whether natbox makes the settings of the host.
+    pub(super) fn is_managed(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
     fn get(&self) -> Option<HostStatus> {
         self.0.borrow().clone()
     }
