@@ -48,6 +48,7 @@
 //! | `stun` | a STUN client finds the configured mapping and filtering |
 //! | `dns` | dig, unbound, BIND and a plain client against DNS that follows the uplinks |
 //! | `conformance` | the RFCs' requirements, packet by packet; the table is CONFORMANCE.md |
+//! | `privileges` | the privileges of each thread, and the users of the admin socket |
 //! | `probe` | helpers: a box between two wires that the test holds |
 //! | `single_box` | helpers: one box on one uplink, with real kernels around it |
 //! | `lab` | helpers: sites, programs, waiting |
@@ -86,6 +87,7 @@ mod other_programs;
 mod outbound;
 mod parallel;
 mod ping;
+mod privileges;
 mod probe;
 mod several_servers;
 mod shared_segment;

@@ -163,8 +163,11 @@ fn rank_and_tier_in_use<'a>(uplinks: impl Iterator<Item = &'a UplinkState>) -> O
 pub(crate) struct Uplinks {
     states: watch::Sender<UplinkStates>,
     /// See [`Self::apply_first`].
-    first: OnceCell<Box<dyn Fn(&UplinkStates)>>,
+    first: OnceCell<Box<Apply>>,
 }
+
+/// Applies new states of the uplinks.
+type Apply = dyn Fn(&UplinkStates);
 
 impl Uplinks {
     /// Makes the channel with the first states.

@@ -15,7 +15,7 @@ use super::{INSIDE, PrivateSources, leaks::ping};
 use crate::other_programs::shell;
 use crate::probe::{at, udp};
 use crate::single_box::{
-    CLIENT, Injector, PROVIDER, Published, RunningBox, SERVER, SingleBox, eventually, serve,
+    CLIENT, Config, Injector, PROVIDER, Published, RunningBox, SERVER, SingleBox, eventually, serve,
 };
 
 /// Address of the box on a network that natbox does not know.
@@ -115,6 +115,37 @@ fn the_filter_can_be_switched_off() {
     let private = PrivateSources::watch(&scene.net);
     send_raw(&scene.natbox, DMZ, CLIENT);
     private.wait();
+    let report = Report::new(&scene, &natbox);
+    let found = "the segment of wan0 reaches 10.0.0.1, the address on lan0";
+    assert!(report.warnings().contains(&found), "{:?}", report.warnings());
+    natbox.stop(Signal::TERM);
+}
+
+/// Without natbox's filter the segment reaches the box's inside address, until the commands of
+/// doctor close it.
+#[test]
+fn doctor_and_plan_close_the_inside_address_of_an_unmanaged_host() {
+    let scene = SingleBox::new(Published::OnLink);
+    let config = Config { manage: false, ..scene.config() };
+    let natbox = scene.start(&config);
+    scene.net.route("10.0.0.0/24", scene.outside).unwrap();
+    let own = scene.natbox.enter(|| UdpSocket::bind("0.0.0.0:8022")).unwrap().unwrap();
+    own.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let arrives = || {
+        let sender = scene.net.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+        sender.send_to(b"request", (INSIDE, 8022)).unwrap();
+        own.recv(&mut [0; 16]).is_ok()
+    };
+    assert!(arrives());
+    let path = natbox.path.to_str().unwrap();
+    let plan = scene.natbox(&[], &["plan", "--config", path]).stdout;
+    let finding = Report::new(&scene, &natbox).finding("exposure").unwrap();
+    for command in &finding.fix {
+        assert!(plan.contains(command), "{command} is missing in {plan}");
+        shell(&scene.natbox, command);
+    }
+    assert!(!arrives());
+    assert_eq!(Report::new(&scene, &natbox).finding("exposure"), None);
     natbox.stop(Signal::TERM);
 }
 

@@ -34,6 +34,11 @@ impl Report {
         self.of(Severity::Warning)
     }
 
+    /// Returns the finding of a check.
+    pub(super) fn finding(&self, id: &str) -> Option<Finding> {
+        self.findings.iter().find(|finding| finding.id == id).cloned()
+    }
+
     fn of(&self, severity: Severity) -> Vec<&str> {
         let found = self.findings.iter().filter(|finding| finding.severity == severity);
         found.map(|finding| finding.found.as_str()).collect()

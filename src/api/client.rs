@@ -40,7 +40,8 @@ pub enum ClientError {
     },
     /// No instance answers on the socket.
     #[error(
-        "{path}: no natbox answers ({source}); start the instance, or run this command as root"
+        "{path}: no natbox answers ({source}); start the instance, or run this command as root \
+         or as a member of its admin.group"
     )]
     Silent {
         /// The socket.

@@ -22,9 +22,10 @@ mod sessions;
 mod status;
 
 pub use events::{Event, EventKind};
-pub use request::{MAX_REQUEST, Refusal, Request, RequestError, VERSION};
+pub use request::{Access, MAX_REQUEST, Refusal, Request, RequestError, VERSION};
 pub use sessions::{SessionCursor, SessionPage, SessionView, TupleView};
 pub use status::{
-    DnsStatus, EffectiveConfig, HostStatus, InstanceState, LegStatus, Reloaded, SessionStatus,
-    Status, TunStatus, UplinkStatus, WorkerStatus,
+    DnsStatus, EffectiveConfig, HostStatus, InstanceState, LegStatus, Reloaded, SandboxStatus,
+    SessionStatus, Status, SystemCallFilter, ThreadPrivileges, TunStatus, UplinkStatus,
+    WorkerStatus,
 };

@@ -36,6 +36,15 @@ pub enum Request {
     Reload,
 }
 
+/// What a request needs of the user that makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The request changes nothing.
+    Read,
+    /// The request changes the instance.
+    Change,
+}
+
 /// The answer to a request that the instance does not serve.
 ///
 /// An object with further fields is no [`Refusal`]: the event [`super::EventKind::ReloadFailed`]
@@ -64,6 +73,16 @@ pub enum RequestError {
 }
 
 impl Request {
+    /// Returns what the request needs of its user.
+    pub fn access(&self) -> Access {
+        match self {
+            Self::Status | Self::Sessions { .. } | Self::EffectiveConfig | Self::Events { .. } => {
+                Access::Read
+            }
+            Self::Reload => Access::Change,
+        }
+    }
+
     /// Returns the request as JSON with the version of the protocol, without a line end.
     pub fn to_json(&self) -> String {
         let mut object = serde_json::to_value(self).expect("a request always serialises");

@@ -51,6 +51,9 @@ pub struct Status {
     /// Settings of the host; None with `host.manage: false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostStatus>,
+    /// Privileges of the process; None while the instance waits for its interfaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxStatus>,
     /// Name server, updates and hook; None without `dns` in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsStatus>,
@@ -181,6 +184,44 @@ pub struct HostStatus {
     pub error: Option<String>,
 }
 
+/// The privileges that the process has left, as the kernel reports them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxStatus {
+    /// The control thread.
+    pub control: ThreadPrivileges,
+    /// The workers.
+    pub workers: ThreadPrivileges,
+    /// All other threads.
+    pub other_threads: ThreadPrivileges,
+    /// True: no thread can gain privileges by running a program.
+    pub no_new_privs: bool,
+    /// Version of Landlock (ABI) that limits the files; None: the process can open every file that
+    /// its user can.
+    pub landlock: Option<u32>,
+}
+
+/// The privileges of some threads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadPrivileges {
+    /// Capabilities that any of the threads has.
+    pub capabilities: Vec<String>,
+    /// Filter that each of the threads has.
+    pub seccomp: SystemCallFilter,
+}
+
+/// A filter of system calls, from the weakest to the strictest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SystemCallFilter {
+    /// None: every system call is possible.
+    #[default]
+    None,
+    /// All system calls but those of a list.
+    DenyList,
+    /// The system calls of a list and no others.
+    AllowList,
+}
+
 /// The name server, the updates and the hook of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DnsStatus {
@@ -275,6 +316,13 @@ mod tests {
                 "missing": ["ip rule add priority 1008 from all iif lan0 protocol 110 lookup 7100"],
                 "restored": 3,
                 "error": "another program removed a rule",
+            },
+            "sandbox": {
+                "control": { "capabilities": ["CAP_NET_ADMIN"], "seccomp": "deny-list" },
+                "workers": { "capabilities": [], "seccomp": "allow-list" },
+                "other_threads": { "capabilities": [], "seccomp": "none" },
+                "no_new_privs": true,
+                "landlock": 6,
             },
             "dns": {
                 "listening": ["203.0.113.10:53"],

@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
             false => Failure::user(problems),
         }
     })?;
-    let _logging = logging::start(config.log);
+    let _logging = logging::start(config.log).map_err(failure)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -66,6 +66,7 @@ fn failure(error: RunError) -> Failure {
         RunError::Dns(dns) => matches!(dns, DnsError::Secret(SecretError::NotBase64 { .. })),
         RunError::Panicked { .. } => return Failure::bug(error),
         RunError::Socket(SocketError::Taken { .. } | SocketError::Other { .. })
+        | RunError::Socket(SocketError::NoGroup { .. })
         | RunError::Host(_)
         | RunError::State(_)
         | RunError::RawSocket { .. }

@@ -6,7 +6,10 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::target::InstanceQuery;
-use crate::api::{DnsStatus, HostStatus, InstanceState, LegStatus, Request, Status, UplinkStatus};
+use crate::api::{
+    DnsStatus, HostStatus, InstanceState, LegStatus, Request, SandboxStatus, Status,
+    SystemCallFilter, ThreadPrivileges, UplinkStatus,
+};
 use crate::config::counted;
 use crate::host::doctor::{Finding, Severity};
 use crate::nat::DropReason;
@@ -33,6 +36,7 @@ fn text(status: &Status) -> String {
         return lines(&rows);
     }
     rows.extend(status.host.iter().flat_map(host_rows));
+    rows.extend(status.sandbox.iter().map(|found| Row::new("sandbox", sandbox_text(found))));
     rows.extend(status.inside.iter().map(|leg| Row::new("inside", leg_text(leg))));
     let several_tiers = status.uplinks.windows(2).any(|pair| pair[0].tier != pair[1].tier);
     let is_incomplete = status.host.as_ref().is_some_and(|host| !host.missing.is_empty());
@@ -145,6 +149,33 @@ fn host_rows(host: &HostStatus) -> Vec<Row> {
         first.name = "settings";
     }
     rows
+}
+
+/// Shows the privileges in one line, as does `natbox doctor`.
+pub(super) fn sandbox_text(found: &SandboxStatus) -> String {
+    let of = |name: &str, threads: &ThreadPrivileges| {
+        let capabilities = match threads.capabilities.as_slice() {
+            [] => "no capability".to_owned(),
+            names => names.join("+"),
+        };
+        let filter = match threads.seccomp {
+            SystemCallFilter::None => "all system calls",
+            SystemCallFilter::DenyList => "deny-list",
+            SystemCallFilter::AllowList => "allow-list",
+        };
+        format!("{name} {capabilities}, {filter}")
+    };
+    let files = match found.landlock {
+        Some(version) => format!("files limited by Landlock {version}"),
+        None => "files not limited".to_owned(),
+    };
+    let more = if found.no_new_privs { "no_new_privs" } else { "no_new_privs is missing" };
+    let threads = [
+        of("control", &found.control),
+        of("workers", &found.workers),
+        of("others", &found.other_threads),
+    ];
+    format!("{}; {files}; {more}", threads.join("; "))
 }
 
 fn leg_text(leg: &LegStatus) -> String {

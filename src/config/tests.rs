@@ -62,7 +62,10 @@ fn a_short_file_gets_every_default() {
     assert_eq!(config.host, Host::default());
     assert_eq!(config.state, Persistence::default());
     assert_eq!(config.log, Log::default());
-    assert_eq!(config.admin, Admin { socket: "/run/natbox/f.sock".into(), http: None });
+    assert_eq!(
+        config.admin,
+        Admin { socket: "/run/natbox/f.sock".into(), group: None, http: None }
+    );
     let uplink = &config.uplinks[0];
     assert_eq!(
         (uplink.name.as_str(), uplink.weight, uplink.gateway, &uplink.health),
@@ -82,6 +85,7 @@ fn the_reference_file_holds_the_defaults() {
     short.admin.socket = Admin::default_socket(&short.name);
     short.inside.legs[0].address = reference.inside.legs[0].address;
     short.admin.http = reference.admin.http;
+    short.admin.group = reference.admin.group.clone();
     short.forwards = reference.forwards.clone();
     short.outbound = reference.outbound.clone();
     short.no_nat = reference.no_nat.clone();

@@ -2,7 +2,7 @@
 //! [`crate::api`]).
 //!
 //! The socket gets its name when the instance is ready, or when it begins to wait for its
-//! interfaces. Only root and its group may connect.
+//! interfaces. `admin_access` decides who may do what.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -15,10 +15,12 @@ use tokio::io::{
 };
 use tokio::net::{UnixListener, UnixStream};
 
+use super::admin_access::{AdminAccess, Peer};
 use super::error::SocketError;
 use super::instance::Instance;
 use super::subsystem::{Outcome, Subsystem};
-use crate::api::{MAX_REQUEST, Refusal, Request};
+use crate::api::{Access, MAX_REQUEST, Refusal, Request};
+use crate::config::Admin;
 
 /// A bound admin socket. Removes its file when dropped.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(super) struct AdminSocket {
     path: PathBuf,
     /// Name of the socket until [`Self::publish`].
     hidden: Option<PathBuf>,
+    access: Rc<AdminAccess>,
 }
 
 impl AdminSocket {
@@ -34,7 +37,8 @@ impl AdminSocket {
     ///
     /// # Errors
     /// See [`SocketError`].
-    pub(super) fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub(super) fn bind(admin: &Admin) -> Result<Self, SocketError> {
+        let (path, access) = (&admin.socket, Rc::new(AdminAccess::new(admin)?));
         let other = |source| SocketError::Other { path: path.to_owned(), source };
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(other)?;
@@ -46,8 +50,13 @@ impl AdminSocket {
         // A dead process with this process's number may have left the file.
         let _ = std::fs::remove_file(&hidden);
         let listener = UnixListener::bind(&hidden).map_err(other)?;
-        let socket = Self { listener, path: path.to_owned(), hidden: Some(hidden.clone()) };
-        std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o660)).map_err(other)?;
+        let socket = Self { listener, path: path.to_owned(), hidden: Some(hidden.clone()), access };
+        let group = socket.access.group();
+        if let Some(group) = group {
+            std::os::unix::fs::chown(&hidden, None, Some(group)).map_err(other)?;
+        }
+        let mode = if group.is_some() { 0o660 } else { 0o600 };
+        std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(mode)).map_err(other)?;
         Ok(socket)
     }
 
@@ -121,9 +130,10 @@ impl Subsystem for AdminServer {
     async fn handle(&mut self, connection: Self::Event) -> Outcome {
         match connection {
             Ok(stream) => {
-                let instance = Rc::clone(&self.instance);
+                let (instance, access) =
+                    (Rc::clone(&self.instance), Rc::clone(&self.socket.access));
                 tokio::task::spawn_local(async move {
-                    if let Err(error) = converse(stream, &instance).await {
+                    if let Err(error) = converse(stream, &instance, &access).await {
                         tracing::debug!(%error, "admin connection ended");
                     }
                 });
@@ -139,7 +149,8 @@ impl Subsystem for AdminServer {
     }
 }
 
-async fn converse(stream: UnixStream, instance: &Instance) -> io::Result<()> {
+async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess) -> io::Result<()> {
+    let peer = Peer::of(&stream)?;
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
@@ -148,7 +159,7 @@ async fn converse(stream: UnixStream, instance: &Instance) -> io::Result<()> {
             RequestLine::TooLong => {
                 return write(&mut writer, refusal(&"the request is too long")).await;
             }
-            RequestLine::Whole(line) => match Request::from_json(&line) {
+            RequestLine::Whole(line) => match permitted(&line, access, &peer) {
                 Ok(Request::Status) => to_json(&instance.status()),
                 Ok(Request::Sessions { from }) => match instance.sessions(from).await {
                     Ok(page) => to_json(&page),
@@ -167,6 +178,15 @@ async fn converse(stream: UnixStream, instance: &Instance) -> io::Result<()> {
         };
         write(&mut writer, answer).await?;
     }
+}
+
+/// Reads a request, and checks that the user may make it.
+fn permitted(line: &[u8], access: &AdminAccess, peer: &Peer) -> Result<Request, String> {
+    // Other users learn nothing, not even what a request is.
+    access.check(peer, Access::Read).map_err(|error| error.to_string())?;
+    let request = Request::from_json(line).map_err(|error| error.to_string())?;
+    access.check(peer, request.access()).map_err(|error| error.to_string())?;
+    Ok(request)
 }
 
 /// The next line of a connection.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use tokio::sync::watch;
 
+use super::sandbox;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::DnsStatus;
 use crate::config::{Config, Dns, DnsUpdate};
@@ -100,7 +101,7 @@ impl NameService {
         config: &Config,
         uplinks: &Uplinks,
     ) -> Result<Self, DnsError> {
-        let service = RefCell::new(Some(prepared.start(uplinks)?));
+        let service = RefCell::new(Some(prepared.start(uplinks, sandbox::drop_capabilities)?));
         let listens = config.dns.as_ref().is_some_and(|dns| dns.listen);
         tracing::info!("DNS follows the uplinks");
         Ok(Self { uplinks: uplinks.watch(), listens, service })
@@ -200,7 +201,7 @@ fn update(update: &DnsUpdate, config: &Config) -> Result<dns::Update, DnsError> 
 
 /// Returns the file that holds the announced records: in the directory that a service manager keeps
 /// for natbox's state, or beside the admin socket, where the file lasts until the host reboots.
-fn announced_path(config: &Config) -> PathBuf {
+pub(super) fn announced_path(config: &Config) -> PathBuf {
     let state = std::env::var_os("STATE_DIRECTORY").filter(|directory| !directory.is_empty());
     let beside = || config.admin.socket.parent().map(Path::to_path_buf).unwrap_or_default();
     state.map_or_else(beside, PathBuf::from).join(format!("{}.announced", config.name))

@@ -109,6 +109,16 @@ pub(crate) enum SocketError {
         /// The file.
         path: PathBuf,
     },
+    /// The group that may read does not exist.
+    #[error(
+        "admin.group: {group} is unknown ({source}); add the group, or give its number in quotes"
+    )]
+    NoGroup {
+        /// The group.
+        group: String,
+        /// Reason.
+        source: io::Error,
+    },
     /// The system refused.
     #[error(
         "admin.socket: {path} cannot be made: {source}; the directory must be writable for natbox's \

@@ -184,7 +184,7 @@ const LOST: &str = "packets that arrive while no process runs are lost";
 /// # Errors
 /// The privileges cannot be dropped, or the socket fails.
 pub(crate) fn keep_descriptors() -> std::io::Result<()> {
-    sandbox::enter_without_capabilities().map_err(std::io::Error::other)?;
+    sandbox::enter_without_files().map_err(std::io::Error::other)?;
     state::keep_descriptors()
 }
 

@@ -14,11 +14,13 @@
 use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::error::RunError;
+use super::sandbox;
 use crate::config::{Log, LogFormat, LogLevel};
 
 /// Target of the mapping log's lines.
@@ -31,7 +33,10 @@ pub(crate) struct Logging {
 }
 
 /// Starts logging to standard error. A second call does nothing.
-pub(crate) fn start(log: Log) -> Logging {
+///
+/// # Errors
+/// [`RunError::Sandbox`].
+pub(crate) fn start(log: Log) -> Result<Logging, RunError> {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -39,9 +44,7 @@ pub(crate) fn start(log: Log) -> Logging {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(MAX_UNWRITTEN_LINES)
-        .finish(std::io::stderr());
+    let (writer, guard) = start_writer()?;
     let _ = DROPPED.set(writer.error_counter());
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     let lines = match log.format {
@@ -59,7 +62,18 @@ pub(crate) fn start(log: Log) -> Logging {
         .with_target("rustls_platform_verifier", LevelFilter::OFF);
     // Fails only if a logger runs already, as in tests.
     let _ = tracing_subscriber::registry().with(lines.with_filter(wanted)).try_init();
-    Logging { _writer: guard }
+    Ok(Logging { _writer: guard })
+}
+
+/// Starts the thread that writes the lines, without privileges: it inherits those of the thread that
+/// starts it, which has dropped its own.
+fn start_writer() -> Result<(NonBlocking, WorkerGuard), RunError> {
+    let starter = std::thread::spawn(|| {
+        sandbox::enter_without_files()?;
+        let builder = NonBlockingBuilder::default().buffered_lines_limit(MAX_UNWRITTEN_LINES);
+        Ok(builder.finish(std::io::stderr()))
+    });
+    starter.join().expect("a panic ends the process").map_err(RunError::Sandbox)
 }
 
 /// Returns the number of lines that were dropped because the reader was slow.

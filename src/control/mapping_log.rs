@@ -10,6 +10,7 @@ use crate::nat::{MappingChange, MappingEvent, MappingEvents};
 use crate::time::Tick;
 
 use super::logging::MAPPINGS;
+use super::sandbox;
 
 /// Events that wait to be written. Events beyond this number are lost and counted.
 pub(super) const CAPACITY: usize = 16_384;
@@ -20,7 +21,7 @@ pub(super) const CAPACITY: usize = 16_384;
 /// The thread cannot be started.
 pub(super) fn start(name: &str, events: MappingEvents) -> std::io::Result<()> {
     let name = name.to_owned();
-    std::thread::Builder::new().name("natbox-mappings".to_owned()).spawn(move || {
+    sandbox::spawn("natbox-mappings", move || {
         let mut lost = 0;
         while let Some(event) = events.next() {
             write(&name, &event);

@@ -16,16 +16,18 @@
 //! | `exhaustion`                       | events about exhausted resources                        |
 //! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
+//! | `admin_access`                     | users of the admin socket                               |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
 //! | `events`, `logging`, `mapping_log` | events, the log and the mapping log                     |
 //! | `service_manager`                  | reports to systemd                                      |
-//! | `sandbox`                          | dropping privileges                                     |
+//! | `sandbox`, `needed_files`          | dropping privileges, and the files that stay open       |
 //!
 //! The control plane never names the translator. It reaches the translator through
 //! [`crate::engine::Handle`] alone.
 
 mod admin;
+mod admin_access;
 mod announcer;
 mod dns;
 mod down;
@@ -41,6 +43,7 @@ mod instance;
 mod kept_sessions;
 pub(crate) mod logging;
 mod mapping_log;
+mod needed_files;
 mod reconcile;
 mod reload;
 mod run;

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use tokio::sync::{Notify, oneshot};
 
 use super::events::Events;
+use super::needed_files::configuration_directories;
 use super::settings;
 use crate::api::{EventKind, LegStatus, Reloaded};
 use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
@@ -25,6 +26,17 @@ pub(crate) enum ReloadError {
     /// The file has problems.
     #[error("{0}")]
     Config(#[from] Problems),
+    /// The file cannot be read.
+    #[error(
+        "{problems}; since its start natbox reads only files in {directories}; if the file is now a \
+         link to another directory, restart natbox"
+    )]
+    Unreadable {
+        /// The system's error.
+        problems: Problems,
+        /// Where the file may be.
+        directories: String,
+    },
     /// The file changes keys that need a restart.
     #[error(
         "{path}: {keys} changed; restart natbox to use the new values; a reload can change only {}; \
@@ -65,6 +77,8 @@ pub(super) async fn host_warnings(config: &Config, ids: Option<RoutingIds>) -> V
 /// The configuration and the host in use.
 pub(super) struct Reloader {
     path: PathBuf,
+    /// Directories in which the file may be.
+    directories: Vec<PathBuf>,
     /// Configuration as the file has it.
     file_config: RefCell<Config>,
     host: RefCell<HostState>,
@@ -104,6 +118,7 @@ impl Reloader {
     ) -> Self {
         Self {
             path: path.to_owned(),
+            directories: configuration_directories(path),
             file_config: RefCell::new(file_config.clone()),
             host: RefCell::new(HostState::new(host.config(), host.facts())),
             reloaded: Notify::new(),
@@ -183,7 +198,8 @@ impl Reloader {
     }
 
     async fn read_again(&self) -> Result<Reloaded, ReloadError> {
-        let Loaded { config: new, warnings } = config::load(&self.path)?;
+        let loaded = config::load(&self.path).map_err(|problems| self.load_error(problems));
+        let Loaded { config: new, warnings } = loaded?;
         let changes = config::changes(&self.file_config.borrow(), &new);
         let fixed = changes.iter().filter(|change| !change.reloadable);
         let fixed: Vec<&str> = fixed.map(|change| change.path.as_str()).collect();
@@ -203,6 +219,15 @@ impl Reloader {
         let ids = Some(self.routing_ids());
         warnings.extend(host_warnings(&self.file_config(), ids).await);
         Ok(Reloaded { changed, sessions_ended, warnings })
+    }
+
+    fn load_error(&self, problems: Problems) -> ReloadError {
+        if !problems.is_unreadable() {
+            return ReloadError::Config(problems);
+        }
+        let directories = self.directories.iter().map(|path| path.display().to_string());
+        let directories = directories.collect::<Vec<_>>().join(" and ");
+        ReloadError::Unreadable { problems, directories }
     }
 
     /// Publishes the weights and tiers of the configuration, after the translator has them.

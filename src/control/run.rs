@@ -12,12 +12,14 @@ use super::firewall::StartingLister;
 use super::health::RawSockets;
 use super::instance::Instance;
 use super::kept_sessions::StateFiles;
-use super::sandbox;
+use super::needed_files::needed_files;
+use super::sandbox::{self, Sandbox};
 use super::signals::SignalStreams;
 use super::start::{self, Entrance, Privileged};
 use super::wait;
 use super::waiting::WaitingInstance;
 use crate::config::Config;
+use crate::host;
 use crate::io::ArpSocket;
 
 /// Runs an instance until a signal ends it. `path`: the file that a reload reads again.
@@ -27,6 +29,8 @@ use crate::io::ArpSocket;
 pub(crate) fn run(path: &Path, config: &Config) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // The threads for work that takes long.
+        .on_thread_start(sandbox::drop_capabilities)
         .build()
         .map_err(|source| RunError::System { doing: "starting the control thread", source })?;
     let instance = wait_and_run(path, config);
@@ -38,7 +42,7 @@ async fn wait_and_run(path: &Path, config: &Config) -> Result<(), RunError> {
     dns::check(config)?;
     // Before anything is changed: a signal during the start must lead to the same orderly stop.
     let mut signals = SignalStreams::new()?;
-    let socket = AdminSocket::bind(&config.admin.socket)?;
+    let socket = AdminSocket::bind(&config.admin)?;
     let events = Rc::new(Events::new());
     let waiting = Rc::new(WaitingInstance::new(path, config, Rc::clone(&events)));
     let instance = Rc::new(Instance::new(Rc::clone(&waiting), Rc::clone(&events)));
@@ -56,9 +60,13 @@ async fn wait_and_run(path: &Path, config: &Config) -> Result<(), RunError> {
     let mut kept = StateFiles::open(&config)?;
     let inherited = kept.as_mut().and_then(|kept| ArpSocket::among(kept.inherited()));
     let arp = inherited.or_else(arp_socket);
-    let privileged = Privileged { raw, arp, dns, lister, kept };
-    // The only other thread starts the lister and ends.
-    sandbox::enter().map_err(RunError::Sandbox)?;
+    if config.host.manage {
+        host::make_journal_directory()?;
+    }
+    // Of the other threads, one writes the log without privileges, and one starts the lister and
+    // ends.
+    let sandbox = Sandbox::enter(needed_files(path, &config)).map_err(RunError::Sandbox)?;
+    let privileged = Privileged { raw, arp, dns, lister, kept, sandbox };
     let entrance = Entrance { signals, admin, instance, events };
     start::run_instance(path, &config, privileged, entrance).await
 }

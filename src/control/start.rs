@@ -27,6 +27,7 @@ use super::instance::Instance;
 use super::kept_sessions::{KeptTun, StateFiles};
 use super::reconcile::{self, HostReconciler, Parts};
 use super::reload::Reloader;
+use super::sandbox::{self, Sandbox};
 use super::settings;
 use super::signals::{SignalStreams, Signals};
 use super::status::{HostWatchState, InstanceHandle};
@@ -41,7 +42,8 @@ use crate::host::{self, HostFacts, LinkWatch, PlannedHost};
 use crate::io::ArpSocket;
 use crate::uplinks::{UplinkState, Uplinks};
 
-/// Sockets and services that needed the privileges which natbox has dropped since.
+/// Sockets and services that needed the privileges which natbox has dropped since, and those that
+/// are left.
 pub(super) struct Privileged {
     /// Sockets for pings.
     pub(super) raw: RawSockets,
@@ -53,6 +55,8 @@ pub(super) struct Privileged {
     pub(super) lister: StartingLister,
     /// The session files; None: sessions end with the process.
     pub(super) kept: Option<StateFiles>,
+    /// The privileges that are left.
+    pub(super) sandbox: Sandbox,
 }
 
 /// The parts that an instance keeps from its wait for interfaces, so that clients see the wait and
@@ -101,7 +105,7 @@ impl Start<'_> {
     /// Starts the subsystems one by one. If one fails, the caller stops those that run.
     async fn run(self, subsystems: &mut Subsystems) -> Result<(), RunError> {
         let Self { path, file_config, privileged, entrance, host, uplinks } = self;
-        let Privileged { raw, arp, mut dns, lister, kept } = privileged;
+        let Privileged { raw, arp, mut dns, lister, kept, sandbox } = privileged;
         let events = Rc::clone(&entrance.events);
         let (config, host_address) = (host.config().clone(), host.facts().host_address);
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
@@ -134,12 +138,11 @@ impl Start<'_> {
         subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
         let announcer = arp.map(|socket| Announcer::new(&config, socket, announcements, &uplinks));
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
-
         start_checks(&config, monitor, &uplinks, raw, subsystems)?;
         let sink = Rc::clone(&events);
         subsystems.start(Failover::new(&config, engine.clone(), &uplinks, sink, host_address));
-        let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks)).transpose()?;
-        let dns = dns.map(Rc::new);
+        let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks));
+        let dns = dns.transpose()?.map(Rc::new);
         dns.iter().for_each(|dns| subsystems.start(DnsFollower::new(Rc::clone(dns))));
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
         watch_firewall(lister, &reloader, &warnings, subsystems)?;
@@ -156,6 +159,7 @@ impl Start<'_> {
             events,
             host: host_state,
             warnings,
+            sandbox,
         };
         entrance.open(Rc::new(handle), kept, subsystems)
     }
@@ -171,6 +175,10 @@ impl Entrance {
     ) -> Result<(), RunError> {
         let Self { signals, mut admin, instance, events } = self;
         kept.map_or(Ok(()), KeptTun::keep)?;
+        if !handle.host.is_managed() {
+            // The TUN device is open, and natbox changes nothing else.
+            sandbox::drop_capabilities();
+        }
         instance.run(Rc::clone(&handle));
         admin.publish()?;
         events.emit(EventKind::Ready { name: handle.name.clone() });

@@ -12,6 +12,7 @@ use super::dns::NameService;
 use super::events::Events;
 use super::logging;
 use super::reload::Reloader;
+use super::sandbox::Sandbox;
 use super::sessions;
 use super::warnings::Warnings;
 use crate::api::{
@@ -37,6 +38,7 @@ pub(super) struct InstanceHandle {
     pub(super) events: Rc<Events>,
     pub(super) warnings: Rc<Warnings>,
     pub(super) host: Rc<HostWatchState>,
+    pub(super) sandbox: Sandbox,
 }
 
 /// The settings of the host, as of the last look. None with `host.manage: false`.
@@ -58,6 +60,11 @@ impl HostWatchState {
         status.restored += report.restored.len() as u64;
         status.error.clone_from(&report.dispute);
         begins
+    }
+
+    /// Returns whether natbox makes the settings of the host.
+    pub(super) fn is_managed(&self) -> bool {
+        self.0.borrow().is_some()
     }
 
     fn get(&self) -> Option<HostStatus> {
@@ -136,6 +143,7 @@ impl InstanceHandle {
                 })
                 .collect(),
             host,
+            sandbox: Some(self.sandbox.status()),
             dns: self.dns.as_ref().and_then(|dns| dns.status()),
         }
     }

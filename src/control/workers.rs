@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::error::RunError;
 use super::kept_sessions::StateFiles;
 use super::subsystem::{Outcome, Subsystem};
-use super::{mapping_log, settings};
+use super::{mapping_log, sandbox, settings};
 use crate::api::TunStatus;
 use crate::config::{Config, IoBackend, OffloadLimit, Workers};
 use crate::engine::{Builder, Engine, Handle, Options, WorkerFailure};
@@ -120,6 +120,9 @@ impl Subsystem for WorkerThreads {
             Some(WorkerFailure::QueueFailed { worker, error }) => {
                 RunError::QueueFailed { worker, tun, source: error }
             }
+            Some(WorkerFailure::Unconfined { worker, error }) => {
+                RunError::Sandbox(format!("worker {worker}: {error}"))
+            }
             Some(WorkerFailure::Panicked { worker, message }) => {
                 RunError::Panicked { worker, message }
             }
@@ -140,6 +143,15 @@ impl Subsystem for WorkerThreads {
     }
 }
 
+/// Returns the options of the workers.
+fn options(config: &Config) -> Options {
+    Options {
+        busy_poll: config.tun.busy_poll,
+        confine_worker: sandbox::enter_as_worker,
+        confine_thread: sandbox::drop_capabilities,
+    }
+}
+
 /// Starts the workers. Returns the name of the I/O backend.
 fn start_engine(
     config: &Config,
@@ -148,7 +160,7 @@ fn start_engine(
 ) -> Result<(Engine, &'static str), RunError> {
     let system = |source| RunError::System { doing: "starting the workers", source };
     let waker = Waker::new().map_err(system)?;
-    let options = Options { busy_poll: config.tun.busy_poll };
+    let options = options(config);
     let queues = match config.tun.io {
         IoBackend::Poll => queues,
         IoBackend::Auto | IoBackend::Uring => match UringIo::all(queues, &waker) {
@@ -173,16 +185,14 @@ fn start_engine(
 fn forward_failures(engine: &Engine) -> Result<mpsc::Receiver<WorkerFailure>, RunError> {
     let failures = engine.failures().clone();
     let (sender, receiver) = mpsc::channel(1);
-    std::thread::Builder::new()
-        .name("natbox-events".to_owned())
-        .spawn(move || {
-            while let Ok(failure) = failures.recv() {
-                if sender.blocking_send(failure).is_err() {
-                    break;
-                }
+    sandbox::spawn("natbox-events", move || {
+        while let Ok(failure) = failures.recv() {
+            if sender.blocking_send(failure).is_err() {
+                break;
             }
-        })
-        .map_err(|source| RunError::System { doing: "starting the event thread", source })?;
+        }
+    })
+    .map_err(|source| RunError::System { doing: "starting the event thread", source })?;
     Ok(receiver)
 }
 
@@ -194,3 +204,6 @@ const MAX_AUTO_WORKERS: u16 = 16;
 const TUN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two attempts to open the TUN device.
 const TUN_INTERVAL: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;

@@ -133,11 +133,12 @@ impl Prepared {
         Ok(port)
     }
 
-    /// Starts the thread. Name server, updates and hook follow `uplinks` from now on.
+    /// Starts the thread, which first calls `confine`. Name server, updates and hook follow `uplinks`
+    /// from now on.
     ///
     /// # Errors
     /// [`DnsError::Thread`], for instance when the system has no descriptors left.
-    pub(crate) fn start(self, uplinks: &Uplinks) -> Result<Service, DnsError> {
+    pub(crate) fn start(self, uplinks: &Uplinks, confine: fn()) -> Result<Service, DnsError> {
         let counters = Arc::new(Counters::default());
         let last_errors = Arc::new(LastErrors::default());
         #[cfg(test)]
@@ -157,7 +158,10 @@ impl Prepared {
         let served = self.serve(followers, Arc::clone(&counters), report, stopped);
         let thread = std::thread::Builder::new()
             .name("natbox-dns".to_owned())
-            .spawn(move || runtime.block_on(served))
+            .spawn(move || {
+                confine();
+                runtime.block_on(served);
+            })
             .map_err(DnsError::Thread)?;
         match reported.recv() {
             Ok(Ok(())) => {}

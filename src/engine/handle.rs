@@ -46,18 +46,20 @@ pub(crate) struct Occupancy {
 }
 
 impl Handle {
-    /// Makes the handle and starts the thread that changes the policy. The thread ends with the
-    /// last clone.
+    /// Makes the handle and starts the thread that changes the policy, which first calls `confine`.
+    /// The thread ends with the last clone.
     ///
     /// # Errors
     /// The thread cannot be started.
     pub(super) fn new(
         nat: Arc<ArcSwap<Translator>>,
         counters: Vec<Arc<SharedCounters>>,
+        confine: fn(),
     ) -> std::io::Result<Self> {
         let (changes, queue) = unbounded::<Change>();
         let translator = Arc::clone(&nat);
         std::thread::Builder::new().name("natbox-policy".to_owned()).spawn(move || {
+            confine();
             for Change { policy, done } in queue {
                 done(change_policy(&translator, policy));
             }

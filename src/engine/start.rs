@@ -83,9 +83,10 @@ impl Builder {
         if let Some(adopted) = self.adopted {
             let nat = Arc::clone(engine.handle.translator());
             if nat.load().inherits() {
-                std::thread::Builder::new()
-                    .name("natbox-adopt".to_owned())
-                    .spawn(move || adopted(adopt_all(&nat)))?;
+                std::thread::Builder::new().name("natbox-adopt".to_owned()).spawn(move || {
+                    (options.confine_thread)();
+                    adopted(adopt_all(&nat));
+                })?;
             } else {
                 adopted(Adopted::default());
             }
@@ -134,7 +135,7 @@ impl Engine {
         let counters: Vec<_> = queues.iter().map(|_| Arc::new(SharedCounters::default())).collect();
         let mut engine = Self {
             threads: Vec::new(),
-            handle: Handle::new(Arc::clone(&nat), counters.clone())?,
+            handle: Handle::new(Arc::clone(&nat), counters.clone(), options.confine_thread)?,
             stop: Arc::new(AtomicBool::new(false)),
             waker,
             failures,

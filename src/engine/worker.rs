@@ -24,6 +24,10 @@ pub(crate) struct Options {
     /// Time for which a worker polls before it sleeps while traffic flows. Zero: a worker never
     /// polls.
     pub busy_poll: Duration,
+    /// Drops the privileges of a worker's thread, before its first packet.
+    pub confine_worker: fn() -> io::Result<()>,
+    /// Drops the privileges of each other thread of the engine.
+    pub confine_thread: fn(),
 }
 
 /// Reason why a worker has ended.
@@ -31,6 +35,13 @@ pub(crate) struct Options {
 pub(crate) enum WorkerFailure {
     /// The queue failed: the device is gone.
     QueueFailed {
+        /// Number of the worker.
+        worker: usize,
+        /// The system's error.
+        error: io::Error,
+    },
+    /// The worker's thread could not drop its privileges, and has read no packet.
+    Unconfined {
         /// Number of the worker.
         worker: usize,
         /// The system's error.
@@ -67,6 +78,14 @@ impl<Q: PacketIo> Worker<Q> {
         let context = nat.load().worker(number);
         let pipeline = Pipeline::new(nat, context);
         Self { number, queue, pipeline, counters, stop, options }
+    }
+
+    /// Drops the privileges of the thread, and runs.
+    fn run_confined(&mut self) -> Result<(), WorkerFailure> {
+        let worker = self.number;
+        (self.options.confine_worker)()
+            .map_err(|error| WorkerFailure::Unconfined { worker, error })?;
+        self.run().map_err(|error| WorkerFailure::QueueFailed { worker, error })
     }
 
     /// Runs until the stop flag is set. Then translates what it has read, and reads no more: packets
@@ -129,10 +148,10 @@ impl<Q: PacketIo> Worker<Q> {
 pub(super) fn run_guarded<Q: PacketIo>(mut worker: Worker<Q>, failures: &Sender<WorkerFailure>) {
     // After a panic the worker is dropped and not used. It shares only atomics, and locks that do
     // not poison.
-    let outcome = catch_unwind(AssertUnwindSafe(|| worker.run()));
+    let outcome = catch_unwind(AssertUnwindSafe(|| worker.run_confined()));
     let failure = match outcome {
         Ok(Ok(())) => return,
-        Ok(Err(error)) => WorkerFailure::QueueFailed { worker: worker.number, error },
+        Ok(Err(failure)) => failure,
         Err(panic) => {
             WorkerFailure::Panicked { worker: worker.number, message: message_of(panic.as_ref()) }
         }

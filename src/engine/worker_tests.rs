@@ -61,7 +61,13 @@ impl PacketIo for Puppet {
     }
 }
 
-fn start(workers: usize) -> (Engine, Vec<Sender<Order>>, Receiver<Vec<u8>>) {
+type Started = (Engine, Vec<Sender<Order>>, Receiver<Vec<u8>>);
+
+fn start(workers: usize) -> Started {
+    start_with(workers, options(Duration::from_micros(50)))
+}
+
+fn start_with(workers: usize, options: Options) -> Started {
     let Setup { limits, policy } = settings();
     let nat = Translator::new(limits, policy, workers, Seed::from(1), Tick::now()).expect("memory");
     let waker = Waker::new().expect("an eventfd");
@@ -72,8 +78,11 @@ fn start(workers: usize) -> (Engine, Vec<Sender<Order>>, Receiver<Vec<u8>>) {
             (sender, Puppet { memory: MemoryIo::new(), orders, sent: sent.clone() })
         })
         .unzip();
-    let options = Options { busy_poll: Duration::from_micros(50) };
     (Engine::start(queues, nat, waker, options).expect("threads"), orders, received)
+}
+
+fn options(busy_poll: Duration) -> Options {
+    Options { busy_poll, confine_worker: || Ok(()), confine_thread: || {} }
 }
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -98,6 +107,23 @@ fn a_worker_reports_that_its_queue_failed() {
     orders[1].send(Order::Fail).expect("the worker runs");
     let failure = engine.failures().recv_timeout(DEADLINE).expect("a failure");
     assert!(matches!(failure, WorkerFailure::QueueFailed { worker: 1, .. }), "{failure:?}");
+    engine.stop();
+}
+
+#[test]
+fn a_worker_that_keeps_its_privileges_reads_no_packet() {
+    let (engine, orders, received) = start_with(
+        1,
+        Options {
+            confine_worker: || Err(io::Error::other("no filter")),
+            ..options(Duration::ZERO)
+        },
+    );
+    let failure = engine.failures().recv_timeout(DEADLINE).expect("a failure");
+    assert!(matches!(failure, WorkerFailure::Unconfined { worker: 0, .. }), "{failure:?}");
+    // The worker has dropped its queue.
+    assert!(orders[0].send(Order::Receive(udp((E1, 1), (G, 8080)))).is_err());
+    assert!(received.try_recv().is_err());
     engine.stop();
 }
 
@@ -180,7 +206,7 @@ fn the_adoption_is_over_at_the_start_if_there_is_nothing_to_adopt() {
         let (limits, policy, seed) = (limits.clone(), policy.clone(), Seed::from(1));
         let builder = Builder::new(limits, policy, 1, seed, Tick::now(), Some(kept));
         let waker = Waker::new().expect("an eventfd");
-        let options = Options { busy_poll: Duration::ZERO };
+        let options = options(Duration::ZERO);
         let engine = builder.expect("memory").start(vec![MemoryIo::new()], waker, options);
         (engine.expect("threads"), adopted)
     };

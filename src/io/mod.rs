@@ -47,10 +47,12 @@ pub(crate) use batch::FrameBuffers;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use memory::MemoryIo;
 pub(crate) use poll::PollIo;
-pub(crate) use sys::inherited_descriptors;
+#[cfg(test)]
+pub(crate) use sys::map_executable_page;
+pub(crate) use sys::{inherited_descriptors, peer_groups};
 pub(crate) use tun::OpenError;
 pub(crate) use tun::{OffloadLevel, TunDevice, TunHandle, TunQueue, open, remove};
-pub(crate) use uring::UringIo;
+pub(crate) use uring::{ISSUERS_REGISTRATIONS, UringIo};
 pub(crate) use waker::Waker;
 
 /// One queue of packets, used by one worker.

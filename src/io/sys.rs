@@ -1,13 +1,15 @@
-//! The TUN driver's ioctls (`linux/if_tun.h`), the address of a packet socket (`packet(7)`), and the
-//! descriptors of the service manager, each behind a safe function.
+//! The TUN driver's ioctls (`linux/if_tun.h`), the address of a packet socket (`packet(7)`), the
+//! groups of a process at the other end of a Unix socket (`unix(7)`), and the descriptors of the
+//! service manager, each behind a safe function.
 #![allow(
     unsafe_code,
     reason = "ioctls take untyped arguments; rustix has no safe wrappers for the TUN driver's, and \
-              no type for the address of a packet socket; the service manager passes descriptors by \
+              no type for the address of a packet socket and no option SO_PEERGROUPS; the service \
+              manager passes descriptors by \
               number"
 )]
 
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_int, c_short, c_void};
@@ -248,6 +250,62 @@ unsafe impl SocketAddrArg for PacketAddress {
     ) -> R {
         f((&raw const self.0).cast(), size_of::<libc::sockaddr_ll>() as SocketAddrLen)
     }
+}
+
+/// Returns the supplementary groups that the process at the other end of a Unix socket had when it
+/// connected (`SO_PEERGROUPS`).
+///
+/// # Errors
+/// The kernel's error.
+pub(crate) fn peer_groups(socket: impl AsFd) -> Result<Vec<u32>> {
+    let mut groups = vec![0; 64];
+    loop {
+        let mut bytes = (groups.len() * size_of::<libc::gid_t>()) as libc::socklen_t;
+        // Needed because the option is untyped.
+        // SAFETY: the kernel writes at most `bytes` bytes to the vector, which has as many, and the
+        // new length to `bytes`. Both are exclusively borrowed for the call.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut bytes,
+            )
+        };
+        let count = bytes as usize / size_of::<libc::gid_t>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        match Errno::from_io_error(&std::io::Error::last_os_error()) {
+            Some(Errno::RANGE) if count > groups.len() => groups.resize(count, 0),
+            errno => return Err(errno.unwrap_or(Errno::INVAL)),
+        }
+    }
+}
+
+/// Maps a page whose content could be executed, and unmaps it.
+///
+/// # Errors
+/// The kernel's error.
+#[cfg(test)]
+pub(crate) fn map_executable_page() -> Result<()> {
+    let (read, execute) = (libc::PROT_READ, libc::PROT_EXEC);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // Needed because the call is untyped.
+    // SAFETY: without MAP_FIXED the kernel picks an unused address, and no code uses the page before
+    // it is unmapped.
+    unsafe {
+        let page = libc::mmap(std::ptr::null_mut(), 4096, read | execute, flags, -1, 0);
+        if page == libc::MAP_FAILED {
+            return Err(
+                Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+            );
+        }
+        libc::munmap(page, 4096);
+    }
+    Ok(())
 }
 
 // `struct ifreq`: a name and a union whose largest member, `struct ifmap`, holds two longs and

@@ -13,6 +13,7 @@ mod links;
 mod map;
 mod markdown;
 mod reference;
+mod security;
 mod sentences;
 mod snippets;
 

@@ -178,6 +178,16 @@ fn unsafe_code_is_allowed_in_few_files_only() {
 }
 
 #[test]
+fn the_security_policy_names_the_files_with_unsafe_code() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/SECURITY.md");
+    let page = std::fs::read_to_string(page).expect("the policy");
+    let (_, list) = page.split_once("\n## Unsafe code\n").expect("the section");
+    let (list, _) = list.split_once("\n## ").expect("the next section");
+    let rows = list.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(rows.collect::<Vec<_>>(), UNSAFE);
+}
+
+#[test]
 fn files_are_short() {
     let long = LIBRARY
         .iter()

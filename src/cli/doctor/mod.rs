@@ -2,6 +2,7 @@
 //! the commands that fix what is wrong.
 
 mod report;
+mod sandbox;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -119,6 +120,7 @@ fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Fa
             if status.state == InstanceState::Running {
                 let interfaces = doctor::interface_states().map_err(Failure::environment)?;
                 findings.extend(status::evaluate(&status, &interfaces));
+                findings.extend(status.sandbox.iter().flat_map(sandbox::sandbox));
             }
             findings.extend(file.as_ref().and_then(|file| drift(file, &running)));
             (file.unwrap_or(running), routing_ids)

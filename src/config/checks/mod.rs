@@ -103,7 +103,7 @@ fn admin(admin: FileAdmin, name: Option<&str>) -> Option<Admin> {
         Unresolved::Unreadable => return None,
         Unresolved::Given(socket) => socket.value,
     };
-    Some(Admin { socket, http: admin.http.into_option()? })
+    Some(Admin { socket, group: admin.group.into_option()?, http: admin.http.into_option()? })
 }
 
 /// Reports overlapping ports if the remote endpoint does not distinguish the mappings of a port.

@@ -48,6 +48,8 @@ impl Default for Host {
 pub(crate) struct Admin {
     /// Unix socket.
     pub socket: PathBuf,
+    /// Name or number of the group that may read over the socket, if any.
+    pub group: Option<String>,
     /// HTTP listener, if any.
     pub http: Option<SocketAddr>,
 }
@@ -60,6 +62,12 @@ section! {
         pub socket: Unresolved<PathBuf> = names::socket_path()
             .optional("`/run/natbox/NAME.sock`, with the name of the box")
             .example("/run/natbox/reference.sock"),
+        /// Group whose members may read over the socket: `natbox status`, `sessions` and `events`.
+        /// Only root may change the instance. The name of a group in `/etc/group`, or a
+        /// number in quotes.
+        pub group: Unresolved<String> = names::group()
+            .optional("no group: only root may use the socket")
+            .example("adm"),
         /// HTTP listener. This version does not act on it yet.
         pub http: Unresolved<SocketAddr> = network::listener()
             .optional("no listener")
@@ -78,6 +86,7 @@ impl From<&Admin> for FileAdmin {
     fn from(admin: &Admin) -> Self {
         Self {
             socket: Unresolved::from_option(Some(admin.socket.clone())),
+            group: Unresolved::from_option(admin.group.clone()),
             http: Unresolved::from_option(admin.http),
         }
     }

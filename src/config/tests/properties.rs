@@ -359,6 +359,7 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                 },
                 admin: Admin {
                     socket: socket.into(),
+                    group: keep.then(|| name.replace('.', "_")[..name.len().min(32)].to_owned()),
                     http: http.map(|port| ([127, 0, 0, 1], port).into()),
                 },
                 state: Persistence { keep, ..Persistence::default() },

@@ -59,6 +59,23 @@ fn parse_label(text: &str) -> Result<String, ValueError> {
     Err(ValueError::new(wanted, "shorten it, without blanks at its ends"))
 }
 
+/// Returns the type of the name or the number of a group of users.
+pub(in crate::config) fn group() -> Format<String> {
+    Format::text("name or number of a group", parse_group, shown)
+        .bounded(|| pattern("^[A-Za-z0-9_][A-Za-z0-9._-]{0,31}$"))
+}
+
+fn parse_group(text: &str) -> Result<String, ValueError> {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    let first = |first: char| first.is_ascii_alphanumeric() || first == '_';
+    if text.len() <= MAX_GROUP && text.chars().all(plain) && text.starts_with(first) {
+        return Ok(text.into());
+    }
+    let wanted =
+        format!("a name of at most {MAX_GROUP} letters, digits, `-`, `_`, `.`, or a number");
+    Err(ValueError::new(wanted, "write the group as /etc/group has it"))
+}
+
 /// Returns the type of an absolute path that fits a Unix socket's address.
 pub(in crate::config) fn socket_path() -> Format<PathBuf> {
     Format::text("absolute path of at most 107 bytes", parse_socket_path, |path| {
@@ -105,6 +122,9 @@ fn is_absolute(text: &str) -> bool {
 
 /// Bytes of a name.
 const MAX_NAME: usize = 63;
+
+/// Bytes of the name of a group (groupadd(8)).
+const MAX_GROUP: usize = 32;
 
 /// Bytes of a Unix socket's path: `sun_path` less its final zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;

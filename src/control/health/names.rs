@@ -12,13 +12,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
+
+use crate::control::sandbox;
 
 /// Resolves host names.
 #[derive(Clone)]
@@ -131,7 +132,7 @@ impl Resolve for Names {
 /// wait for it.
 async fn ask_the_host(name: String) -> io::Result<Vec<Ipv4Addr>> {
     let (sender, receiver) = oneshot::channel();
-    thread::Builder::new().name("natbox-names".to_owned()).spawn(move || {
+    sandbox::spawn("natbox-names", move || {
         let found =
             (name.as_str(), 0).to_socket_addrs().map(|found| found.filter_map(ipv4).collect());
         // Fails if natbox has stopped.

@@ -27,7 +27,7 @@ fn start(rate: u32) -> Fixture {
     };
     let prepared = Prepared::new(settings).unwrap();
     let uplinks = uplinks();
-    let service = prepared.start(&uplinks).unwrap();
+    let service = prepared.start(&uplinks, || {}).unwrap();
     let server = service.listening()[0];
     Fixture { service, uplinks, server }
 }

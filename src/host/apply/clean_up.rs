@@ -46,7 +46,11 @@ pub(super) async fn clean_up(
         } else if is_alive || !namespace::is_gone(owner.netns) {
             continue;
         }
-        fs::remove_file(&found.path).map_err(|error| HostError::journal(&found.path, error))?;
+        match fs::remove_file(&found.path) {
+            // Another instance has just removed the journal of a namespace that is gone.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.map_err(|error| HostError::journal(&found.path, error))?,
+        }
     }
     Ok(inherited)
 }

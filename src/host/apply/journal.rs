@@ -21,7 +21,7 @@ use crate::host::error::HostError;
 use crate::host::model::step::Step;
 
 /// Directory of the journals outside tests.
-pub(super) const DIRECTORY: &str = "/run/natbox";
+pub(crate) const DIRECTORY: &str = "/run/natbox";
 
 /// The first line: the owner of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

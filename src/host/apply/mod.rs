@@ -30,9 +30,20 @@ mod wait;
 pub(crate) use awaited::{
     awaited_interfaces, remove_left_filter, restore_after_dead, running_owner,
 };
+pub(crate) use journal::DIRECTORY as JOURNALS;
 pub(crate) use managed::ManagedHost;
 pub(crate) use namespace::boot_id;
 pub(crate) use planned::{PlannedHost, prepare};
 pub(crate) use report::{HostReport, LookCause};
 pub(crate) use unfit::warnings;
 pub(crate) use wait::wait_until_gone;
+
+use super::error::HostError;
+
+/// Makes the directory of the journals.
+///
+/// # Errors
+/// When the directory cannot be made.
+pub(crate) fn make_journal_directory() -> Result<(), HostError> {
+    journal::make_directory(JOURNALS.as_ref())
+}

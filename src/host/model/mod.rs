@@ -16,6 +16,7 @@
 //! | `other_interfaces` | interfaces that the configuration does not name                 |
 //! | `static_routes` | routes that an uplink without a gateway copies                     |
 //! | `private_filter` | the filter that keeps private addresses off the uplinks           |
+//! | `exposure`    | inside addresses of the box that an outside segment reaches          |
 //! | `collect`     | derives the facts from snapshot and settings                         |
 //! | `target_warnings` | messages about forwards that cannot work                         |
 //! | `warnings`    | messages about a host that does not fit the configuration            |
@@ -25,6 +26,7 @@
 pub(crate) mod announcements;
 mod collect;
 pub(crate) mod command;
+pub(crate) mod exposure;
 pub(crate) mod facts;
 pub(crate) mod other_interfaces;
 pub(crate) mod other_networks;

@@ -9,6 +9,9 @@ use crate::config::Config;
 use crate::host::apply::journal;
 use crate::host::error::HostError;
 use crate::host::kernel::sysctl;
+use crate::host::model::exposure::{
+    ExposedAddress, commands as commands_that_close, exposed_addresses,
+};
 use crate::host::model::facts::HostFacts;
 use crate::host::model::presence;
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
@@ -81,6 +84,7 @@ impl BoxPlan {
                     .into(),
             );
         }
+        notes.extend(exposed_addresses(config, &facts).iter().map(exposure_note));
         let steps = steps(config, &facts, &ids);
         let inside: Vec<PlannedLeg> = config
             .inside
@@ -130,6 +134,15 @@ fn first_note(config: &Config) -> String {
              the routes vanish with {tun} when natbox stops. A second run does no harm."
         ),
     }
+}
+
+fn exposure_note(exposed: &ExposedAddress) -> String {
+    let ExposedAddress { outside, address, inside } = exposed;
+    format!(
+        "Hosts on the segment of {outside} reach {address}, the box's address on {inside}: natbox's \
+         filter is off. To drop their packets: {}",
+        commands_that_close(exposed).join("; ")
+    )
 }
 
 fn dynamic_address_notes(config: &Config) -> impl Iterator<Item = String> {

@@ -143,7 +143,7 @@ fn natbox1() -> Config {
         timeouts: Timeouts::default(),
         limits: Limits::default(),
         host: Host::default(),
-        admin: Admin { socket: "/run/natbox/natbox1.sock".into(), http: None },
+        admin: Admin { socket: "/run/natbox/natbox1.sock".into(), group: None, http: None },
         state: Persistence::default(),
         log: Log::default(),
         dns: None,

@@ -13,6 +13,8 @@
 //!   not at all, so all writes are done when the call returns.
 //! * The ring has one issuer and runs its deferred work only inside `io_uring_enter` (Linux 6.1).
 //!   The kernel therefore touches the buffers during that call and at no other time.
+//! * The ring can only read, write and poll the queue and the waker: it is restricted before the
+//!   worker gets it.
 //! * A flag in shared memory says whether work is deferred. Unless it is set, looking for packets
 //!   costs no system call.
 
@@ -28,6 +30,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use self::buffers::ProvidedBuffers;
+pub(crate) use self::ring::ISSUERS_REGISTRATIONS;
 use self::ring::{Completion, Ring};
 use super::batch::{BYTE_BUDGET, FrameBuffers};
 use super::tun::device_is_gone;

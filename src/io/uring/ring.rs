@@ -8,7 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::register::Restriction;
+use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use rustix::io::Errno;
 
@@ -20,7 +21,6 @@ use crate::packet::BATCH;
 /// An io_uring instance that reads and writes one queue and watches the waker.
 pub(super) struct Ring {
     ring: IoUring,
-    waker: Fd,
     enabled: bool,
     /// Reads continue after a packet.
     multishot: bool,
@@ -68,7 +68,8 @@ impl Ring {
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         let multishot = may_multishot && probe.is_supported(opcode::ReadMulti::CODE);
-        ring.submitter().register_files(&[queue.as_fd().as_raw_fd()])?;
+        let files = [queue.as_fd().as_raw_fd(), waker.event().as_raw_fd()];
+        ring.submitter().register_files(&files)?;
         let buffers = ProvidedBuffers::new(batch);
         // Needed because the kernel is given an address.
         // SAFETY: the ring of entries is page-aligned, has BATCH entries and is owned by `buffers`.
@@ -81,10 +82,9 @@ impl Ring {
                 0,
             )?;
         }
-        let waker = Fd(waker.event().as_raw_fd());
+        ring.submitter().register_restrictions(&mut restrictions(multishot))?;
         let idle = Self {
             ring,
-            waker,
             enabled: false,
             multishot,
             reads: 0,
@@ -112,8 +112,8 @@ impl Ring {
         let wanted = if self.multishot { 1 } else { wanted.min(BATCH) };
         while self.reads < wanted {
             let read = match self.multishot {
-                true => opcode::ReadMulti::new(Fixed(0), 0, GROUP).build(),
-                false => opcode::Read::new(Fixed(0), std::ptr::null_mut(), 0)
+                true => opcode::ReadMulti::new(QUEUE, 0, GROUP).build(),
+                false => opcode::Read::new(QUEUE, std::ptr::null_mut(), 0)
                     .buf_group(GROUP)
                     .build()
                     .flags(squeue::Flags::BUFFER_SELECT),
@@ -161,8 +161,7 @@ impl Ring {
     /// Sleeps until a request completes, the waker fires, a signal arrives or the time has passed.
     pub(super) fn sleep(&mut self, wait: Duration) -> io::Result<()> {
         if !self.watches {
-            let poll =
-                opcode::PollAdd::new(self.waker, libc::POLLIN as u32).build().user_data(WAKE);
+            let poll = opcode::PollAdd::new(WAKER, libc::POLLIN as u32).build().user_data(WAKE);
             // Needed because an entry may name memory.
             // SAFETY: this one names none.
             self.watches = unsafe { self.push(&poll) };
@@ -214,7 +213,7 @@ impl Ring {
         mut reap: impl FnMut(&mut Self),
     ) -> io::Result<()> {
         for (wire, _) in batch.outgoing() {
-            let write = opcode::Write::new(Fixed(0), wire.as_ptr(), wire.len() as u32).build();
+            let write = opcode::Write::new(QUEUE, wire.as_ptr(), wire.len() as u32).build();
             let write = write.user_data(WRITE);
             // Needed because the entry names the packet's memory.
             // SAFETY: `batch` is borrowed until this function returns. By then all writes are done,
@@ -271,6 +270,17 @@ impl Ring {
     pub(super) fn is_multishot(&self) -> bool {
         self.multishot
     }
+
+    /// Submits a request that names no memory of a buffer, and returns its result.
+    #[cfg(test)]
+    pub(super) fn try_request(&mut self, request: squeue::Entry) -> i32 {
+        // Needed because an entry may name memory.
+        // SAFETY: this one names constants alone.
+        assert!(unsafe { self.push(&request.user_data(u64::MAX)) });
+        self.enter(1, None).expect("the ring works");
+        let found = self.ring.completion().find(|entry| entry.user_data() == u64::MAX);
+        found.expect("the request is done").result()
+    }
 }
 
 impl Drop for Ring {
@@ -284,8 +294,33 @@ impl Drop for Ring {
     }
 }
 
+/// Returns what the ring may do once it is enabled: read, write and poll its own two files. Without
+/// these restrictions the issuer could open files and sockets by the ring, past every filter of
+/// system calls.
+fn restrictions(multishot: bool) -> [Restriction; 7] {
+    let read = if multishot { opcode::ReadMulti::CODE } else { opcode::Read::CODE };
+    let [_enable, unregister_files, cancel] = ISSUERS_REGISTRATIONS.map(|number| number as u8);
+    let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT;
+    [
+        Restriction::sqe_op(read),
+        Restriction::sqe_op(opcode::Write::CODE),
+        Restriction::sqe_op(opcode::PollAdd::CODE),
+        Restriction::sqe_flags_required(squeue::Flags::FIXED_FILE.bits()),
+        Restriction::sqe_flags_allowed(flags.bits()),
+        Restriction::register_op(unregister_files),
+        Restriction::register_op(cancel),
+    ]
+}
+
+/// Numbers of the registrations (`io_uring_register(2)`) that the issuer makes: it enables the ring,
+/// releases the files, and cancels requests.
+pub(crate) const ISSUERS_REGISTRATIONS: [u32; 3] = [12, 3, 24];
+
 /// Longest wait for cancelled requests.
 const CANCEL_TIMEOUT: Timespec = Timespec::new().sec(1);
+/// The registered files.
+const QUEUE: Fixed = Fixed(0);
+const WAKER: Fixed = Fixed(1);
 /// Values of `user_data`.
 const READ: u64 = 0;
 const WAKE: u64 = 1;

@@ -1,7 +1,9 @@
 //! Both ways to read: multishot, and single reads as on a kernel before 6.7.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Instant;
+
+use io_uring::{opcode, types};
 
 use super::ring::ENTRIES;
 use super::*;
@@ -167,5 +169,25 @@ fn nothing_holds_the_queue_when_the_backend_is_gone() {
             assert!(started.elapsed() < Duration::from_secs(10), "something holds the queue");
             std::thread::sleep(Duration::from_millis(1));
         }
+    });
+}
+
+/// With the same ring, an unrestricted request for a file would succeed.
+#[test]
+fn the_ring_opens_no_file_and_no_socket_and_touches_no_other_descriptor() {
+    both(|multishot| {
+        let (mut io, kernel, _waker) = pair(multishot);
+        assert_eq!(io.receive(Duration::ZERO).expect("alive"), 0);
+        let refused = -libc::EACCES;
+        let open = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), c"/".as_ptr()).build();
+        assert_eq!(io.ring.try_request(open), refused);
+        let socket = opcode::Socket::new(libc::AF_INET, libc::SOCK_DGRAM, 0).build();
+        assert_eq!(io.ring.try_request(socket), refused);
+        let other = types::Fd(kernel.as_raw_fd());
+        let write = opcode::Write::new(other, [0].as_ptr(), 1).build();
+        assert_eq!(io.ring.try_request(write), refused);
+        // The queue still works.
+        deliver(&kernel, Offload::default(), b"packet");
+        assert_eq!(receive(&mut io, 1), [b"packet"]);
     });
 }

@@ -131,7 +131,7 @@ impl<F: Family> Table<F> {
     }
 }
 
-/// The check of a shard costs about as much as the adoption of so many records.
+/// The check of a shard costs about as much as the adoption of this number of records.
 const SHARD_COST: u32 = 64;
 
 #[cfg(test)]

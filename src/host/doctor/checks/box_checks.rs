@@ -2,8 +2,8 @@
 
 use super::offloads::MachineRole;
 use super::{
-    box_firewall, box_paths, box_services, box_steps, box_uplinks, conntrack, filters, mtu,
-    offloads,
+    box_exposure, box_firewall, box_paths, box_services, box_steps, box_uplinks, conntrack,
+    filters, mtu, offloads,
 };
 use crate::config::{Config, InsideLeg};
 use crate::host::doctor::facts::box_facts::BoxFacts;
@@ -48,6 +48,7 @@ pub(crate) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
     findings.push(conntrack::of_box(facts));
     findings.extend(filters::unreadable(&facts.filters));
     findings.extend(box_firewall::evaluate(facts.filtered()));
+    findings.extend(box_exposure::evaluate(facts.filtered()));
     findings.extend(box_uplinks::gateways(facts));
     findings.extend(box_uplinks::duplicates(facts));
     findings

@@ -12,7 +12,7 @@ const DNS: u16 = Dns::PORT;
 /// Hooks of a packet from one interface to another.
 const FORWARDED: &[&str] = &["ingress", "prerouting", "forward", "postrouting", "egress"];
 /// Hooks of a packet to the host itself.
-const TO_HOST: &[&str] = &["ingress", "prerouting", "input"];
+pub(super) const TO_HOST: &[&str] = &["ingress", "prerouting", "input"];
 /// Hooks of a packet from the host itself.
 const FROM_HOST: &[&str] = &["output", "postrouting", "egress"];
 

@@ -8,6 +8,7 @@
 //! | `box_uplinks`     | gateways answer, addresses are present and unique                  |
 //! | `box_services`    | programs of the host listen where forwards lead                    |
 //! | `box_firewall`    | the host's filters let natbox's packets pass                       |
+//! | `box_exposure`    | outside segments do not reach inside addresses of the box          |
 //! | `box_packets`     | the packets that have to pass the host's filters                   |
 //! | `server_checks`   | all checks of a server, in order                                   |
 //! | `server_replies`  | replies go to the right box                                        |
@@ -18,6 +19,7 @@
 //! | `filters`         | the rules of nftables were readable                                |
 
 pub(super) mod box_checks;
+mod box_exposure;
 pub(super) mod box_firewall;
 mod box_packets;
 mod box_paths;

@@ -172,6 +172,25 @@ fn segments_too_long_for_an_uplink_are_a_warning_unless_clamped() {
 }
 
 #[test]
+fn an_inside_address_that_the_outside_segment_reaches_is_a_warning() {
+    let mut facts = good_box();
+    let warned = |facts: &BoxFacts| {
+        let findings = evaluate(facts);
+        findings.into_iter().find(|finding| finding.id == "exposure")
+    };
+    assert_eq!(warned(&facts), None);
+    facts.config.host.block_private = false;
+    let finding = warned(&facts).expect("natbox's filter is off");
+    assert_eq!(finding.found, "the segment of wan0 reaches 10.0.0.100, the address on lan0");
+    assert!(finding.advice.contains("host.block_private: true") && finding.fix.is_empty());
+    (facts.config.host.manage, facts.config.host.block_private) = (false, true);
+    let fix = warned(&facts).expect("natbox sets no filter").fix;
+    assert!(
+        fix.last().is_some_and(|rule| rule.contains("iifname \"wan0\" ip daddr 10.0.0.100 drop"))
+    );
+}
+
+#[test]
 fn an_unconfirmed_gateway_is_a_warning() {
     let mut facts = good_box();
     facts.gateways = vec![gateway(Some(NeighbourState::Unconfirmed))];
