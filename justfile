@@ -41,6 +41,10 @@ bench *TARGET:
 compare *ARGUMENTS:
     benches/compare "$@"
 
+# Floods of nine kinds, and what must hold meanwhile (5 minutes, root)
+overload *ARGUMENTS:
+    benches/overload "$@"
+
 # Everything that must hold before a push; the CI workflow runs the same (root)
 ci:
     netns-tests/run

@@ -10,6 +10,7 @@
 //! | `three_legged` | one box with several uplinks: replies, conflicting clients, added bandwidth |
 //! | `failover` | an uplink fails, drains, recovers or changes its address: only its sessions notice |
 //! | `exposed_host` | an exposed host or a forward of all ports: the rest of the box works beside it |
+//! | `overload` | floods of five kinds: established sessions, new requests, limits, memory, counters |
 //! | `exhaustion` | inside hosts take all sessions or all ports: the box's own probes still work |
 //! | `line_quality` | loss, latency, unsteady uplinks and captive portals: uplinks fail and return without flapping |
 //! | `tiers` | backup uplinks carry nothing until they are needed, and are left afterwards |
@@ -85,6 +86,7 @@ mod malformed;
 mod no_nat;
 mod other_programs;
 mod outbound;
+mod overload;
 mod parallel;
 mod ping;
 mod privileges;

@@ -249,6 +249,30 @@ impl Index {
         (0..self.buckets.len()).map(|bucket| self.buckets[bucket].overflow.load(Relaxed)).sum()
     }
 
+    /// Number of the home bucket of a key.
+    #[cfg(test)]
+    pub(crate) fn home_of(&self, hash: KeyHash) -> usize {
+        self.home_bucket(hash)
+    }
+
+    /// Number of buckets of a shard.
+    #[cfg(test)]
+    pub(crate) fn shard_buckets(&self) -> usize {
+        1 << self.shard_shift
+    }
+
+    /// Number of buckets that a look-up of a key reads if no entry matches.
+    #[cfg(test)]
+    pub(crate) fn buckets_read(&self, hash: KeyHash) -> usize {
+        let mut bucket = self.home_bucket(hash);
+        let mut count = 1;
+        while count < self.shard_buckets() && self.buckets[bucket].overflow.load(Relaxed) != 0 {
+            bucket = self.next_bucket(bucket);
+            count += 1;
+        }
+        count
+    }
+
     #[inline]
     fn home_bucket(&self, hash: KeyHash) -> usize {
         (((hash.0 >> 32) * self.buckets.len() as u64) >> 32) as usize

@@ -1,6 +1,8 @@
-//! The session table at its limits; below, against its model and under two threads.
+//! The session table at its limits; below, against its model, under an aimed attack and under two
+//! threads.
 
 mod against_model;
+mod aimed;
 mod threads;
 
 use std::collections::HashSet;

@@ -23,7 +23,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use self::batch::{Base, Batch, Expression, HEADER, Hook, Meta};
 use crate::host::error::HostError;
-use crate::host::model::private_filter::{self, PrivateFilter};
+use crate::host::model::private_filter::{self, FilteredInterface, PrivateFilter};
 
 /// Order of the chains among those of other programs: first on the way in, last on the way out.
 const INGRESS_PRIORITY: i32 = -500;
@@ -222,42 +222,47 @@ fn changes(table: &str, filter: &PrivateFilter, options: Options) -> Vec<u8> {
         batch.new_rule(chain, &[Expression::Count, Expression::Drop]);
     }
     for interface in &filter.interfaces {
-        let name = &interface.name;
-        let [closed, others] = ["closed", "others"].map(|kind| format!("{kind}-{name}"));
-        batch.new_set(&closed, &interface.closed);
-        let mut closed_out = vec![&closed];
-        if !interface.others.is_empty() {
-            batch.new_set(&others, &interface.others);
-            closed_out.push(&others);
-        }
-        for (chain, hook, priority, address, sets, closed) in [
-            (
-                format!("in-{name}"),
-                Hook::Ingress,
-                INGRESS_PRIORITY,
-                DESTINATION,
-                vec![&closed],
-                CLOSED_IN,
-            ),
-            (format!("out-{name}"), Hook::Egress, EGRESS_PRIORITY, SOURCE, closed_out, CLOSED_OUT),
-        ] {
-            batch.new_base_chain(&chain, hook, name, priority);
-            // A comparison costs a packet less than a search. A packet that is no IPv4 passes anyway.
-            for external in &interface.external {
-                let octets = external.octets();
-                let rule = [address, Expression::IsEqual(&octets), Expression::Accept];
-                batch.new_rule(&chain, &rule);
-            }
-            let (protocol, is_ipv4) =
-                (Expression::LoadMeta(Meta::Protocol), Expression::IsEqual(&IPV4));
-            for set in sets {
-                let is_closed = Expression::IsIn(set);
-                let rule = [protocol, is_ipv4, address, is_closed, Expression::Goto(closed)];
-                batch.new_rule(&chain, &rule);
-            }
-        }
+        add_interface(&mut batch, interface);
     }
     batch.end()
+}
+
+/// Adds the chains of an interface.
+fn add_interface(batch: &mut Batch<'_>, interface: &FilteredInterface) {
+    let name = &interface.name;
+    let [closed, others] = ["closed", "others"].map(|kind| format!("{kind}-{name}"));
+    batch.new_set(&closed, &interface.closed);
+    let mut closed_out = vec![&closed];
+    if !interface.others.is_empty() {
+        batch.new_set(&others, &interface.others);
+        closed_out.push(&others);
+    }
+    for (chain, hook, priority, address, sets, closed) in [
+        (
+            format!("in-{name}"),
+            Hook::Ingress,
+            INGRESS_PRIORITY,
+            DESTINATION,
+            vec![&closed],
+            CLOSED_IN,
+        ),
+        (format!("out-{name}"), Hook::Egress, EGRESS_PRIORITY, SOURCE, closed_out, CLOSED_OUT),
+    ] {
+        batch.new_base_chain(&chain, hook, name, priority);
+        // A comparison costs a packet less than a search. A packet that is no IPv4 passes anyway.
+        for external in &interface.external {
+            let octets = external.octets();
+            let rule = [address, Expression::IsEqual(&octets), Expression::Accept];
+            batch.new_rule(&chain, &rule);
+        }
+        let (protocol, is_ipv4) =
+            (Expression::LoadMeta(Meta::Protocol), Expression::IsEqual(&IPV4));
+        for set in sets {
+            let is_closed = Expression::IsIn(set);
+            let rule = [protocol, is_ipv4, address, is_closed, Expression::Goto(closed)];
+            batch.new_rule(&chain, &rule);
+        }
+    }
 }
 
 /// Lets packets of VLANs pass: an interface also carries the packets of the VLANs above it, and one
