@@ -260,7 +260,8 @@ fn a_new_directory_is_a_file_system_with_huge_pages() -> Result<()> {
         Ok(maps.contains("/state/natbox1/records").then_some(()))
     })?;
     let mounts = std::fs::read_to_string(format!("/proc/{pid}/mounts"))?;
-    let mount = mounts.lines().find(|line| line.contains("/state tmpfs")).unwrap_or_default();
+    let ours = format!(" {} tmpfs ", directory.join("state").display());
+    let mount = mounts.lines().find(|line| line.contains(&ours)).unwrap_or_default();
     ensure!(mount.starts_with("natbox ") && mount.contains("huge=within_size"), "{mounts}");
     // The records alone have 12 MiB. No page of them is mapped yet.
     let memory = std::fs::read_to_string("/proc/meminfo")?;

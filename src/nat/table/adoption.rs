@@ -10,6 +10,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use parking_lot::MutexGuard;
+
 use crate::nat::table::family::{Family, TupleOf};
 use crate::nat::table::pool::{Pool, PoolContents};
 use crate::nat::table::record::SessionRecord;
@@ -70,6 +72,8 @@ impl<F: Family> Table<F> {
                     adopted += one;
                     left -= 1;
                 }
+                // A worker that waits has the pool next. Otherwise this thread would take it again.
+                MutexGuard::unlock_fair(locked);
             }
         }
         // Most shards are checked by now, with the records that they name.

@@ -1,8 +1,10 @@
 //! Ends of sessions: by time, by request, and to make room.
 
+use parking_lot::MutexGuard;
+
 use crate::nat::table::common::RecordCommon;
 use crate::nat::table::family::Family;
-use crate::nat::table::pool::{Pool, RESERVE};
+use crate::nat::table::pool::{Pool, PoolContents, RESERVE};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::session::{EndReason, EndedSession, SessionId};
 use crate::nat::table::session_table::Table;
@@ -75,7 +77,8 @@ impl<F: Family> Table<F> {
     }
 
     /// Takes at most `budget` steps of the wheel of `worker`'s pool and appends the sessions that
-    /// ended to `ended`. True when the wheel has caught up with `now`.
+    /// ended to `ended`. True when the wheel has caught up with `now`. Does nothing while another
+    /// thread has the pool.
     pub fn expire(
         &self,
         worker: usize,
@@ -83,7 +86,11 @@ impl<F: Family> Table<F> {
         budget: u32,
         ended: &mut Vec<EndedSession<F::Key>>,
     ) -> bool {
-        self.expire_pool(&self.pools[worker % self.pools.len()], now, budget, ended)
+        let pool = &self.pools[worker % self.pools.len()];
+        // Sessions can wait for their end. Packets cannot wait for another thread, which may be
+        // adopting sessions of the pool.
+        let Some(locked) = pool.try_lock() else { return false };
+        self.expire_pool((pool, locked), now, budget, ended)
     }
 
     /// [`Self::expire`] for the reserved records.
@@ -93,17 +100,16 @@ impl<F: Family> Table<F> {
         budget: u32,
         ended: &mut Vec<EndedSession<F::Key>>,
     ) -> bool {
-        self.expire_pool(&self.reserve, now, budget, ended)
+        self.expire_pool((&self.reserve, self.reserve.lock()), now, budget, ended)
     }
 
     fn expire_pool(
         &self,
-        pool: &Pool,
+        (pool, mut locked): (&Pool, MutexGuard<'_, PoolContents>),
         now: Tick,
         budget: u32,
         ended: &mut Vec<EndedSession<F::Key>>,
     ) -> bool {
-        let mut locked = pool.lock();
         let mut steps = budget;
         loop {
             let mut due = [0; EXPIRY_BATCH];

@@ -37,6 +37,11 @@ impl Pool {
         self.contents.lock()
     }
 
+    /// Locks the pool if no other thread has it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, PoolContents>> {
+        self.contents.try_lock()
+    }
+
     /// Number of live sessions.
     pub(crate) fn live(&self) -> u32 {
         self.live.load(Relaxed)
