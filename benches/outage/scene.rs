@@ -48,6 +48,8 @@ pub(crate) struct Scene {
     middle: Namespace,
     server: Namespace,
     natbox: Option<Child>,
+    /// Number of other sessions.
+    sessions: u32,
     lab: Lab,
 }
 
@@ -65,7 +67,7 @@ impl Scene {
         server.address("eth0", SERVER, 24)?;
         server.route("default", GATEWAY)?;
         client.route(&format!("{PUBLISHED}/32"), UPLINK)?;
-        let mut scene = Scene { client, middle, server, natbox: None, lab };
+        let mut scene = Scene { client, middle, server, natbox: None, sessions: 0, lab };
         let state = scene.lab.directory().join("state");
         fs::create_dir(&state)?;
         // As configs/run-natbox-state.mount does.
@@ -74,6 +76,7 @@ impl Scene {
         scene.start()?;
         scene.wait_ready()?;
         scene.open_sessions(sessions)?;
+        scene.sessions = scene.status()?.sessions.now;
         Ok(scene)
     }
 
@@ -91,10 +94,10 @@ impl Scene {
         Ok(took)
     }
 
-    /// Waits until natbox answers on its admin socket.
+    /// Waits until natbox answers on its admin socket and has adopted the other sessions.
     pub(crate) fn wait_ready(&mut self) -> Result<()> {
         let end = deadline();
-        while self.status().is_err() {
+        while self.status().map_or(true, |status| status.sessions.now < self.sessions) {
             let ended = self.natbox.as_mut().context("natbox runs")?.try_wait()?;
             if ended.is_some() || Instant::now() > end {
                 bail!("natbox is not ready: {}", fs::read_to_string(self.log())?);

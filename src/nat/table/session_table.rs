@@ -343,6 +343,9 @@ impl<F: Family> Table<F> {
         }
         for pool in pools {
             let mut locked = pool.lock();
+            if let Some(last) = locked.slab.last_to_adopt() {
+                self.check_record(last, &locked);
+            }
             let Some(slot) = locked.slab.take(&self.records) else { continue };
             let record = &self.records[slot as usize];
             record.fill(new, now);

@@ -1,8 +1,9 @@
 //! The records of one pool: which are free, and a walk over those that are live.
 //!
 //! The records of an *inherited* slab were filled by a process before this one. The slab adopts them
-//! one by one, in order, and those that wait for others at last. Until then it gives no record of
-//! the rest away.
+//! one by one, in order, and those that wait for others at last. Meanwhile new sessions get records
+//! that are free already: those that the adoption has gone through, and those at the end of the
+//! range, because a slab uses its records from the first one on.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -25,6 +26,8 @@ pub(crate) struct Slab {
     /// Number of slots of the range that the slab has adopted or put off: all, unless it is
     /// inherited.
     adopted: u32,
+    /// Number of slots of the range that are to be adopted. The slots behind them were free.
+    to_adopt: u32,
     /// Slots among them that the slab has put off.
     waiting: Vec<u32>,
 }
@@ -33,7 +36,8 @@ impl Slab {
     /// Makes a slab over `count` slots from `first` on.
     pub(crate) fn new(first: u32, count: u32) -> Self {
         let (used, free, clock_hand, waiting) = (0, NONE, 0, Vec::new());
-        Self { first, count, used, free, clock_hand, adopted: count, waiting }
+        let (adopted, to_adopt) = (count, count);
+        Self { first, count, used, free, clock_hand, adopted, to_adopt, waiting }
     }
 
     /// Makes a slab over `count` slots from `first` on that a process before this one has used.
@@ -45,7 +49,7 @@ impl Slab {
     /// puts it off.
     pub(crate) fn next_to_adopt(&mut self) -> Option<u32> {
         let slot = self.first + self.adopted;
-        (self.adopted < self.count).then(|| {
+        (self.adopted < self.to_adopt).then(|| {
             self.adopted += 1;
             slot
         })
@@ -64,10 +68,18 @@ impl Slab {
 
     /// Reports whether the slab has adopted a slot of its range.
     pub(crate) fn has_adopted<R: SessionRecord>(&self, records: &Region<R>, slot: u32) -> bool {
-        slot - self.first < self.adopted && !records[slot as usize].common().is_waiting()
+        let offset = slot - self.first;
+        (offset < self.adopted || offset >= self.to_adopt)
+            && !records[slot as usize].common().is_waiting()
     }
 
-    /// Takes a free slot and starts the next generation of its record.
+    /// Returns the last slot that is to be adopted. [`Self::take`] gives it away if it is free.
+    pub(crate) fn last_to_adopt(&self) -> Option<u32> {
+        (self.adopted < self.to_adopt).then(|| self.first + self.to_adopt - 1)
+    }
+
+    /// Takes a free slot and starts the next generation of its record. The record of
+    /// [`Self::last_to_adopt`] must be checked.
     pub(crate) fn take<R: SessionRecord>(&mut self, records: &Region<R>) -> Option<u32> {
         let slot = if self.free != NONE {
             let slot = self.free;
@@ -77,7 +89,12 @@ impl Slab {
             self.used += 1;
             self.first + self.used - 1
         } else {
-            return None;
+            let last = self.last_to_adopt()?;
+            if records[last as usize].common().is_live() {
+                return None;
+            }
+            self.to_adopt -= 1;
+            last
         };
         records[slot as usize].common().renew();
         Some(slot)

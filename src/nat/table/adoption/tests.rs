@@ -112,16 +112,25 @@ fn a_new_session_gets_a_record_while_others_wait_for_their_adoption() {
     let files = SessionFiles::temporary(100);
     let mut random = StdRng::seed_from_u64(2);
     let first = table(100, 1, &files, false);
-    for _ in 0..99 {
-        first.insert(0, &random_session(&mut random), None, NOW).expect("room");
-    }
+    let fill = |table: &Table, count: usize, random: &mut StdRng| {
+        let new = (0..count).map(|_| random_session(random));
+        new.map(|new| table.insert(0, &new, None, NOW).expect("room")).collect::<Vec<_>>()
+    };
+    let ids = fill(&first, 97, &mut random);
+    first.end(ids[3], EndReason::Requested, NOW).expect("a session");
     drop(first);
     let second = table(100, 1, &files, true);
-    let new = random_session(&mut random);
-    assert_eq!(second.insert(0, &new, None, NOW), Err(InsertError::Full));
-    second.adopt(0, 100, NOW, |_, _| AdoptionOutcome::Keep);
-    second.insert(0, &new, None, NOW).expect("one record is free");
-    assert_eq!(second.len(), 100);
+    // Three records were never used. The fourth free one comes to light with the adoption.
+    let new = fill(&second, 3, &mut random);
+    let another = random_session(&mut random);
+    assert_eq!(second.insert(0, &another, None, NOW), Err(InsertError::Full));
+    let ended = second.end(new[0], EndReason::Requested, NOW).expect("a session");
+    assert!(ended.adopted, "a new session is one of this table");
+    let adopted = second.adopt(0, 97, NOW, |_, _| AdoptionOutcome::Keep);
+    assert_eq!(adopted, Adopted { kept: 96, ..Adopted::default() });
+    fill(&second, 2, &mut random);
+    assert_eq!((second.len(), adopt_all(&second)), (100, Adopted::default()));
+    assert_eq!(second.insert(0, &another, None, NOW), Err(InsertError::Full));
 }
 
 #[test]
