@@ -26,7 +26,7 @@ pub(crate) struct Slab {
     /// Number of slots of the range that the slab has adopted or put off: all, unless it is
     /// inherited.
     adopted: u32,
-    /// Number of slots of the range that are to be adopted. The slots behind them were free.
+    /// Number of slots of the range that the slab adopts. The slots behind them were free.
     to_adopt: u32,
     /// Slots among them that the slab has put off.
     waiting: Vec<u32>,
@@ -73,7 +73,7 @@ impl Slab {
             && !records[slot as usize].common().is_waiting()
     }
 
-    /// Returns the last slot that is to be adopted. [`Self::take`] gives it away if it is free.
+    /// Returns the last slot that the slab adopts. [`Self::take`] gives it away if it is free.
     pub(crate) fn last_to_adopt(&self) -> Option<u32> {
         (self.adopted < self.to_adopt).then(|| self.first + self.to_adopt - 1)
     }
