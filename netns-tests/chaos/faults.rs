@@ -123,9 +123,14 @@ impl Fault {
 
 /// Waits until the status shows an uplink as healthy or not.
 fn healthy(scene: &Scene, uplink: usize, healthy: bool) -> Result<()> {
-    wait_for(&format!("uplink {} to be healthy: {healthy}", uplink + 1), || {
-        Ok((scene.status()?.uplinks[uplink].healthy == healthy).then_some(()))
-    })
+    let mut reason = None;
+    let waited = wait_for(&format!("uplink {} to be healthy: {healthy}", uplink + 1), || {
+        let mut status = scene.status()?;
+        let status = status.uplinks.swap_remove(uplink);
+        reason = status.reason;
+        Ok((status.healthy == healthy).then_some(()))
+    });
+    waited.with_context(|| format!("the status says: {reason:?}"))
 }
 
 /// The router of an uplink dies and comes back. The hook must be told of both.

@@ -263,7 +263,9 @@ fn configuration(site: &Site) -> BoxConfig {
     let (server, directory) = (site.server_address(0), site.lab.directory());
     let health = |uplink: usize| {
         let gateway = site.uplink(uplink).gateway;
-        format!("health: {{ ping: [{gateway}], interval: 300ms, fall: 2, rise: 1 }}")
+        // Uplinks that fail again and again are not held out here.
+        let hold = "hold: { max: 0s }";
+        format!("health: {{ ping: [{gateway}], interval: 300ms, fall: 2, rise: 1, {hold} }}")
     };
     let config = site.three_legged_over(0..2).keeping(&directory.join("state"));
     let config = (0..2).fold(config, |config, uplink| config.uplink(uplink, &health(uplink)));

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -70,17 +70,17 @@ impl Scene {
         let socket = datagrams(self.site.client(), CLIENTS[0], 0)?;
         socket.connect((self.site.uplink(0).published, PORT))?;
         let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
+        let sent = Arc::new(AtomicU32::new(0));
+        let (flag, count) = (Arc::clone(&stop), Arc::clone(&sent));
         let sender = thread::spawn(move || -> Result<u32> {
-            let mut sent: u32 = 0;
             while !flag.load(Ordering::Relaxed) {
-                socket.send(&sent.to_be_bytes())?;
-                sent += 1;
+                socket.send(&count.load(Ordering::Relaxed).to_be_bytes())?;
+                count.fetch_add(1, Ordering::Relaxed);
                 thread::sleep(Duration::from_micros(200));
             }
-            Ok(sent)
+            Ok(count.load(Ordering::Relaxed))
         });
-        Ok(Flow { stop, sender })
+        Ok(Flow { stop, sent, sender })
     }
 
     /// Stops a flow. Returns how many of its numbers have not arrived.
@@ -106,6 +106,7 @@ impl Drop for Scene {
 
 struct Flow {
     stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU32>,
     sender: JoinHandle<Result<u32>>,
 }
 
@@ -211,7 +212,7 @@ fn a_process_in_another_network_namespace_makes_a_device_of_its_own() -> Result<
     let mut natbox = second.start()?;
     for _ in 0..2 {
         let flow = second.flow()?;
-        thread::sleep(2 * GAP);
+        wait_for("the flow", || Ok((flow.sent.load(Ordering::Relaxed) > 200).then_some(())))?;
         let lost = second.lost(flow)?;
         ensure!(lost == 0, "{lost} are lost");
         // From here on the kept queues are those of the second namespace.

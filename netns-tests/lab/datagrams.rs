@@ -1,6 +1,7 @@
 //! Echoed datagrams: sent, received and compared.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,7 +82,13 @@ pub(crate) fn exchange(socket: &UdpSocket, size: usize) -> Result<()> {
     let sent: Vec<u8> = (0..size).map(|at| (at * 31 + size).to_le_bytes()[0]).collect();
     let mut received = vec![0; LARGEST];
     socket.send(&sent).with_context(|| format!("send {size} bytes"))?;
-    let length = socket.recv(&mut received).with_context(|| format!("the echo of {size} bytes"))?;
+    let length = loop {
+        match socket.recv(&mut received) {
+            // The kernel does not restart a call with a timeout (signal(7)).
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => break result.with_context(|| format!("the echo of {size} bytes"))?,
+        }
+    };
     ensure!(received[..length] == sent, "{size} bytes: the echo differs");
     Ok(())
 }
