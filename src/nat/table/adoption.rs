@@ -81,6 +81,7 @@ impl<F: Family> Table<F> {
             left = left.saturating_sub(SHARD_COST);
         }
         if left > 0 {
+            self.wait_for_checks();
             self.inherits.store(false, Relaxed);
         }
         adopted += self.take_found();

@@ -57,6 +57,13 @@ impl<F: Family> Table<F> {
         next.inspect(|shard| self.check_shard(checks, *shard)).is_some()
     }
 
+    /// Waits until no other thread checks a shard: from then on sessions begin without a check.
+    pub(super) fn wait_for_checks(&self) {
+        if let Some(checks) = &self.checks {
+            (0..self.index.shards()).for_each(|shard| self.check_shard(checks, shard));
+        }
+    }
+
     /// Checks a record if it is inherited. The caller holds its pool, and no shard.
     pub(super) fn check_record(&self, slot: u32, _pool: &PoolContents) {
         let Some(checks) = &self.checks else { return };
