@@ -3,11 +3,12 @@
 use parking_lot::MutexGuard;
 
 use crate::nat::table::common::RecordCommon;
+use crate::nat::table::events::SessionChange;
 use crate::nat::table::family::Family;
 use crate::nat::table::pool::{Pool, PoolContents, RESERVE};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::session::{EndReason, EndedSession, SessionId};
-use crate::nat::table::session_table::Table;
+use crate::nat::table::session_table::{Table, entries};
 use crate::nat::table::wheel::Due;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
@@ -187,6 +188,63 @@ impl<F: Family> Table<F> {
             now.reached(self.records[victim as usize].common().deadline(&self.idle_timeouts));
         let reason = if overdue { EndReason::Expired } else { EndReason::Evicted };
         Some(self.free(pool, &mut locked, victim, reason, now))
+    }
+
+    /// Frees a record that is not in the wheel; the caller holds the record's pool.
+    pub(super) fn free(
+        &self,
+        pool: &Pool,
+        locked: &mut PoolContents,
+        slot: u32,
+        reason: EndReason,
+        now: Tick,
+    ) -> EndedSession<F::Key> {
+        let record = &self.records[slot as usize];
+        let adopted = locked.slab.has_adopted(&self.records, slot);
+        let ended = EndedSession {
+            original: record.key(Direction::Original),
+            reply: record.key(Direction::Reply),
+            origin: record.common().origin(),
+            uplink: record.common().uplink(),
+            reason,
+            adopted,
+        };
+        let removed = self.leave_index(slot, || {
+            if self.subscribers.any() {
+                self.publish(SessionChange::Ended(reason), slot, record, now);
+            }
+        });
+        debug_assert!(removed || !adopted, "a live record's two entries are in the index");
+        if adopted {
+            self.leave_list(slot, ended.origin, ended.reply);
+            locked.slab.give_back(&self.records, slot);
+            pool.count_out();
+        } else {
+            locked.slab.abandon(&self.records, slot);
+        }
+        ended
+    }
+
+    /// Removes both entries of a record from the index. `before` runs under the locks of their
+    /// shards. True if both entries were there.
+    ///
+    /// Damage of inherited files may have put another entry of the record where no lookup finds it
+    /// yet. So the record loses its keys, too: no packet belongs to an entry that comes to light.
+    pub(super) fn leave_index(&self, slot: u32, before: impl FnOnce()) -> bool {
+        let record = &self.records[slot as usize];
+        let [original, reply] = [Direction::Original, Direction::Reply]
+            .map(|direction| self.hash(record.key(direction)));
+        let [original_entry, reply_entry] = entries(slot);
+        let shards = self.index.lock_both(original, reply);
+        before();
+        let remove =
+            || [shards.remove(original, original_entry), shards.remove(reply, reply_entry)];
+        let removed = remove();
+        if self.checks.is_some() {
+            while remove() != [false; 2] {}
+            record.clear_keys();
+        }
+        removed == [true; 2]
     }
 }
 

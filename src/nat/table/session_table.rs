@@ -18,7 +18,7 @@ use crate::nat::table::pool::{Pool, PoolContents, RESERVE, record_count};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::region::Region;
 use crate::nat::table::related_lists::RelatedLists;
-use crate::nat::table::session::{EndReason, EndedSession, NewSession, SessionId};
+use crate::nat::table::session::{NewSession, SessionId};
 use crate::nat::table::slab::Slab;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
@@ -354,6 +354,9 @@ impl<F: Family> Table<F> {
                 accounts.set(slot, &accounting());
             }
             if let Err(error) = self.enter(slot, new, now) {
+                if self.checks.is_some() {
+                    record.clear_keys();
+                }
                 locked.slab.give_back(&self.records, slot);
                 return Err(error);
             }
@@ -371,12 +374,15 @@ impl<F: Family> Table<F> {
     fn enter(&self, slot: u32, new: &NewSession<F::Key>, now: Tick) -> Result<(), InsertError> {
         let (original, reply) = (self.hash(new.original), self.hash(new.reply));
         let locked = self.index.lock_both(original, reply);
-        if locked.find(original, |entry| self.has_key(entry, new.original)).is_some() {
+        // An entry of this record is one that damage has hidden until now: see `leave_index`.
+        let is_others =
+            |entry: IndexEntry, key| self.has_key(entry, key) && entry.split().0 != slot;
+        if locked.find(original, |entry| is_others(entry, new.original)).is_some() {
             return Err(InsertError::AlreadyExists);
         }
         // A session whose two tuples are equal would send to itself.
         if new.original == new.reply
-            || locked.find(reply, |entry| self.has_key(entry, new.reply)).is_some()
+            || locked.find(reply, |entry| is_others(entry, new.reply)).is_some()
         {
             return Err(InsertError::ReplyConflict);
         }
@@ -390,53 +396,6 @@ impl<F: Family> Table<F> {
             self.publish(SessionChange::Opened, slot, &self.records[slot as usize], now);
         }
         Ok(())
-    }
-
-    /// Frees a record that is not in the wheel; the caller holds the record's pool.
-    pub(super) fn free(
-        &self,
-        pool: &Pool,
-        locked: &mut PoolContents,
-        slot: u32,
-        reason: EndReason,
-        now: Tick,
-    ) -> EndedSession<F::Key> {
-        let record = &self.records[slot as usize];
-        let adopted = locked.slab.has_adopted(&self.records, slot);
-        let ended = EndedSession {
-            original: record.key(Direction::Original),
-            reply: record.key(Direction::Reply),
-            origin: record.common().origin(),
-            uplink: record.common().uplink(),
-            reason,
-            adopted,
-        };
-        let removed = self.leave_index(slot, || {
-            if self.subscribers.any() {
-                self.publish(SessionChange::Ended(reason), slot, record, now);
-            }
-        });
-        debug_assert!(removed || !adopted, "a live record's two entries are in the index");
-        if adopted {
-            self.leave_list(slot, ended.origin, ended.reply);
-            locked.slab.give_back(&self.records, slot);
-            pool.count_out();
-        } else {
-            locked.slab.abandon(&self.records, slot);
-        }
-        ended
-    }
-
-    /// Removes both entries of a record from the index. `before` runs under the locks of their
-    /// shards. True if both entries were there.
-    pub(super) fn leave_index(&self, slot: u32, before: impl FnOnce()) -> bool {
-        let record = &self.records[slot as usize];
-        let [original, reply] = [Direction::Original, Direction::Reply]
-            .map(|direction| self.hash(record.key(direction)));
-        let [original_entry, reply_entry] = entries(slot);
-        let shards = self.index.lock_both(original, reply);
-        before();
-        shards.remove(original, original_entry) & shards.remove(reply, reply_entry)
     }
 
     /// Locks the pool of a session. None if the identifier is stale or from another table.

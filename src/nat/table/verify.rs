@@ -112,11 +112,7 @@ impl<F: Family> Table<F> {
         if common.is_live() && is_whole && has_possible_values {
             return;
         }
-        while self.count_entries(slot) != [0; 2] {
-            self.leave_index(slot, || {});
-        }
-        // An entry that damage has put where nothing finds it may come to light later.
-        record.clear_keys();
+        self.leave_index(slot, || {});
         if common.is_live() {
             common.wheel_slot.store(FREE, Relaxed);
             let mut found = checks.found.lock();
