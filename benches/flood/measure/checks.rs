@@ -53,21 +53,20 @@ pub(super) fn of(phase: &Phase) -> Vec<Check> {
             holds: share >= MIN_ANSWERED,
         });
     }
-    if phase.pace == Pace::Carried && phase.scenario == Scenario::SynForward {
-        checks.push(Check::at_least(
-            "half-open sessions opened",
-            phase.opened(),
-            4 * u64::from(Scenario::CAPACITY),
-        ));
+    let least = phase.scenario.least_opened();
+    if phase.pace == Pace::Carried && least > 0 {
+        checks.push(Check::at_least("half-open sessions opened", phase.opened(), least));
     }
     checks
 }
 
 fn loss(phase: &Phase) -> Check {
-    let beyond = 100.0 * phase.loss_beyond_machine();
+    let (flow, beyond) = phase.worst_beyond_machine();
+    let (lost, sent, queues) = (flow.lost(), flow.sent, phase.devices.lost(flow.way));
+    let beyond = 100.0 * beyond;
     Check {
         what: "loss of established flows beyond the machine's",
-        found: format!("{beyond:.3} %"),
+        found: format!("{beyond:.3} % ({lost} of {sent}; the kernel's queues lost {queues})"),
         wanted: format!("at most {MAX_LOSS} %"),
         holds: beyond <= MAX_LOSS,
     }

@@ -118,11 +118,19 @@ impl Devices {
     /// Returns the share of the packets that the kernel's queues have lost on a way: the machine's
     /// own limit.
     pub(crate) fn loss(&self, way: Way) -> f64 {
-        let queues = match way {
+        1.0 - self.queues(way).map(|queue| 1.0 - queue.loss()).iter().product::<f64>()
+    }
+
+    /// Returns the number of packets that the kernel's queues have lost on a way.
+    pub(crate) fn lost(&self, way: Way) -> u64 {
+        self.queues(way).map(|queue| queue.lost).iter().sum()
+    }
+
+    fn queues(&self, way: Way) -> [Figures; 3] {
+        match way {
             Way::Inbound => [self.client, self.tun, self.lan],
             Way::Outbound => [self.server, self.tun, self.wan],
-        };
-        1.0 - queues.into_iter().map(|queue| 1.0 - queue.loss()).product::<f64>()
+        }
     }
 }
 

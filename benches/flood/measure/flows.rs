@@ -27,9 +27,14 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
+    /// Returns the number of datagrams that did not arrive.
+    pub(crate) fn lost(&self) -> u64 {
+        self.sent - self.received
+    }
+
     /// Returns the share of the datagrams that did not arrive.
     pub(crate) fn loss(&self) -> f64 {
-        1.0 - self.received as f64 / self.sent.max(1) as f64
+        self.lost() as f64 / self.sent.max(1) as f64
     }
 }
 

@@ -94,10 +94,22 @@ pub(crate) struct Seen {
 }
 
 impl Phase {
-    /// Returns the worst loss of a flow beyond the share that the kernel's queues have lost.
-    pub(crate) fn loss_beyond_machine(&self) -> f64 {
-        let beyond = |flow: &Delivery| flow.loss() - self.devices.loss(flow.way);
-        self.seen.deliveries.iter().map(beyond).fold(0.0, f64::max)
+    /// Returns the flow that has lost the largest share beyond the machine's own limit, with that
+    /// share.
+    ///
+    /// At full pace the kernel's queues lose packets of the flows as they lose those of the flood.
+    /// At the other pace they lose few, and each of these may be one of a flow: datagrams of a flow
+    /// come in bursts where its sender waits for the processor.
+    pub(crate) fn worst_beyond_machine(&self) -> (Delivery, f64) {
+        let beyond = |flow: &Delivery| match self.pace {
+            Pace::Full => flow.loss() - self.devices.loss(flow.way),
+            Pace::Carried => {
+                let lost = flow.lost().saturating_sub(self.devices.lost(flow.way));
+                lost as f64 / flow.sent.max(1) as f64
+            }
+        };
+        let flows = self.seen.deliveries.iter().map(|flow| (*flow, beyond(flow)));
+        flows.max_by(|one, other| one.1.total_cmp(&other.1)).expect("there are flows")
     }
 
     /// Returns the larger share that the kernel's queues have lost on one of the ways.
@@ -151,7 +163,7 @@ pub(crate) fn overload(
     let run = Run::new(&scene, scenario, settings.seed)?;
     let short = settings.time.min(WARM_UP);
     for pace in [Pace::Full, Pace::Carried] {
-        run.flood(pace, short)?;
+        run.flood(pace, short, 0)?;
         Snapshot::settled(&scene)?;
     }
     paces.iter().map(|pace| run.phase(scenario, *pace, settings.time)).collect()
@@ -162,7 +174,7 @@ pub(crate) fn overload(
 pub(crate) fn baseline(scenario: Scenario, settings: Settings<'_>) -> Result<f64> {
     let scene = Scene::new(Device::Route, scenario, settings.program)?;
     let run = Run::new(&scene, scenario, settings.seed)?;
-    Ok(worst(&run.flood(Pace::Full, settings.time)?.deliveries))
+    Ok(worst(&run.flood(Pace::Full, settings.time, 0)?.deliveries))
 }
 
 fn worst(deliveries: &[Delivery]) -> f64 {
@@ -186,14 +198,15 @@ impl<'a> Run<'a> {
     /// Floods the box, and looks at its counters before and after.
     fn phase(&self, scenario: Scenario, pace: Pace, time: Duration) -> Result<Phase> {
         let before = Snapshot::settled(self.scene)?;
-        let seen = self.flood(pace, time)?;
+        let goal = if pace == Pace::Carried { scenario.least_opened() } else { 0 };
+        let seen = self.flood(pace, time, goal)?;
         let after = Snapshot::settled(self.scene)?;
         let devices = after.devices.since(&before.devices);
         let held = self.scene.sessions_of_flood()?;
         Ok(Phase { scenario, pace, seen, devices, held, before, after })
     }
 
-    fn flood(&self, pace: Pace, time: Duration) -> Result<Seen> {
+    fn flood(&self, pace: Pace, time: Duration, goal: u64) -> Result<Seen> {
         let stop = AtomicBool::new(false);
         let download = Download::open(self.scene)?;
         let paced_by = match pace {
@@ -206,7 +219,7 @@ impl<'a> Run<'a> {
             let download = scope.spawn(|| download.run(&stop));
             let generator = scope.spawn(|| self.generator.run(paced_by, &stop));
             let started = Instant::now();
-            let sessions = self.watch(time);
+            let sessions = self.watch(time, goal);
             let took = started.elapsed();
             // Relaxed: the threads need to see the flag soon, and nothing else.
             stop.store(true, Relaxed);
@@ -221,13 +234,15 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Waits, and returns the largest number of sessions meanwhile.
-    fn watch(&self, time: Duration) -> Result<u32> {
-        let end = Instant::now() + time;
-        let mut most = 0;
-        while Instant::now() < end {
+    /// Waits until the box has opened `goal` sessions since its start, but at least for `time`.
+    /// Returns the largest number of sessions meanwhile.
+    fn watch(&self, time: Duration, goal: u64) -> Result<u32> {
+        let start = Instant::now();
+        let (mut most, mut opened) = (0, 0);
+        while start.elapsed() < time || opened < goal && start.elapsed() < MAX_TIME {
             if let Some(natbox) = &self.scene.natbox {
-                most = most.max(natbox.status()?.sessions.now);
+                let sessions = natbox.status()?.sessions;
+                (most, opened) = (most.max(sessions.now), sessions.created);
             }
             sleep(SAMPLE);
         }
@@ -241,6 +256,8 @@ fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
 
 /// Longest duration of each of the first floods.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// Longest duration of a flood that has not reached its goal.
+const MAX_TIME: Duration = Duration::from_secs(60);
 /// Time between two looks at the number of sessions.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// Time until the last datagrams have arrived.

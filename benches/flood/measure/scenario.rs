@@ -146,6 +146,11 @@ impl Scenario {
         }
     }
 
+    /// Returns the number of sessions that the flood opens at least: some are open when others end.
+    pub(crate) fn least_opened(self) -> u64 {
+        if self == Self::SynForward { 4 * u64::from(Self::CAPACITY) } else { 0 }
+    }
+
     /// Builds the packets of the flood.
     pub(crate) fn packets(self, targets: Targets, seed: u64) -> Vec<Vec<u8>> {
         let mut random = StdRng::seed_from_u64(seed);
