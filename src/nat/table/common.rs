@@ -41,7 +41,7 @@ const _: () = assert!(size_of::<RecordCommon>() == 40);
 /// Effect of a packet on its session.
 pub(crate) struct Tracked {
     /// The new state allows less time than the state before, so the record's slot of the wheel is
-    /// too late.
+    /// too late; or the session is closing from now on.
     pub(crate) ends_sooner: bool,
     /// Both ends have taken part from now on; see [`SessionChange::Established`].
     ///
@@ -189,7 +189,8 @@ impl RecordCommon {
         }
         self.state.store(after.number(), Relaxed);
         Tracked {
-            ends_sooner: idle_timeouts.of(after) < idle_timeouts.of(before),
+            ends_sooner: idle_timeouts.of(after) < idle_timeouts.of(before)
+                || after.is_closing() && !before.is_closing(),
             established: before == State::Tentative
                 || after == State::Tcp(TcpState::Established)
                     && before != State::Tcp(TcpState::Reset),

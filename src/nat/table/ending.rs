@@ -62,7 +62,8 @@ impl<F: Family> Table<F> {
         })
     }
 
-    /// Moves a session to its right slot of the wheel after [`Match::reschedule`].
+    /// Moves a session to its right slot of the wheel, and to its right place in the list of related
+    /// sessions, after [`Match::reschedule`].
     ///
     /// [`Match::reschedule`]: crate::nat::table::lookup::Match::reschedule
     pub fn reschedule(&self, id: SessionId, now: Tick) {
@@ -75,6 +76,7 @@ impl<F: Family> Table<F> {
         locked.wheel.cancel(&self.records, id.slot());
         let deadline = self.records[id.slot() as usize].common().deadline(&self.idle_timeouts);
         locked.wheel.schedule(&self.records, id.slot(), deadline, now);
+        self.close_in_list(id.slot());
     }
 
     /// Takes at most `budget` steps of the wheel of `worker`'s pool and appends the sessions that
@@ -143,12 +145,12 @@ impl<F: Family> Table<F> {
     }
 
     /// Makes room in a full table by ending one session. The first choice is a session that
-    /// [`yields_first`]; the second is a session that [`is_closing`]. No other session is a victim:
+    /// [`yields_first`]; the second is a session that is closing. No other session is a victim:
     /// natbox does not end live mappings for newcomers (RFC 6888 REQ-11). Looks at a bounded number
     /// of records of each pool, `worker`'s first.
     pub fn evict(&self, worker: usize, now: Tick) -> Option<EndedSession<F::Key>> {
         let yields = |record: &F::Record| yields_first(record.common(), &self.idle_timeouts, now);
-        let is_closing = |record: &F::Record| is_closing(record.common());
+        let is_closing = |record: &F::Record| record.common().state().is_closing();
         self.pools_from(worker).find_map(|pool| {
             self.evict_from(pool, EVICTION_SCAN, yields, now)
                 .or_else(|| self.evict_from(pool, EVICTION_SCAN, is_closing, now))
@@ -156,7 +158,7 @@ impl<F: Family> Table<F> {
     }
 
     /// Ends a session of the box itself in a reserved record that no probe needs any more: its time
-    /// is over, it [`is_closing`], or it is a TCP connection that is not established and has been
+    /// is over, it is closing, or it is a TCP connection that is not established and has been
     /// idle for [`LONGEST_PROBE`]. `uplink` restricts the search to the sessions of an uplink.
     pub(crate) fn evict_reserved(
         &self,
@@ -166,7 +168,7 @@ impl<F: Family> Table<F> {
         let is_over = |record: &F::Record| {
             let record = record.common();
             uplink.is_none_or(|uplink| record.uplink() == uplink)
-                && (is_closing(record)
+                && (record.state().is_closing()
                     || now.reached(record.deadline(&self.idle_timeouts))
                     || is_unestablished(record) && now.since(record.last_seen()) >= LONGEST_PROBE)
         };
@@ -270,11 +272,6 @@ fn yields_first(record: &RecordCommon, idle_timeouts: &IdleTimeouts, now: Tick) 
                             | TcpState::MidstreamFin
                     )
             )
-}
-
-/// Whether both ends of a TCP connection have closed it, or one has reset it.
-pub(super) fn is_closing(record: &RecordCommon) -> bool {
-    matches!(record.state(), State::Tcp(TcpState::FinBoth | TcpState::Reset))
 }
 
 /// Whether a TCP connection is not complete, or one end has closed it.

@@ -34,7 +34,8 @@ pub struct Match<T = Tuple> {
     pub origin: SessionKind,
     /// Index of the session's uplink.
     pub uplink: u8,
-    /// Set when the session now ends sooner than its slot of the wheel: call [`Table::reschedule`].
+    /// Set when the session now ends sooner than its slot of the wheel, or is closing from now on:
+    /// call [`Table::reschedule`].
     pub reschedule: Option<SessionId>,
 }
 

@@ -195,7 +195,8 @@ impl Model {
         if !idle_reset || !matches!(before, State::Tcp(_)) {
             session.last_seen = now;
         }
-        let ends_sooner = self.idle_timeouts.of(session.state) < self.idle_timeouts.of(before);
+        let ends_sooner = self.idle_timeouts.of(session.state) < self.idle_timeouts.of(before)
+            || session.state.is_closing() && !before.is_closing();
         Known::Hit(Expected { ends_sooner, ..expected })
     }
 

@@ -5,7 +5,8 @@
 //! and the address of the request is the only one that its client knows.
 //!
 //! Each inbound session is in one list, which the hash of the two addresses names. The latest
-//! session is the first of its list. A list may hold the sessions of several pairs of hosts. The
+//! session is the first of its list, and those that are closing come behind the others, so that a
+//! search meets them last. A list may hold the sessions of several pairs of hosts. The
 //! lists need no memory per pair: two links a record and one head a list, reserved at the start.
 //!
 //! The lock of a list is the last lock that a worker takes, after pool and shard. A record enters
@@ -15,7 +16,6 @@
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::nat::table::ending::is_closing;
 use crate::nat::table::family::Family;
 use crate::nat::table::key::Key;
 use crate::nat::table::record::SessionRecord;
@@ -39,13 +39,30 @@ pub(crate) struct RelatedPlace {
 }
 
 impl<F: Family> Table<F> {
-    /// Enters a new session into its list if it is inbound. `reply` is its reply tuple.
+    /// Enters a session into its list if it is inbound. `reply` is its reply tuple.
     #[inline]
     pub(super) fn enter_list(&self, slot: u32, origin: SessionKind, reply: F::Key) {
         if let Some(lists) = &self.related
             && !origin.initiator.is_inside()
         {
-            lists.link(self.hash_hosts(reply), slot);
+            let hash = self.hash_hosts(reply);
+            match self.records[slot as usize].common().state().is_closing() {
+                true => lists.link_last(hash, slot),
+                false => lists.link(hash, slot),
+            }
+        }
+    }
+
+    /// Moves an inbound session that is closing behind the open ones. The caller holds the pool of
+    /// the record, which is live.
+    pub(super) fn close_in_list(&self, slot: u32) {
+        let record = &self.records[slot as usize];
+        let common = record.common();
+        if let Some(lists) = &self.related
+            && !common.origin().initiator.is_inside()
+            && common.state().is_closing()
+        {
+            lists.move_last(self.hash_hosts(record.key(Direction::Reply)), slot);
         }
     }
 
@@ -101,7 +118,8 @@ impl Table {
             next = lists.links[slot].next.load(Relaxed);
             let (record, common) = (&self.records[slot], self.records[slot].common());
             let reply = record.key(Direction::Reply);
-            let is_open = !is_closing(common) && !now.reached(common.deadline(&self.idle_timeouts));
+            let is_open =
+                !common.state().is_closing() && !now.reached(common.deadline(&self.idle_timeouts));
             if reply.addresses != wanted.addresses || !is_open {
                 continue;
             }

@@ -20,7 +20,8 @@ pub(super) struct RelatedLists {
 }
 
 plain! {
-    /// Neighbours of a record in its list. The lock of the list guards them.
+    /// Neighbours of a record in its list. The lock of the list guards them. The previous record of
+    /// the first one is the last one.
     #[repr(C)]
     pub(super) struct Links {
         pub(super) next: AtomicU32,
@@ -60,29 +61,63 @@ impl RelatedLists {
     pub(super) fn link(&self, hash: KeyHash, slot: u32) {
         let list = self.list_of(hash);
         let _locked = self.lock(list);
-        let second = self.heads[list].load(Relaxed);
-        let links = &self.links[slot as usize];
-        links.next.store(second, Relaxed);
-        links.previous.store(END, Relaxed);
-        if let Some(second) = slot_of(second) {
-            self.links[second].previous.store(slot + 1, Relaxed);
-        }
-        self.heads[list].store(slot + 1, Relaxed);
+        self.insert(list, slot, true);
+    }
+
+    /// Puts a record last in its list.
+    pub(super) fn link_last(&self, hash: KeyHash, slot: u32) {
+        let list = self.list_of(hash);
+        let _locked = self.lock(list);
+        self.insert(list, slot, false);
+    }
+
+    /// Moves a record to the end of its list.
+    pub(super) fn move_last(&self, hash: KeyHash, slot: u32) {
+        let list = self.list_of(hash);
+        let _locked = self.lock(list);
+        self.remove(list, slot);
+        self.insert(list, slot, false);
     }
 
     /// Takes a record out of its list.
     pub(super) fn unlink(&self, hash: KeyHash, slot: u32) {
         let list = self.list_of(hash);
         let _locked = self.lock(list);
-        let links = &self.links[slot as usize];
-        let (next, previous) = (links.next.load(Relaxed), links.previous.load(Relaxed));
-        let before = match slot_of(previous) {
-            Some(previous) => &self.links[previous].next,
-            None => &self.heads[list],
+        self.remove(list, slot);
+    }
+
+    fn insert(&self, list: usize, slot: u32, is_first: bool) {
+        let (links, link) = (&self.links[slot as usize], slot + 1);
+        links.next.store(END, Relaxed);
+        let Some(head) = slot_of(self.heads[list].load(Relaxed)) else {
+            links.previous.store(link, Relaxed);
+            self.heads[list].store(link, Relaxed);
+            return;
         };
-        before.store(next, Relaxed);
-        if let Some(next) = slot_of(next) {
-            self.links[next].previous.store(previous, Relaxed);
+        let last = self.links[head].previous.load(Relaxed);
+        links.previous.store(last, Relaxed);
+        self.links[head].previous.store(link, Relaxed);
+        if is_first {
+            links.next.store(head as u32 + 1, Relaxed);
+            self.heads[list].store(link, Relaxed);
+        } else if let Some(last) = slot_of(last) {
+            self.links[last].next.store(link, Relaxed);
+        }
+    }
+
+    fn remove(&self, list: usize, slot: u32) {
+        let (links, link) = (&self.links[slot as usize], slot + 1);
+        let (next, previous) = (links.next.load(Relaxed), links.previous.load(Relaxed));
+        let head = self.heads[list].load(Relaxed);
+        if head == link {
+            self.heads[list].store(next, Relaxed);
+        } else if let Some(previous) = slot_of(previous) {
+            self.links[previous].next.store(next, Relaxed);
+        }
+        // Behind the last record comes the first one, whose previous record is the last one.
+        let behind = slot_of(next).or_else(|| slot_of(head).filter(|_| head != link));
+        if let Some(behind) = behind {
+            self.links[behind].previous.store(previous, Relaxed);
         }
     }
 }

@@ -25,6 +25,12 @@ impl State {
     /// Number of distinct states.
     pub const COUNT: usize = TcpState::ALL.len() + 5;
 
+    /// Whether both ends of a TCP connection have closed it, or one has reset it.
+    #[inline]
+    pub(crate) fn is_closing(self) -> bool {
+        matches!(self, Self::Tcp(TcpState::FinBoth | TcpState::Reset))
+    }
+
     #[inline]
     pub(crate) fn number(self) -> u8 {
         let base = TcpState::ALL.len() as u8;

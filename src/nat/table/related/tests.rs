@@ -5,10 +5,14 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::nat::policy::limits::Limits;
+use crate::nat::table::lookup::{Lookup, Match};
 use crate::nat::table::session::{EndReason, EndpointKind, NewSession, SessionId};
+
+use crate::nat::table::session_table::FirstPacket;
 use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::TcpState;
-use crate::packet::Protocol;
+use crate::nat::tracking::tcp_window::Segment;
+use crate::packet::{Protocol, TcpFlags};
 use crate::time::Span;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -89,6 +93,34 @@ fn sessions_that_are_over_and_uplinks_that_are_refused_do_not_count() {
     assert_eq!(uplink_of(&table, Protocol::UDP, client, expired), None);
 }
 
+/// A client closed many connections after the one that is open.
+#[test]
+fn connections_that_are_closing_hide_no_open_one() {
+    let table = table(1024);
+    open(&table, 1000, 0);
+    let segment = |flags, sequence, acknowledgement| Segment {
+        flags,
+        sequence,
+        acknowledgement,
+        window: 1000,
+        payload: 0,
+        scale: None,
+    };
+    let (ack, reset) = (segment(TcpFlags::ACK, 1000, 5000), segment(TcpFlags::RST, 5000, 0));
+    let first = FirstPacket { segment: Some(&ack), direction: Direction::Original, bytes: 40 };
+    for port in 2000..2500 {
+        let client = Endpoint::new(CLIENT, port);
+        let new = inbound(client, SERVER, 1, State::Tcp(TcpState::Established));
+        table.insert(0, &new, Some(first), Tick(0)).expect("a free record");
+        let hash = table.hash(new.reply);
+        match table.lookup_and_update(new.reply, hash, Some(&reset), 40, Tick(1)) {
+            Lookup::Hit(Match { reschedule: Some(id), .. }) => table.reschedule(id, Tick(1)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(uplink_of(&table, Protocol::UDP, client, Tick(1)), Some(0));
+    }
+}
+
 #[test]
 fn sessions_from_inside_are_in_no_list() {
     let table = table(16);
@@ -118,16 +150,23 @@ fn the_lists_agree_with_a_naive_model() {
         );
         let server = Ipv4Addr::from_bits(SERVER.to_bits() + random.random_range(0..3));
         if random.random_bool(0.55) {
-            let new = inbound(client, server, random.random_range(0..2), State::Udp);
+            let is_closing = random.random_bool(0.3);
+            let state = if is_closing { State::Tcp(TcpState::FinBoth) } else { State::Udp };
+            let new = inbound(client, server, random.random_range(0..2), state);
             let worker = random.random_range(0..2);
             model.extend(table.insert(worker, &new, None, Tick(0)).ok().map(|id| (id, new)));
         } else if !model.is_empty() {
             let (id, _) = model.remove(random.random_range(0..model.len()));
             table.end(id, EndReason::Requested, Tick(0)).expect("live");
         }
+        if !model.is_empty() {
+            let (id, _) = model[random.random_range(0..model.len())];
+            table.close_in_list(id.slot());
+        }
         let between = |new: &NewSession| {
             let reply = new.reply.tuple();
-            (reply.source.address, reply.destination.address) == (SERVER, client.address)
+            let is_open = new.state == State::Udp;
+            is_open && (reply.source.address, reply.destination.address) == (SERVER, client.address)
         };
         let candidates = || model.iter().rev().filter(|(_, new)| between(new));
         let exact = candidates().find(|(_, new)| new.reply.tuple().destination == client);
