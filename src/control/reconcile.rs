@@ -281,6 +281,15 @@ impl Subsystem for HostReconciler {
 
     async fn stop(self) {
         if self.host.config().state.keep {
+            let addresses = self.host.facts().addresses_of_host(self.host.config());
+            if !addresses.is_empty() {
+                let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+                tracing::warn!(
+                    addresses = %addresses.join(", "),
+                    "programs of the host itself cannot be reached at its external addresses \
+                     until natbox starts again; `natbox down` makes them reachable without natbox"
+                );
+            }
             self.host.leave();
             return;
         }

@@ -104,6 +104,13 @@ impl HostFacts {
         self.preceding_rules.iter().chain(&self.warnings)
     }
 
+    /// Returns the external addresses that are assigned to the host.
+    pub(crate) fn addresses_of_host(&self, config: &Config) -> Vec<Ipv4Addr> {
+        let uplinks = config.uplinks.iter().zip(&self.assigned_to_host);
+        let addresses = uplinks.flat_map(|(uplink, flags)| uplink.addresses.iter().zip(flags));
+        addresses.filter(|(_, is_assigned)| **is_assigned).map(|(address, _)| *address).collect()
+    }
+
     /// Returns true when an external address is assigned to the host, or may be at any moment.
     pub(crate) fn any_assigned_to_host(&self) -> bool {
         self.follows_interfaces || self.assigned_to_host.iter().flatten().any(|flag| *flag)
