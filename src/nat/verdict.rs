@@ -12,7 +12,7 @@ pub(crate) enum Verdict {
     PassToHost,
     /// Send this many bytes of the packet's buffer, which now holds an ICMP error to the sender.
     /// The packet itself is dropped for the reason given.
-    Answer(usize, DropReason),
+    Reply(usize, DropReason),
     /// Send nothing yet: the packet is a fragment that waits for the first fragment of its
     /// datagram.
     Held,

@@ -63,7 +63,7 @@ fn fragments_of_one_datagram_meet_on_any_workers() {
                             Verdict::Translated => passed.push(fragment[..length].to_vec()),
                             Verdict::Held => {}
                             other @ (Verdict::PassToHost
-                            | Verdict::Answer(..)
+                            | Verdict::Reply(..)
                             | Verdict::Drop(_)) => {
                                 panic!("{other:?}")
                             }

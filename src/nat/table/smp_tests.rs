@@ -77,7 +77,7 @@ pub(in crate::nat) fn send(
             Ok(parsed.tuple().expect("udp has a tuple"))
         }
         verdict
-        @ (Verdict::PassToHost | Verdict::Held | Verdict::Answer(..) | Verdict::Drop(_)) => {
+        @ (Verdict::PassToHost | Verdict::Held | Verdict::Reply(..) | Verdict::Drop(_)) => {
             Err(verdict)
         }
     }

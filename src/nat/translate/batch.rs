@@ -154,7 +154,7 @@ impl Translator {
                 counters.bytes_out += parsed.length() as u64;
                 frames.submit(index, parsed.length(), offload);
             }
-            Verdict::Answer(length, reason) => {
+            Verdict::Reply(length, reason) => {
                 counters.drops.count(reason, 1);
                 counters.icmp_errors_sent += 1;
                 counters.bytes_out += length as u64;

@@ -52,7 +52,7 @@ impl Translator {
             let mut packet =
                 Packet { parsed: &parsed, buffer: &mut buffer, wire_length: packet.len() };
             let unreachable = IcmpErrorKind::Unreachable { code: PORT_UNREACHABLE };
-            if let Verdict::Answer(length, _) =
+            if let Verdict::Reply(length, _) =
                 self.reply_with_error(context, &mut packet, unreachable, DropReason::NoMapping, now)
             {
                 context.counters.icmp_errors_sent += 1;

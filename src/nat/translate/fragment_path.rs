@@ -115,7 +115,7 @@ impl Translator {
                 Disposition::Translated { to, inside: self.is_inside(to.destination) }
             }
             Verdict::PassToHost => Disposition::PassedToHost,
-            Verdict::Answer(_, reason) | Verdict::Drop(reason) => Disposition::Dropped(reason),
+            Verdict::Reply(_, reason) | Verdict::Drop(reason) => Disposition::Dropped(reason),
             Verdict::Held => unreachable!("a first piece never waits"),
         }
     }

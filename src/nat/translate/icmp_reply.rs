@@ -37,7 +37,7 @@ impl Translator {
             self.strip_recorded_addresses(packet.parsed, packet.buffer, source);
         }
         match icmp_error(packet.parsed, packet.buffer, packet.wire_length, answer, source) {
-            Some(length) => Verdict::Answer(length, reason),
+            Some(length) => Verdict::Reply(length, reason),
             None => Verdict::Drop(reason),
         }
     }

@@ -196,7 +196,7 @@ impl Traffic {
                 );
             }
             Err(verdict) => assert!(
-                matches!(verdict, Verdict::Drop(_) | Verdict::Answer(..) | Verdict::PassToHost),
+                matches!(verdict, Verdict::Drop(_) | Verdict::Reply(..) | Verdict::PassToHost),
                 "{verdict:?}"
             ),
         }
