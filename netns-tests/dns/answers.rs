@@ -96,7 +96,7 @@ fn dig_gets_it_from(address: Address) -> Result<()> {
     ensure!(!text.contains("WARNING: Message"), "{text}");
 
     let dns = natbox.status()?.dns.context("no DNS in the status")?;
-    ensure!(dns.listening == [(server, 53).into()] && dns.usable == ["isp1"], "{dns:?}");
+    ensure!(dns.listening == [(server, 53).into()] && dns.in_use == ["isp1"], "{dns:?}");
     ensure!(dns.counters["queries"] >= 20 && dns.counters["connections"] >= 2, "{dns:?}");
     let mut command = site.uplink(0).natbox.command(NATBOX);
     command.args(["status", "--socket"]).arg(natbox.socket());

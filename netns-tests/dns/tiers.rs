@@ -46,12 +46,12 @@ fn dns_names_a_backup_uplink_only_while_the_lower_tier_is_down() -> Result<()> {
     };
     ensure!(led_to("www")? == published(&[0, 1]), "{:?}", led_to("www"));
     ensure!(led_to("backup")? == published(&[2]), "tiers count among the uplinks of a name");
-    ensure!(natbox.status()?.dns.is_some_and(|dns| dns.usable == ["isp1", "isp2"]));
+    ensure!(natbox.status()?.dns.is_some_and(|dns| dns.in_use == ["isp1", "isp2"]));
     set_router(site.uplink(0), false)?;
     wait_until_led_to(&[1])?;
     set_router(site.uplink(1), false)?;
     wait_until_led_to(&[2])?;
-    ensure!(natbox.status()?.dns.is_some_and(|dns| dns.usable == ["isp3"]));
+    ensure!(natbox.status()?.dns.is_some_and(|dns| dns.in_use == ["isp3"]));
     set_router(site.uplink(1), true)?;
     wait_until_led_to(&[1])
 }

@@ -229,7 +229,7 @@ pub struct DnsStatus {
     pub listening: Vec<SocketAddr>,
     /// Names of the uplinks in use: the healthy ones of the lowest tier that has one, or the last
     /// resorts. The published names have their addresses.
-    pub usable: Vec<String>,
+    pub in_use: Vec<String>,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
     /// Error of the last update, until an update succeeds.
@@ -326,7 +326,7 @@ mod tests {
             },
             "dns": {
                 "listening": ["203.0.113.10:53"],
-                "usable": ["isp1"],
+                "in_use": ["isp1"],
                 "counters": { "queries": 4 },
                 "update_error": "the server does not answer",
                 "hook_error": "the hook cannot run",
@@ -340,14 +340,14 @@ mod tests {
     fn the_errors_of_dns_are_absent_while_there_are_none() {
         let dns = DnsStatus {
             listening: Vec::new(),
-            usable: Vec::new(),
+            in_use: Vec::new(),
             counters: BTreeMap::new(),
             update_error: None,
             hook_error: None,
         };
         let text = serde_json::to_value(dns).unwrap();
         let keys: Vec<&String> = text.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["counters", "listening", "usable"]);
+        assert_eq!(keys, ["counters", "in_use", "listening"]);
         assert_eq!(text["listening"], Value::Array(Vec::new()));
     }
 }

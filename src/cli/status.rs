@@ -230,7 +230,7 @@ fn dns_rows(dns: &DnsStatus) -> Vec<Row> {
 }
 
 fn dns_text(dns: &DnsStatus) -> String {
-    let in_use = if dns.usable.is_empty() { "none".to_owned() } else { dns.usable.join(", ") };
+    let in_use = if dns.in_use.is_empty() { "none".to_owned() } else { dns.in_use.join(", ") };
     if dns.listening.is_empty() {
         return format!("no name server; uplinks in use: {in_use}");
     }

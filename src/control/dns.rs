@@ -116,7 +116,7 @@ impl NameService {
         let addresses = addresses.filter(|_| self.listens);
         Some(DnsStatus {
             listening: addresses.map(|address| (address, Dns::PORT).into()).collect(),
-            usable: states.in_use().map(|uplink| uplink.name.clone()).collect(),
+            in_use: states.in_use().map(|uplink| uplink.name.clone()).collect(),
             counters: service.counters().values(),
             update_error: service.update_error(),
             hook_error: service.hook_error(),

@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn failed_updates_and_hooks_are_errors() {
         let mut status = status();
-        let dns = r#"{ "listening": [], "usable": ["isp"], "counters": {}, "update_error": "refused", "hook_error": "not there" }"#;
+        let dns = r#"{ "listening": [], "in_use": ["isp"], "counters": {}, "update_error": "refused", "hook_error": "not there" }"#;
         status.dns = Some(serde_json::from_str(dns).unwrap());
         let findings = evaluate(&status, &[]);
         let errors = findings

@@ -76,8 +76,7 @@ pub(in crate::nat) fn send(
             let parsed = parse(&buffer[..length], ChecksumMode::Complete).expect("well-formed");
             Ok(parsed.tuple().expect("udp has a tuple"))
         }
-        verdict
-        @ (Verdict::PassToHost | Verdict::Held | Verdict::Reply(..) | Verdict::Drop(_)) => {
+        verdict @ (Verdict::PassToHost | Verdict::Held | Verdict::Reply(..) | Verdict::Drop(_)) => {
             Err(verdict)
         }
     }
