@@ -10,8 +10,8 @@
 //!   * `natbox` is the translator.
 //!   * `dashmap` is a baseline that parses and rewrites with the same code, one packet after the
 //!     other, and finds sessions in a DashMap. The baseline tracks no TCP state and has no timers.
-//!   * `floor` is the baseline of memory. It copies the packets, fetches two independent cache
-//!     lines for each packet from memory of the same size, and writes the headers.
+//!   * `memory_baseline` copies the packets, fetches two independent cache lines for each packet from
+//!     memory of the same size, and writes the headers.
 //! * `new-forward` and `new-outbound` are SYNs. Each opens a session beside the existing ones.
 //!
 //! `NATBOX_BENCH_SESSIONS=10000,1000000` chooses the sizes; 16,777,216 needs 6 GiB.
@@ -141,7 +141,7 @@ fn new_sessions(
 /// Measures the least work of any translator of this kind.
 fn memory_baseline(group: &mut BenchmarkGroup<'_, WallTime>, frames: &mut Replay, size: u32) {
     let mut lines = MemoryBaseline::new(size as usize);
-    group.bench_function(BenchmarkId::new("established/floor", size), |bencher| {
+    group.bench_function(BenchmarkId::new("established/memory_baseline", size), |bencher| {
         bencher.iter(|| {
             let count = frames.receive();
             let places: [_; BATCH] = lines.fetch();
