@@ -24,14 +24,14 @@ use crate::single_box::{
 const WEB: u16 = 80;
 
 /// Makes an interface of the box absent: renames it. Its addresses stay.
-fn hide(scene: &SingleBox, interface: &str) {
-    scene.natbox.ip(&["link", "set", interface, "down"]).unwrap();
-    scene.natbox.ip(&["link", "set", interface, "name", &hidden(interface)]).unwrap();
+fn hide(testbed: &SingleBox, interface: &str) {
+    testbed.natbox.ip(&["link", "set", interface, "down"]).unwrap();
+    testbed.natbox.ip(&["link", "set", interface, "name", &hidden(interface)]).unwrap();
 }
 
 /// Makes a hidden interface appear.
-fn show(scene: &SingleBox, interface: &str) {
-    scene.natbox.ip(&["link", "set", &hidden(interface), "name", interface, "up"]).unwrap();
+fn show(testbed: &SingleBox, interface: &str) {
+    testbed.natbox.ip(&["link", "set", &hidden(interface), "name", interface, "up"]).unwrap();
 }
 
 fn hidden(interface: &str) -> String {
@@ -73,8 +73,8 @@ fn assert_waits(running: &RunningBox, keys: &[&str]) {
 
 /// Asserts that nothing but the admin socket is new on the host.
 #[track_caller]
-fn assert_unchanged(before: &HostState, scene: &SingleBox, when: &str) {
-    before.clone().without_sockets().assert_same(&scene.host_state().without_sockets(), when);
+fn assert_unchanged(before: &HostState, testbed: &SingleBox, when: &str) {
+    before.clone().without_sockets().assert_same(&testbed.host_state().without_sockets(), when);
 }
 
 #[track_caller]
@@ -83,55 +83,56 @@ fn wait_to_run(running: &RunningBox) {
 }
 
 #[track_caller]
-fn wait_for_traffic(scene: &SingleBox) {
-    eventually("traffic", || scene.fetch().ok());
-    scene.assert_traffic();
+fn wait_for_traffic(testbed: &SingleBox) {
+    eventually("traffic", || testbed.fetch().ok());
+    testbed.assert_traffic();
 }
 
 #[test]
 fn box_waits_for_its_absent_inside_and_serves_when_it_appears() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    hide(&scene, "lan0");
-    let before = scene.host_state();
-    let running = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    hide(&testbed, "lan0");
+    let before = testbed.host_state();
+    let running = testbed.start(&testbed.config());
     assert_waits(&running, &["inside.interface: interface \"lan0\" does not exist"]);
-    assert_unchanged(&before, &scene, "while it waits");
+    assert_unchanged(&before, &testbed, "while it waits");
     let socket = running.socket().to_str().unwrap();
-    let status = scene.natbox(&[], &["status", "--socket", socket]);
+    let status = testbed.natbox(&[], &["status", "--socket", socket]);
     assert_eq!(status.code, Some(0), "{status:?}");
     let row = "waits for inside.interface: interface \"lan0\" does not exist";
     assert!(status.stdout.contains(row) && !status.stdout.contains("sessions"), "{status:?}");
-    let doctor = scene.natbox(&[], &["doctor", "--socket", socket]);
+    let doctor = testbed.natbox(&[], &["doctor", "--socket", socket]);
     assert_eq!(doctor.code, Some(1), "{doctor:?}");
     assert!(doctor.stdout.contains("waits: inside.interface") && doctor.stderr.is_empty());
 
-    show(&scene, "lan0");
+    show(&testbed, "lan0");
     wait_to_run(&running);
-    wait_for_traffic(&scene);
+    wait_for_traffic(&testbed);
     assert_eq!(waiting_lines(&running).len(), 1);
     let ready = EventKind::Ready { name: "natbox".into() };
     assert_eq!(events(&running).iter().filter(|kind| **kind == ready).count(), 1);
     running.stop(Signal::TERM);
-    hide(&scene, "lan0");
-    before.assert_same(&scene.host_state(), "after the stop");
+    hide(&testbed, "lan0");
+    before.assert_same(&testbed.host_state(), "after the stop");
 }
 
 #[test]
 fn box_waits_for_an_interface_that_is_down_whether_or_not_it_manages_the_host() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
     for (interface, key) in [("lan0", "inside.interface: "), ("wan0", "uplinks[0].interface: ")] {
         for manage in [false, true] {
-            let config = Config { manage, name: format!("{interface}-{manage}"), ..scene.config() };
-            scene.natbox.ip(&["link", "set", interface, "down"]).unwrap();
-            let running = scene.start(&config);
+            let config =
+                Config { manage, name: format!("{interface}-{manage}"), ..testbed.config() };
+            testbed.natbox.ip(&["link", "set", interface, "down"]).unwrap();
+            let running = testbed.start(&config);
             let down = format!("{key}interface {interface} is down; bring the interface up");
             assert_waits(&running, &[&down]);
-            scene.natbox.ip(&["link", "set", interface, "up"]).unwrap();
+            testbed.natbox.ip(&["link", "set", interface, "up"]).unwrap();
             wait_to_run(&running);
             if manage {
-                wait_for_traffic(&scene);
+                wait_for_traffic(&testbed);
             }
             running.stop(Signal::TERM);
         }
@@ -140,70 +141,70 @@ fn box_waits_for_an_interface_that_is_down_whether_or_not_it_manages_the_host() 
 
 #[test]
 fn stop_or_kill_of_a_waiting_box_leaves_nothing() {
-    let scene = SingleBox::new(Published::Owned);
-    hide(&scene, "wan0");
-    let before = scene.host_state();
+    let testbed = SingleBox::new(Published::Owned);
+    hide(&testbed, "wan0");
+    let before = testbed.host_state();
     for signal in [Signal::TERM, Signal::INT] {
-        let running = scene.start(&scene.config());
+        let running = testbed.start(&testbed.config());
         let began = Instant::now();
         running.stop(signal);
         assert!(began.elapsed() < seconds(1), "a signal ends the wait at once");
-        before.assert_same(&scene.host_state(), "after a signal");
+        before.assert_same(&testbed.host_state(), "after a signal");
     }
-    scene.start(&scene.config()).kill();
-    assert_unchanged(&before, &scene, "after a kill");
+    testbed.start(&testbed.config()).kill();
+    assert_unchanged(&before, &testbed, "after a kill");
     // The file of the dead process's socket is replaced.
-    let running = scene.start(&scene.config());
+    let running = testbed.start(&testbed.config());
     running.stop(Signal::TERM);
-    before.assert_same(&scene.host_state(), "after the next box");
+    before.assert_same(&testbed.host_state(), "after the next box");
 }
 
 /// A killed box has left its changes. The next one cannot start yet, and restores the host.
 #[test]
 fn waiting_box_restores_what_a_killed_box_left() {
-    let scene = SingleBox::new(Published::Owned);
-    scene.natbox.ip(&["link", "set", "lan0", "down"]).unwrap();
-    let before = scene.host_state().without("lan0");
-    scene.natbox.ip(&["link", "set", "lan0", "up"]).unwrap();
-    scene.start(&scene.config()).kill();
-    scene.natbox.ip(&["link", "set", "lan0", "down"]).unwrap();
-    let running = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::Owned);
+    testbed.natbox.ip(&["link", "set", "lan0", "down"]).unwrap();
+    let before = testbed.host_state().without("lan0");
+    testbed.natbox.ip(&["link", "set", "lan0", "up"]).unwrap();
+    testbed.start(&testbed.config()).kill();
+    testbed.natbox.ip(&["link", "set", "lan0", "down"]).unwrap();
+    let running = testbed.start(&testbed.config());
     assert_waits(&running, &["inside.interface: "]);
-    let now = scene.host_state().without("lan0").without_sockets();
+    let now = testbed.host_state().without("lan0").without_sockets();
     before.without_sockets().assert_same(&now, "while it waits");
     running.stop(Signal::TERM);
 }
 
 #[test]
 fn reload_of_a_waiting_box_can_name_other_interfaces() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let wrong = Config { inside: "lan7".into(), outside: "wan7".into(), ..scene.config() };
-    let running = scene.start(&wrong);
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let wrong = Config { inside: "lan7".into(), outside: "wan7".into(), ..testbed.config() };
+    let running = testbed.start(&wrong);
     assert_waits(&running, &["inside.interface: ", "uplinks[0].interface: "]);
 
     let refused = |text: &str, words: &str| {
-        scene.write("natbox", text);
+        testbed.write("natbox", text);
         let error = running.try_reload().unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
         assert_eq!(running.status().state, InstanceState::Waiting);
     };
     refused("inside: 7\n", "inside: found");
     refused(
-        &scene.config().to_string().replace("level: debug", "level: info"),
+        &testbed.config().to_string().replace("level: debug", "level: info"),
         "log.level changed",
     );
 
-    scene.write("natbox", &scene.config().to_string());
+    testbed.write("natbox", &testbed.config().to_string());
     let changed = running.reload().changed;
     assert_eq!(changed, ["inside.interface", "uplinks[0].interface"]);
     wait_to_run(&running);
-    wait_for_traffic(&scene);
+    wait_for_traffic(&testbed);
     running.stop(Signal::TERM);
 
     // By a signal.
-    let mut running = scene.start(&wrong);
-    scene.write("natbox", &scene.config().to_string());
+    let mut running = testbed.start(&wrong);
+    testbed.write("natbox", &testbed.config().to_string());
     running.process.signal(Signal::HUP).unwrap();
     wait_to_run(&running);
     running.stop(Signal::TERM);
@@ -214,22 +215,22 @@ fn reload_of_a_waiting_box_can_name_other_interfaces() {
 /// file system that is mounted later, so the exit code lets the unit try again.
 #[test]
 fn wrong_configuration_does_not_wait() {
-    let scene = SingleBox::new(Published::OnLink);
-    hide(&scene, "lan0");
-    let config = Config { workers: "two".into(), ..scene.config() };
-    let path = scene.write("refused", &config.to_string());
-    scene.refused(&[], &path).assert_says(1, &["tun.workers: found `two`"]);
+    let testbed = SingleBox::new(Published::OnLink);
+    hide(&testbed, "lan0");
+    let config = Config { workers: "two".into(), ..testbed.config() };
+    let path = testbed.write("refused", &config.to_string());
+    testbed.refused(&[], &path).assert_says(1, &["tun.workers: found `two`"]);
     let dns = "dns: { zone: example.org, names: [{ name: www }], listen: false, hook: /no/hook }\n";
-    let config = Config { extra: dns.into(), ..scene.config() };
-    let path = scene.write("refused", &config.to_string());
-    scene.refused(&[], &path).assert_says(2, &["dns.hook", "/no/hook"]);
+    let config = Config { extra: dns.into(), ..testbed.config() };
+    let path = testbed.write("refused", &config.to_string());
+    testbed.refused(&[], &path).assert_says(2, &["dns.hook", "/no/hook"]);
     let update = "update: { server: 192.0.2.53, key: box, secret_file: /no/secret }";
     let dns = format!(
         "dns: {{ zone: example.org, names: [{{ name: www }}], listen: false, {update} }}\n"
     );
-    let config = Config { extra: dns, ..scene.config() };
-    let path = scene.write("refused", &config.to_string());
-    scene.refused(&[], &path).assert_says(2, &["dns.update.secret_file", "/no/secret"]);
+    let config = Config { extra: dns, ..testbed.config() };
+    let path = testbed.write("refused", &config.to_string());
+    testbed.refused(&[], &path).assert_says(2, &["dns.update.secret_file", "/no/secret"]);
 }
 
 /// Reads the reports that a box sends to its service manager until one contains `words`.
@@ -246,20 +247,20 @@ fn wait_for_report(manager: &UnixDatagram, words: &str) -> String {
 
 #[test]
 fn service_manager_learns_that_the_box_waits_runs_and_stops() {
-    let scene = SingleBox::new(Published::OnLink);
-    hide(&scene, "wan0");
-    let path = scene.lab.directory().join("notify");
+    let testbed = SingleBox::new(Published::OnLink);
+    hide(&testbed, "wan0");
+    let path = testbed.lab.directory().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(seconds(10))).unwrap();
-    let config = scene.config();
-    let file = scene.write("natbox", &config.to_string());
+    let config = testbed.config();
+    let file = testbed.write("natbox", &config.to_string());
     let variable = format!("NOTIFY_SOCKET={}", path.display());
     let before = ["env", variable.as_str()];
     let running =
-        RunningBox::launch_behind(&before, &scene.natbox, "natbox", &file, &config.socket);
+        RunningBox::launch_behind(&before, &testbed.natbox, "natbox", &file, &config.socket);
     let report = wait_for_report(&manager, "waiting: uplinks[0].interface");
     assert!(report.starts_with("READY=1\nSTATUS="), "{report}");
-    show(&scene, "wan0");
+    show(&testbed, "wan0");
     wait_for_report(&manager, "READY=1\nSTATUS=running");
     running.stop(Signal::TERM);
     wait_for_report(&manager, "STOPPING=1");
@@ -269,13 +270,13 @@ fn service_manager_learns_that_the_box_waits_runs_and_stops() {
 /// not removed yet.
 #[test]
 fn name_of_the_tun_that_becomes_free_is_taken() {
-    let scene = SingleBox::new(Published::OnLink);
-    let foreign = scene.natbox.enter(|| Iface::new("nb0", Mode::Tun)).unwrap().unwrap();
+    let testbed = SingleBox::new(Published::OnLink);
+    let foreign = testbed.natbox.enter(|| Iface::new("nb0", Mode::Tun)).unwrap().unwrap();
     let ending = thread::spawn(move || {
         thread::sleep(Duration::from_millis(700));
         drop(foreign);
     });
-    let running = scene.start(&scene.config());
+    let running = testbed.start(&testbed.config());
     ending.join().unwrap();
     assert_eq!(running.status().state, InstanceState::Running);
     running.stop(Signal::TERM);
@@ -284,16 +285,16 @@ fn name_of_the_tun_that_becomes_free_is_taken() {
 /// The interfaces are there and up, and get their addresses later.
 #[test]
 fn addresses_may_come_after_the_start() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
     for interface in ["lan0", "wan0"] {
-        scene.natbox.ip(&["address", "flush", "dev", interface]).unwrap();
+        testbed.natbox.ip(&["address", "flush", "dev", interface]).unwrap();
     }
-    let running = scene.start(&scene.config());
+    let running = testbed.start(&testbed.config());
     assert_eq!(running.status().state, InstanceState::Running);
-    scene.natbox.address("wan0", scene.outside, 24).unwrap();
-    scene.natbox.address("lan0", BOX_INSIDE, 24).unwrap();
-    wait_for_traffic(&scene);
+    testbed.natbox.address("wan0", testbed.outside, 24).unwrap();
+    testbed.natbox.address("lan0", BOX_INSIDE, 24).unwrap();
+    wait_for_traffic(&testbed);
     running.stop(Signal::TERM);
 }
 

@@ -12,15 +12,15 @@ pub(crate) const SIZES: [usize; 7] = [1472, 1473, 2960, 4000, 9001, 30_000, 65_5
 #[test]
 fn large_datagrams_cross_the_box_both_ways_through_a_forward_and_outbound() {
     for workers in ["1", "2"] {
-        let scene = SingleBox::new(Published::OnLink);
-        let mut config = scene.config();
+        let testbed = SingleBox::new(Published::OnLink);
+        let mut config = testbed.config();
         config.workers = workers.to_owned();
-        let natbox = scene.start(&config);
-        let _inside = Echo::start(&scene.server, SERVER, DATAGRAMS).unwrap();
-        let _outside = Echo::start(&scene.net, CLIENT, 4000).unwrap();
-        let from_outside = datagrams(&scene.net, CLIENT, 0).unwrap();
-        from_outside.connect(scene.endpoint(DATAGRAMS)).unwrap();
-        let from_inside = datagrams(&scene.server, SERVER, 0).unwrap();
+        let natbox = testbed.start(&config);
+        let _inside = Echo::start(&testbed.server, SERVER, DATAGRAMS).unwrap();
+        let _outside = Echo::start(&testbed.net, CLIENT, 4000).unwrap();
+        let from_outside = datagrams(&testbed.net, CLIENT, 0).unwrap();
+        from_outside.connect(testbed.endpoint(DATAGRAMS)).unwrap();
+        let from_inside = datagrams(&testbed.server, SERVER, 0).unwrap();
         from_inside.connect(SocketAddrV4::new(CLIENT, 4000)).unwrap();
         for size in SIZES {
             exchange(&from_outside, size).unwrap();
@@ -36,9 +36,9 @@ fn large_datagrams_cross_the_box_both_ways_through_a_forward_and_outbound() {
 
 #[test]
 fn a_large_ping_from_inside_is_answered() {
-    let scene = SingleBox::new(Published::Routed);
-    let _natbox = scene.start(&scene.config());
-    let mut ping = scene.server.command("ping");
+    let testbed = SingleBox::new(Published::Routed);
+    let _natbox = testbed.start(&testbed.config());
+    let mut ping = testbed.server.command("ping");
     ping.args(["-c", "5", "-i", "0.05", "-W", "2", "-s", "20000", &CLIENT.to_string()]);
     let output = ping.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

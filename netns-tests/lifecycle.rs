@@ -13,14 +13,14 @@ use crate::single_box::{Config, Published, RunningBox, SingleBox, eventually, se
 #[test]
 fn status_is_shown_as_text_and_as_json() {
     for workers in ["1", "2"] {
-        let scene = SingleBox::new(Published::OnLink);
-        let _server = scene.serve();
-        let mut natbox = scene.start(&Config { workers: workers.into(), ..scene.config() });
+        let testbed = SingleBox::new(Published::OnLink);
+        let _server = testbed.serve();
+        let mut natbox = testbed.start(&Config { workers: workers.into(), ..testbed.config() });
         for _ in 0..5 {
-            scene.assert_traffic();
+            testbed.assert_traffic();
         }
         let socket = natbox.socket().to_str().unwrap().to_owned();
-        let json = scene.natbox(&[], &["status", "--socket", &socket, "--json"]);
+        let json = testbed.natbox(&[], &["status", "--socket", &socket, "--json"]);
         assert_eq!((json.code, json.stderr.as_str()), (Some(0), ""));
         let status: Status = serde_json::from_str(&json.stdout).unwrap();
         assert_eq!(status.name, "natbox");
@@ -36,7 +36,7 @@ fn status_is_shown_as_text_and_as_json() {
             assert_eq!(sum(name), status.totals[name], "{name}");
         }
 
-        let text = scene.natbox(&[], &["status", "--socket", &socket]);
+        let text = testbed.natbox(&[], &["status", "--socket", &socket]);
         assert_eq!(text.code, Some(0));
         for words in ["natbox (natbox ", &format!("nb0 ({workers} worker"), "of 64000 (10 created"]
         {
@@ -48,19 +48,19 @@ fn status_is_shown_as_text_and_as_json() {
 
 #[test]
 fn sessions_are_listed_as_text_and_as_json() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let natbox = testbed.start(&testbed.config());
     let socket = natbox.socket().display().to_string();
     let list = |more: &[&str]| {
-        let listed = scene.natbox(&[], &[&["sessions", "--socket", &socket], more].concat());
+        let listed = testbed.natbox(&[], &[&["sessions", "--socket", &socket], more].concat());
         assert_eq!(listed.code, Some(0), "{listed:?}");
         listed.stdout
     };
     let json = || -> Vec<Value> { serde_json::from_str(&list(&["--json"])).unwrap() };
     assert_eq!((list(&[]).as_str(), json()), ("", vec![]));
-    let _connection = scene.connect(seconds(2)).unwrap();
-    let of_the_client = scene.fetch().unwrap();
+    let _connection = testbed.connect(seconds(2)).unwrap();
+    let of_the_client = testbed.fetch().unwrap();
     let sessions = json();
     assert_eq!(sessions.len(), 2, "{sessions:?}");
     let open =
@@ -70,7 +70,7 @@ fn sessions_are_listed_as_text_and_as_json() {
         (&"tcp".into(), &"forward".into(), &"isp".into())
     );
     assert!(open["original"]["source"].as_str().unwrap().starts_with(&of_the_client));
-    assert_eq!(open["original"]["destination"], format!("{}:80", scene.published));
+    assert_eq!(open["original"]["destination"], format!("{}:80", testbed.published));
     assert_eq!(open["reply"]["source"], "10.0.0.101:80");
     let text = list(&[]);
     assert_eq!(text.lines().filter(|line| line.contains("10.0.0.101:80")).count(), 2, "{text}");
@@ -78,12 +78,12 @@ fn sessions_are_listed_as_text_and_as_json() {
 
 #[test]
 fn missing_instance_is_an_environment_error() {
-    let scene = SingleBox::new(Published::OnLink);
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let natbox = testbed.start(&testbed.config());
     let socket = natbox.socket().to_str().unwrap().to_owned();
     natbox.kill();
     for path in [&socket, "/run/natbox/nobody-has-this-name.sock"] {
-        scene
+        testbed
             .natbox(&[], &["status", "--socket", path])
             .assert_says(2, &[path, "no natbox answers", "start the instance"]);
     }
@@ -92,12 +92,12 @@ fn missing_instance_is_an_environment_error() {
 #[test]
 fn deleted_tun_ends_the_box_with_a_message_and_restores_the_host() {
     for workers in ["1", "2"] {
-        let scene = SingleBox::new(Published::OnLink);
-        let _server = scene.serve();
-        let before = scene.host_state();
-        let mut natbox = scene.start(&Config { workers: workers.into(), ..scene.config() });
-        scene.assert_traffic();
-        scene.natbox.ip(&["link", "del", "nb0"]).unwrap();
+        let testbed = SingleBox::new(Published::OnLink);
+        let _server = testbed.serve();
+        let before = testbed.host_state();
+        let mut natbox = testbed.start(&Config { workers: workers.into(), ..testbed.config() });
+        testbed.assert_traffic();
+        testbed.natbox.ip(&["link", "del", "nb0"]).unwrap();
         let status = natbox.process.wait(seconds(5)).unwrap().expect("the box ends");
         let log = natbox.process.log();
         assert_eq!(status.code(), Some(2), "{log}");
@@ -106,10 +106,10 @@ fn deleted_tun_ends_the_box_with_a_message_and_restores_the_host() {
             !log.contains("could not be removed") && !log.contains("stays on the host"),
             "{log}"
         );
-        before.assert_same(&scene.host_state(), "after the device was deleted");
+        before.assert_same(&testbed.host_state(), "after the device was deleted");
         // The box can start again.
-        let natbox = scene.start(&Config { workers: workers.into(), ..scene.config() });
-        scene.assert_traffic();
+        let natbox = testbed.start(&Config { workers: workers.into(), ..testbed.config() });
+        testbed.assert_traffic();
         natbox.stop(Signal::TERM);
     }
 }
@@ -117,58 +117,59 @@ fn deleted_tun_ends_the_box_with_a_message_and_restores_the_host() {
 /// The host reaches the target of the new forward by another interface.
 #[test]
 fn reload_and_status_say_what_of_the_host_does_not_fit() {
-    let scene = SingleBox::new(Published::OnLink);
-    let config = scene.config();
+    let testbed = SingleBox::new(Published::OnLink);
+    let config = testbed.config();
     let whole = config.to_string();
     let without = whole.lines().filter(|line| !line.contains("name: dead"));
-    let path = scene.write("natbox", &without.map(|line| format!("{line}\n")).collect::<String>());
-    scene.lab.veth(7, (&scene.natbox, "dmz0"), (&scene.net, "eth7")).unwrap();
-    scene.natbox.address("dmz0", Ipv4Addr::new(10, 0, 0, 193), 26).unwrap();
-    let natbox = RunningBox::launch(&scene.natbox, "natbox", &path, &config.socket);
+    let path =
+        testbed.write("natbox", &without.map(|line| format!("{line}\n")).collect::<String>());
+    testbed.lab.veth(7, (&testbed.natbox, "dmz0"), (&testbed.net, "eth7")).unwrap();
+    testbed.natbox.address("dmz0", Ipv4Addr::new(10, 0, 0, 193), 26).unwrap();
+    let natbox = RunningBox::launch(&testbed.natbox, "natbox", &path, &config.socket);
     assert_eq!(natbox.status().warnings, []);
 
-    scene.write("natbox", &whole);
+    testbed.write("natbox", &whole);
     let words = "forwards: dead leads to 10.0.0.199, which this host reaches by dmz0";
     let socket = natbox.socket().to_str().unwrap();
-    let reloaded = scene.natbox(&[], &["reload", "--socket", socket]);
+    let reloaded = testbed.natbox(&[], &["reload", "--socket", socket]);
     assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
     assert!(reloaded.stderr.contains(&format!("warning: {words}")), "{reloaded:?}");
     let found = || natbox.status().warnings.into_iter().map(|warning| warning.found);
     eventually("the warning", || found().any(|found| found.starts_with(words)).then_some(()));
-    scene.natbox.ip(&["link", "del", "dmz0"]).unwrap();
+    testbed.natbox.ip(&["link", "del", "dmz0"]).unwrap();
     eventually("the end of the warning", || found().next().is_none().then_some(()));
     natbox.stop(Signal::TERM);
 }
 
 #[test]
 fn sigusr1_logs_counters_and_sighup_reloads() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let mut natbox = scene.start(&scene.config());
-    scene.assert_traffic();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let mut natbox = testbed.start(&testbed.config());
+    testbed.assert_traffic();
     natbox.process.signal(Signal::HUP).unwrap();
     natbox.wait_for_log("configuration reloaded");
     natbox.process.signal(Signal::USR1).unwrap();
     natbox.wait_for_log("packets_in=");
-    scene.assert_traffic();
+    testbed.assert_traffic();
     natbox.stop(Signal::TERM);
 }
 
 #[test]
 fn many_starts_and_stops_restore_the_host() {
-    let scene = SingleBox::new(Published::Owned);
-    let _server = scene.serve();
-    let before = scene.host_state();
+    let testbed = SingleBox::new(Published::Owned);
+    let _server = testbed.serve();
+    let before = testbed.host_state();
     for round in 0..30 {
-        let natbox = scene.start(&scene.config());
+        let natbox = testbed.start(&testbed.config());
         if round % 10 == 0 {
-            scene.assert_traffic();
+            testbed.assert_traffic();
         }
         natbox.stop(if round % 2 == 0 { Signal::TERM } else { Signal::INT });
     }
-    before.assert_same(&scene.host_state(), "after 30 rounds");
+    before.assert_same(&testbed.host_state(), "after 30 rounds");
     assert_eq!(
-        fs::read_dir(scene.lab.directory()).unwrap().count(),
+        fs::read_dir(testbed.lab.directory()).unwrap().count(),
         2,
         "only this test's own configuration and log"
     );
@@ -176,13 +177,13 @@ fn many_starts_and_stops_restore_the_host() {
 
 #[test]
 fn signal_during_the_start_restores_the_host() {
-    let scene = SingleBox::new(Published::Owned);
-    let before = scene.host_state();
-    let path = scene.write("early", &scene.config().to_string());
+    let testbed = SingleBox::new(Published::Owned);
+    let before = testbed.host_state();
+    let path = testbed.write("early", &testbed.config().to_string());
     for delay in (0..40).step_by(4) {
-        let mut command = scene.natbox.command(crate::single_box::NATBOX);
+        let mut command = testbed.natbox.command(crate::single_box::NATBOX);
         command.arg("run").arg("--config").arg(&path);
-        let mut child = scene.natbox.spawn("early", command).unwrap();
+        let mut child = testbed.natbox.spawn("early", command).unwrap();
         eventually("natbox is executed", || {
             let name = fs::read_to_string(format!("/proc/{}/comm", child.pid())).ok()?;
             (name.trim() == "natbox").then_some(())
@@ -193,19 +194,19 @@ fn signal_during_the_start_restores_the_host() {
         // Before the process handles signals, a signal kills it. It has changed nothing by then.
         assert!(status.success() || status.code().is_none(), "{status}: {}", child.log());
         eventually("the kernel has closed what it had open", || {
-            scene.natbox.ip(&["link", "show", "nb0"]).is_err().then_some(())
+            testbed.natbox.ip(&["link", "show", "nb0"]).is_err().then_some(())
         });
-        before.assert_same(&scene.host_state(), &format!("TERM {delay} ms after the start"));
+        before.assert_same(&testbed.host_state(), &format!("TERM {delay} ms after the start"));
     }
 }
 
 #[test]
 fn logs_are_text_or_one_json_object_per_line() {
-    let scene = SingleBox::new(Published::OnLink);
+    let testbed = SingleBox::new(Published::OnLink);
     for format in ["text", "json"] {
         let config =
-            Config { log_format: format.into(), name: format!("box-{format}"), ..scene.config() };
-        let mut natbox = scene.start(&config);
+            Config { log_format: format.into(), name: format!("box-{format}"), ..testbed.config() };
+        let mut natbox = testbed.start(&config);
         natbox.process.signal(Signal::USR1).unwrap();
         natbox.wait_for_log("packets_in");
         let log = natbox.process.log();
@@ -232,9 +233,9 @@ fn logs_are_text_or_one_json_object_per_line() {
 
 #[test]
 fn idle_box_uses_no_cpu_time() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let natbox = testbed.start(&testbed.config());
     // With and without sessions that may expire.
     for round in 0..2 {
         // Work that has just ended must settle first.
@@ -250,7 +251,7 @@ fn idle_box_uses_no_cpu_time() {
         let used = ticks() - before;
         assert!(used <= 2, "{used} ticks in two seconds (round {round})");
         if round == 0 {
-            scene.assert_traffic();
+            testbed.assert_traffic();
             assert!(natbox.status().sessions.now > 0);
         }
     }

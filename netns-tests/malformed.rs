@@ -33,11 +33,11 @@ fn tcp(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn malformed_ip_headers_are_dropped_by_the_kernel_of_the_box() {
     let _proof = crate::conformance::proves(&["MAL-1"]);
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let natbox = scene.start(&scene.config());
-    let injector = Injector::new(&scene);
-    let g = scene.published;
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let natbox = testbed.start(&testbed.config());
+    let injector = Injector::new(&testbed);
+    let g = testbed.published;
     let good = udp(g, 9999, b"payload");
     let with_raw = |changes: &[(usize, u8)]| {
         let mut packet = good.clone();
@@ -90,16 +90,16 @@ fn malformed_ip_headers_are_dropped_by_the_kernel_of_the_box() {
         "only the good one; drops: {:?}",
         status.drops
     );
-    scene.assert_traffic();
+    testbed.assert_traffic();
 }
 
 #[test]
 fn malformed_transport_headers_are_dropped_with_their_reason() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let natbox = scene.start(&scene.config());
-    let injector = Injector::new(&scene);
-    let g = scene.published;
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let natbox = testbed.start(&testbed.config());
+    let injector = Injector::new(&testbed);
+    let g = testbed.published;
     let error = |quoted: &[u8]| builder::icmp_error(3, 1, UNUSED_CLIENT, g, quoted);
     let tuple = builder::tuple(Protocol::UDP, (g, DATAGRAMS), (UNUSED_CLIENT, 4000));
     let sent = builder::udp(tuple, b"payload");
@@ -153,39 +153,39 @@ fn malformed_transport_headers_are_dropped_with_their_reason() {
         "once each: {:?}",
         status.drops
     );
-    scene.assert_traffic();
+    testbed.assert_traffic();
 }
 
 #[test]
 fn unknown_protocols_are_dropped_with_their_reason() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let natbox = scene.start(&scene.config());
-    let injector = Injector::new(&scene);
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let natbox = testbed.start(&testbed.config());
+    let injector = Injector::new(&testbed);
     let known = [Protocol::ICMP, Protocol::TCP, Protocol::UDP];
     let unknown: Vec<Protocol> =
         (0..=255).map(Protocol).filter(|protocol| !known.contains(protocol)).collect();
     for protocol in &unknown {
         for payload in [&[] as &[u8], &[0], &[0xff; 64]] {
-            injector.send(&builder::other(*protocol, UNUSED_CLIENT, scene.published, payload));
+            injector.send(&builder::other(*protocol, UNUSED_CLIENT, testbed.published, payload));
         }
     }
     eventually("all are counted", || {
         (natbox.dropped(DropReason::NoMapping.name()) == 3 * unknown.len() as u64).then_some(())
     });
-    scene.assert_traffic();
+    testbed.assert_traffic();
 }
 
 #[test]
 fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     let _proof = crate::conformance::proves(&["MAL-6"]);
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
     // A small table, so that the flood fills it: from then on memory must not grow.
     let extra = "timeouts: { fragment: 1s }\n".into();
-    let natbox = scene.start(&Config { sessions: "4k".into(), extra, ..scene.config() });
-    let injector = Injector::new(&scene);
-    let g = scene.published;
+    let natbox = testbed.start(&Config { sessions: "4k".into(), extra, ..testbed.config() });
+    let injector = Injector::new(&testbed);
+    let g = testbed.published;
     let sent = builder::udp(
         builder::tuple(Protocol::UDP, (g, DATAGRAMS), (UNUSED_CLIENT, 4000)),
         b"payload",
@@ -209,7 +209,7 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
             injector.send(&mutated(packet, &mut random));
             if number % interval == 0 {
                 assert_eq!(
-                    scene.fetch().unwrap(),
+                    testbed.fetch().unwrap(),
                     crate::single_box::CLIENT.to_string(),
                     "in the flood"
                 );
@@ -235,8 +235,8 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     }
     // Early in the flood the server's own sessions may have found room, which the table frees
     // again.
-    assert_eq!(scene.fetch().unwrap(), crate::single_box::CLIENT.to_string());
-    assert_every_packet_is_accounted_for(&scene, &natbox);
+    assert_eq!(testbed.fetch().unwrap(), crate::single_box::CLIENT.to_string());
+    assert_every_packet_is_accounted_for(&testbed, &natbox);
     let log = natbox.process.log();
     assert!(!log.contains("bug") && !log.contains("WARN"), "{log}");
     natbox.stop(Signal::TERM);
@@ -250,10 +250,10 @@ fn mutations() -> u64 {
 
 /// Checks natbox's counters to the packet: against those of the kernel's device, and against each
 /// other once no fragment waits.
-fn assert_every_packet_is_accounted_for(scene: &SingleBox, natbox: &RunningBox) {
+fn assert_every_packet_is_accounted_for(testbed: &SingleBox, natbox: &RunningBox) {
     let device = || {
         let table = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-        let table = scene.natbox.enter(table).unwrap();
+        let table = testbed.natbox.enter(table).unwrap();
         let line = table.lines().find_map(|line| line.trim().strip_prefix("nb0:")).unwrap();
         let figures: Vec<u64> =
             line.split_whitespace().map(|figure| figure.parse().unwrap()).collect();

@@ -14,16 +14,16 @@ const OTHER_PORT: u16 = 4001;
 fn a_bypassed_destination_and_the_inside_see_each_others_own_addresses() {
     let _proof = crate::conformance::proves(&["RFC6888-6"]);
     for kind in [Published::OnLink, Published::Owned] {
-        let scene = SingleBox::new(kind);
-        scene.net.route("10.0.0.0/24", scene.outside).unwrap();
-        let before = scene.host_state();
-        let mut config = scene.config();
+        let testbed = SingleBox::new(kind);
+        testbed.net.route("10.0.0.0/24", testbed.outside).unwrap();
+        let before = testbed.host_state();
+        let mut config = testbed.config();
         config.extra =
             format!("no_nat: [{{ to: {CLIENT}/32, protocol: udp, port: {EXEMPT_PORT} }}]\n");
-        let natbox = scene.start(&config);
-        let exempt = bind(&scene.net, CLIENT, EXEMPT_PORT);
-        let other = bind(&scene.net, CLIENT, OTHER_PORT);
-        let inside = bind(&scene.server, SERVER, 5000);
+        let natbox = testbed.start(&config);
+        let exempt = bind(&testbed.net, CLIENT, EXEMPT_PORT);
+        let other = bind(&testbed.net, CLIENT, OTHER_PORT);
+        let inside = bind(&testbed.server, SERVER, 5000);
         for size in [100, 9000, 60_000] {
             // Outbound, the reply, and an unsolicited datagram.
             send(&inside, size, SocketAddrV4::new(CLIENT, EXEMPT_PORT));
@@ -34,7 +34,7 @@ fn a_bypassed_destination_and_the_inside_see_each_others_own_addresses() {
             // To another port of the same host: translated.
             send(&inside, size, SocketAddrV4::new(CLIENT, OTHER_PORT));
             let seen = receive(&other, size);
-            assert_eq!(*seen.ip(), scene.published, "{size} bytes, {kind:?}");
+            assert_eq!(*seen.ip(), testbed.published, "{size} bytes, {kind:?}");
             send(&other, size, seen);
             assert_eq!(receive(&inside, size), SocketAddrV4::new(CLIENT, OTHER_PORT));
         }
@@ -46,7 +46,7 @@ fn a_bypassed_destination_and_the_inside_see_each_others_own_addresses() {
         send(&exempt, 101, SocketAddrV4::new(SERVER, 5000));
         assert_eq!(receive(&inside, 101), SocketAddrV4::new(CLIENT, EXEMPT_PORT));
         natbox.stop(Signal::TERM);
-        before.assert_same(&scene.host_state(), &format!("{kind:?}"));
+        before.assert_same(&testbed.host_state(), &format!("{kind:?}"));
     }
 }
 

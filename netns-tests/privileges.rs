@@ -46,28 +46,28 @@ impl Thread {
 }
 
 /// Starts a box with every kind of thread: name server, mapping log, kept sessions.
-fn start_all(scene: &SingleBox, config: &Config) -> RunningBox {
-    let directory = scene.lab.directory().join("state");
+fn start_all(testbed: &SingleBox, config: &Config) -> RunningBox {
+    let directory = testbed.lab.directory().join("state");
     let extra = format!(
         "state: {{ keep: true, directory: {} }}\n\
          dns: {{ zone: example.org, names: [{{ name: www }}], name_servers: [{{ name: ns1, address: {} }}] }}\n",
         directory.display(),
-        scene.published
+        testbed.published
     );
     let text = Config { extra, ..config.clone() }.to_string();
     let text = text.replace("log: { ", "log: { mappings: true, ");
-    let path = scene.write(&config.name, &text);
-    RunningBox::launch(&scene.natbox, &config.name, &path, &config.socket)
+    let path = testbed.write(&config.name, &text);
+    RunningBox::launch(&testbed.natbox, &config.name, &path, &config.socket)
 }
 
 #[test]
 fn no_thread_has_more_than_its_work_needs() {
     for (io, manage) in [("uring", true), ("poll", true), ("uring", false), ("poll", false)] {
-        let scene = SingleBox::new(Published::Owned);
-        let _server = scene.serve();
-        let natbox = start_all(&scene, &Config { io: io.into(), manage, ..scene.config() });
+        let testbed = SingleBox::new(Published::Owned);
+        let _server = testbed.serve();
+        let natbox = start_all(&testbed, &Config { io: io.into(), manage, ..testbed.config() });
         if manage {
-            scene.assert_traffic();
+            testbed.assert_traffic();
             natbox.try_reload().unwrap();
             natbox.sessions();
         }
@@ -108,21 +108,21 @@ fn no_thread_has_more_than_its_work_needs() {
 /// from another file than at its start.
 #[test]
 fn a_box_without_privileges_still_follows_its_host_and_its_file() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let natbox = start_all(&scene, &scene.config());
-    scene.natbox.ip(&["address", "add", "203.0.113.77/24", "dev", "wan0"]).unwrap();
-    let before = scene.host_state().rules().to_owned();
-    scene.natbox.ip(&["rule", "del", "iif", "lan0"]).unwrap();
-    let rules = || (scene.host_state().rules() == before).then_some(());
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let natbox = start_all(&testbed, &testbed.config());
+    testbed.natbox.ip(&["address", "add", "203.0.113.77/24", "dev", "wan0"]).unwrap();
+    let before = testbed.host_state().rules().to_owned();
+    testbed.natbox.ip(&["rule", "del", "iif", "lan0"]).unwrap();
+    let rules = || (testbed.host_state().rules() == before).then_some(());
     eventually("the rules are back", rules);
-    eventually("traffic", || scene.fetch().ok());
+    eventually("traffic", || testbed.fetch().ok());
     let text = fs::read_to_string(&natbox.path).unwrap();
     let new = natbox.path.with_extension("new");
     fs::write(&new, text.replace("name: dead", "name: changed")).unwrap();
     fs::rename(&new, &natbox.path).unwrap();
     assert_eq!(natbox.try_reload().unwrap().changed, ["forwards"]);
-    scene.assert_traffic();
+    testbed.assert_traffic();
 
     // A link to a directory that natbox does not know.
     let elsewhere = tempfile::tempdir().unwrap();
@@ -131,7 +131,7 @@ fn a_box_without_privileges_still_follows_its_host_and_its_file() {
     fs::remove_file(&natbox.path).unwrap();
     std::os::unix::fs::symlink(&file, &natbox.path).unwrap();
     let error = natbox.try_reload().unwrap_err().to_string();
-    let lab = scene.lab.directory().display().to_string();
+    let lab = testbed.lab.directory().display().to_string();
     for words in ["Permission denied", &lab, "restart natbox"] {
         assert!(error.contains(words), "{words} is missing in {error}");
     }
@@ -141,13 +141,13 @@ fn a_box_without_privileges_still_follows_its_host_and_its_file() {
 /// The filter of systemd, which natbox gets before its own.
 #[test]
 fn natbox_runs_under_the_system_calls_of_its_unit() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let config = scene.config();
-    let path = scene.write("unit", &config.to_string());
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let config = testbed.config();
+    let path = testbed.write("unit", &config.to_string());
     let allowed = system_calls_of_the_unit();
     assert!(allowed.len() > 200, "{}", allowed.len());
-    let launched = scene.natbox.enter(|| {
+    let launched = testbed.natbox.enter(|| {
         let refuse = SeccompAction::Errno(libc::EPERM as u32);
         let rules = allowed.into_iter().map(|call| (call, Vec::new())).collect();
         let architecture = std::env::consts::ARCH.try_into().unwrap();
@@ -159,8 +159,8 @@ fn natbox_runs_under_the_system_calls_of_its_unit() {
         natbox.args(["run", "--config"]).arg(&path).process_group(0).spawn().unwrap()
     });
     let mut natbox = launched.unwrap();
-    eventually("traffic", || scene.fetch().ok());
-    scene.assert_traffic();
+    eventually("traffic", || testbed.fetch().ok());
+    testbed.assert_traffic();
     let pid = rustix::process::Pid::from_child(&natbox);
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     assert!(natbox.wait().unwrap().success());
@@ -207,28 +207,28 @@ fn number(name: &str) -> Option<i64> {
 const READERS: &str = "47110";
 
 /// Starts a box whose socket a group may use, in a directory that every user may enter.
-fn start_with_group(scene: &SingleBox, group: &str) -> RunningBox {
-    let directory = scene.lab.directory().join("open");
+fn start_with_group(testbed: &SingleBox, group: &str) -> RunningBox {
+    let directory = testbed.lab.directory().join("open");
     fs::create_dir(&directory).unwrap();
-    for path in [scene.lab.directory(), &directory] {
+    for path in [testbed.lab.directory(), &directory] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let config = Config { socket: directory.join("natbox.sock"), ..scene.config() };
+    let config = Config { socket: directory.join("natbox.sock"), ..testbed.config() };
     let text = config.to_string().replace("admin: { ", &format!("admin: {{ group: '{group}', "));
-    let path = scene.write("natbox", &text);
-    RunningBox::launch(&scene.natbox, "natbox", &path, &config.socket)
+    let path = testbed.write("natbox", &text);
+    RunningBox::launch(&testbed.natbox, "natbox", &path, &config.socket)
 }
 
 #[test]
 fn the_group_reads_root_changes_and_others_do_nothing() {
-    let scene = SingleBox::new(Published::OnLink);
-    let natbox = start_with_group(&scene, READERS);
+    let testbed = SingleBox::new(Published::OnLink);
+    let natbox = start_with_group(&testbed, READERS);
     let socket = natbox.socket().to_str().unwrap();
     let metadata = fs::metadata(socket).unwrap();
     assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777), (0, 47_110, 0o660));
     let by = |user: &[&str], command: &[&str]| {
         let user = [&["setpriv", "--reuid=1000"], user].concat();
-        scene.natbox(&user, &[command, &["--socket", socket]].concat())
+        testbed.natbox(&user, &[command, &["--socket", socket]].concat())
     };
     let primary = ["--regid=47110", "--clear-groups"];
     let supplementary = ["--regid=1000", "--groups=9,47110"];
@@ -252,19 +252,19 @@ fn the_group_reads_root_changes_and_others_do_nothing() {
         by(&other, &[command])
             .assert_says(1, &["user 1000 may not use the admin socket", "the group `47110`"]);
     }
-    assert_eq!(scene.natbox(&[], &["reload", "--socket", socket]).code, Some(0));
+    assert_eq!(testbed.natbox(&[], &["reload", "--socket", socket]).code, Some(0));
     natbox.stop(Signal::TERM);
 }
 
 #[test]
 fn without_a_group_only_root_uses_the_socket_and_an_unknown_group_is_named() {
-    let scene = SingleBox::new(Published::OnLink);
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let natbox = testbed.start(&testbed.config());
     assert_eq!(fs::metadata(natbox.socket()).unwrap().mode() & 0o7777, 0o600);
     natbox.stop(Signal::TERM);
-    let text = scene.config().to_string().replace("admin: { ", "admin: { group: no-such-group, ");
-    let path = scene.write("unknown", &text);
-    scene
+    let text = testbed.config().to_string().replace("admin: { ", "admin: { group: no-such-group, ");
+    let path = testbed.write("unknown", &text);
+    testbed
         .refused(&[], &path)
         .assert_says(2, &["admin.group: no-such-group is unknown", "/etc/group", "its number"]);
 }

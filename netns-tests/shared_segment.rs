@@ -116,20 +116,20 @@ fn inside_and_uplink_on_one_segment_answer_for_their_own_addresses() {
     for (kind, is_reversed) in
         [(Published::OnLink, false), (Published::Owned, true), (Published::Routed, true)]
     {
-        let scene = SingleBox::new(kind);
-        let switch = scene.lab.namespace("switch").unwrap();
+        let testbed = SingleBox::new(kind);
+        let switch = testbed.lab.namespace("switch").unwrap();
         let ends = [
-            (&scene.natbox, "wan0"),
-            (&scene.net, "eth0"),
-            (&scene.natbox, "lan0"),
-            (&scene.server, "eth0"),
+            (&testbed.natbox, "wan0"),
+            (&testbed.net, "eth0"),
+            (&testbed.natbox, "lan0"),
+            (&testbed.server, "eth0"),
         ];
         for (namespace, interface) in ends.iter().step_by(2) {
             namespace.ip(&["link", "del", interface]).unwrap();
         }
         let ports: Vec<String> = (0..ends.len()).map(|port| format!("port{port}")).collect();
         for (number, (end, port)) in ends.iter().zip(&ports).enumerate() {
-            scene.lab.veth(50 + number as u8, *end, (&switch, port)).unwrap();
+            testbed.lab.veth(50 + number as u8, *end, (&switch, port)).unwrap();
         }
         // A bridge sends a request to its ports in their order, and the first answer counts.
         let mut ordered: Vec<&str> = ports.iter().map(String::as_str).collect();
@@ -137,27 +137,28 @@ fn inside_and_uplink_on_one_segment_answer_for_their_own_addresses() {
             ordered.reverse();
         }
         switch.bridge("br0", &ordered).unwrap();
-        scene.natbox.address("wan0", scene.outside, 24).unwrap();
-        scene.natbox.route("default", PROVIDER).unwrap();
-        scene.natbox.address("lan0", BOX_INSIDE, 24).unwrap();
-        scene.net.address("eth0", PROVIDER, 24).unwrap();
-        scene.server.address("eth0", SERVER, 24).unwrap();
-        scene.server.route("default", BOX_INSIDE).unwrap();
+        testbed.natbox.address("wan0", testbed.outside, 24).unwrap();
+        testbed.natbox.route("default", PROVIDER).unwrap();
+        testbed.natbox.address("lan0", BOX_INSIDE, 24).unwrap();
+        testbed.net.address("eth0", PROVIDER, 24).unwrap();
+        testbed.server.address("eth0", SERVER, 24).unwrap();
+        testbed.server.route("default", BOX_INSIDE).unwrap();
         if kind == Published::Routed {
-            scene.net.route(&format!("{}/32", scene.published), scene.outside).unwrap();
+            testbed.net.route(&format!("{}/32", testbed.published), testbed.outside).unwrap();
         }
-        let _server = scene.serve();
-        let running = scene.start(&scene.config());
-        eventually("traffic", || scene.fetch().ok());
+        let _server = testbed.serve();
+        let running = testbed.start(&testbed.config());
+        eventually("traffic", || testbed.fetch().ok());
         for attempt in 0..ATTEMPTS / 2 {
-            for namespace in [&scene.net, &scene.server, &scene.natbox] {
+            for namespace in [&testbed.net, &testbed.server, &testbed.natbox] {
                 namespace.ip(&["neigh", "flush", "all"]).unwrap();
             }
-            let seen = scene.fetch().unwrap_or_else(|error| panic!("{kind:?} {attempt}: {error}"));
+            let seen =
+                testbed.fetch().unwrap_or_else(|error| panic!("{kind:?} {attempt}: {error}"));
             assert_eq!(seen, CLIENT.to_string());
             // The server has learned the box's hardware address from the box's own request.
-            scene.server.ip(&["neigh", "flush", "all"]).unwrap();
-            scene.assert_outbound();
+            testbed.server.ip(&["neigh", "flush", "all"]).unwrap();
+            testbed.assert_outbound();
         }
         drop(running);
     }
@@ -176,56 +177,60 @@ const THIRD: [(Option<&str>, bool); 4] = [
 fn a_third_interface_on_the_segment_answers_for_its_own_address_alone() {
     for kind in [Published::Owned, Published::OnLink] {
         for (address, is_late) in THIRD {
-            let scene = SingleBox::new(kind);
-            let switch = scene.lab.namespace("switch").unwrap();
-            scene.natbox.ip(&["link", "del", "wan0"]).unwrap();
+            let testbed = SingleBox::new(kind);
+            let switch = testbed.lab.namespace("switch").unwrap();
+            testbed.natbox.ip(&["link", "del", "wan0"]).unwrap();
             // A bridge sends a request to its ports in their order, and the last answer counts.
             for (number, (end, interface)) in
-                [(&scene.natbox, "wan0"), (&scene.net, "eth0")].into_iter().enumerate()
+                [(&testbed.natbox, "wan0"), (&testbed.net, "eth0")].into_iter().enumerate()
             {
                 let port = format!("port{number}");
-                scene.lab.veth(50 + number as u8, (end, interface), (&switch, &port)).unwrap();
+                testbed.lab.veth(50 + number as u8, (end, interface), (&switch, &port)).unwrap();
             }
             switch.bridge("br0", &["port0", "port1"]).unwrap();
-            scene.natbox.address("wan0", scene.outside, 24).unwrap();
-            scene.natbox.route("default", PROVIDER).unwrap();
-            scene.net.address("eth0", PROVIDER, 24).unwrap();
-            let _server = scene.serve();
+            testbed.natbox.address("wan0", testbed.outside, 24).unwrap();
+            testbed.natbox.route("default", PROVIDER).unwrap();
+            testbed.net.address("eth0", PROVIDER, 24).unwrap();
+            let _server = testbed.serve();
             let add_third = || {
-                scene.lab.veth(60, (&scene.natbox, "mgmt0"), (&switch, "port2")).unwrap();
+                testbed.lab.veth(60, (&testbed.natbox, "mgmt0"), (&switch, "port2")).unwrap();
                 switch.ip(&["link", "set", "port2", "master", "br0"]).unwrap();
                 let address = address.map(|address| address.parse().unwrap());
-                address.into_iter().for_each(|it| scene.natbox.address("mgmt0", it, 24).unwrap());
+                address.into_iter().for_each(|it| testbed.natbox.address("mgmt0", it, 24).unwrap());
             };
             if !is_late {
                 add_third();
             }
-            let running = scene.start(&scene.config());
+            let running = testbed.start(&testbed.config());
             if is_late {
                 add_third();
-                let is_set = || sysctl(&scene.natbox, "mgmt0", "arp_ignore").unwrap() == "1";
+                let is_set = || sysctl(&testbed.natbox, "mgmt0", "arp_ignore").unwrap() == "1";
                 eventually("the setting of the new interface", || is_set().then_some(()));
                 assert_eq!(running.status().host.unwrap().restored, 0, "a new interface");
             }
             for attempt in 0..ATTEMPTS / 2 {
-                for namespace in [&scene.net, &scene.natbox] {
+                for namespace in [&testbed.net, &testbed.natbox] {
                     namespace.ip(&["neigh", "flush", "all"]).unwrap();
                 }
-                let seen = scene.fetch();
+                let seen = testbed.fetch();
                 let seen = seen.unwrap_or_else(|error| panic!("{address:?} {attempt}: {error}"));
                 assert_eq!(seen, CLIENT.to_string());
             }
             // A program of the host stays reachable at the third interface.
             if address == Some("203.0.113.5") {
                 let own = address.unwrap().parse().unwrap();
-                let _own = crate::single_box::serve(&scene.natbox, own, 8022);
+                let _own = crate::single_box::serve(&testbed.natbox, own, 8022);
                 let to = SocketAddrV4::new(own, 8022);
                 let connect = || connect(Some(PROVIDER), to, TIMEOUT / 10);
-                scene.net.enter(connect).unwrap().unwrap();
+                testbed.net.enter(connect).unwrap().unwrap();
             }
             running.stop(Signal::TERM);
             for key in ["arp_ignore", "arp_announce"] {
-                assert_eq!(sysctl(&scene.natbox, "mgmt0", key).unwrap(), "0", "{key} is restored");
+                assert_eq!(
+                    sysctl(&testbed.natbox, "mgmt0", key).unwrap(),
+                    "0",
+                    "{key} is restored"
+                );
             }
         }
     }

@@ -38,15 +38,15 @@ fn stun_client_finds_address_and_port_dependent_mapping_and_each_filtering() {
 
 /// Asserts that a STUN client finds this mapping, with each filtering.
 fn assert_found((mapping, mapping_words): (&str, &str)) {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = start_server(&scene);
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = start_server(&testbed);
     for (filtering, filtering_words) in KINDS {
-        let natbox = scene.start(&Config {
+        let natbox = testbed.start(&Config {
             extra: format!("nat: {{ mapping: {mapping}, filtering: {filtering} }}\n"),
-            ..scene.config()
+            ..testbed.config()
         });
         let said = ask(
-            &scene.server,
+            &testbed.server,
             60,
             &["turnutils_natdiscovery", "-m", "-f", "-L", &SERVER.to_string()],
         );
@@ -60,12 +60,12 @@ fn assert_found((mapping, mapping_words): (&str, &str)) {
 }
 
 /// Starts a STUN server on both addresses of the client's host.
-fn start_server(scene: &SingleBox) -> Child {
+fn start_server(testbed: &SingleBox) -> Child {
     require("turnserver").unwrap();
     require("turnutils_natdiscovery").unwrap();
     require("turnutils_stunclient").unwrap();
-    scene.net.address("lo", OTHER, 32).unwrap();
-    let mut command = scene.net.command("turnserver");
+    testbed.net.address("lo", OTHER, 32).unwrap();
+    let mut command = testbed.net.command("turnserver");
     command.args([
         "-n",
         "--stun-only",
@@ -76,11 +76,11 @@ fn start_server(scene: &SingleBox) -> Child {
         "stdout",
     ]);
     command.args(["--listening-ip", &CLIENT.to_string(), "--listening-ip", &OTHER.to_string()]);
-    command.args(["--pidfile", scene.lab.directory().join("turn.pid").to_str().unwrap()]);
-    command.args(["--userdb", scene.lab.directory().join("turn.db").to_str().unwrap()]);
-    let server = scene.net.spawn("turnserver", command).unwrap();
+    command.args(["--pidfile", testbed.lab.directory().join("turn.pid").to_str().unwrap()]);
+    command.args(["--userdb", testbed.lab.directory().join("turn.db").to_str().unwrap()]);
+    let server = testbed.net.spawn("turnserver", command).unwrap();
     eventually("the server answers", || {
-        ask(&scene.net, 1, &["turnutils_stunclient"]).contains("reflexive addr").then_some(())
+        ask(&testbed.net, 1, &["turnutils_stunclient"]).contains("reflexive addr").then_some(())
     });
     server
 }

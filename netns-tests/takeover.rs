@@ -28,33 +28,33 @@ fn knows_the_old_box(namespace: &Namespace, address: Ipv4Addr) -> bool {
 
 /// Waits until a page arrives. Each attempt is a new connection.
 #[track_caller]
-fn fetch_within(scene: &SingleBox, limit: Duration, when: &str) {
+fn fetch_within(testbed: &SingleBox, limit: Duration, when: &str) {
     let began = Instant::now();
     eventually(when, || {
-        let mut connection = scene.connect(Duration::from_millis(200)).ok()?;
+        let mut connection = testbed.connect(Duration::from_millis(200)).ok()?;
         connection.get("/").ok()
     });
     assert!(began.elapsed() < limit, "{when}: {:?}", began.elapsed());
 }
 
 /// Remembers the old box at the router and at the server.
-fn remember_everywhere(scene: &SingleBox, interface: &str) {
-    for address in [scene.published, scene.outside] {
-        remember_the_old_box(&scene.net, interface, address);
+fn remember_everywhere(testbed: &SingleBox, interface: &str) {
+    for address in [testbed.published, testbed.outside] {
+        remember_the_old_box(&testbed.net, interface, address);
     }
-    remember_the_old_box(&scene.server, "eth0", BOX_INSIDE);
+    remember_the_old_box(&testbed.server, "eth0", BOX_INSIDE);
 }
 
 #[test]
 fn new_box_at_an_old_address_gets_its_packets_at_once() {
     for kind in [Published::OnLink, Published::Owned, Published::Routed] {
-        let scene = SingleBox::new(kind);
-        let _server = scene.serve();
-        remember_everywhere(&scene, "eth0");
-        assert!(scene.connect(Duration::from_millis(300)).is_err(), "no box gets the packets");
-        let running = scene.start(&scene.config());
-        fetch_within(&scene, seconds(2), &format!("{kind:?}: the page"));
-        let stale = [(&scene.net, scene.outside), (&scene.server, BOX_INSIDE)];
+        let testbed = SingleBox::new(kind);
+        let _server = testbed.serve();
+        remember_everywhere(&testbed, "eth0");
+        assert!(testbed.connect(Duration::from_millis(300)).is_err(), "no box gets the packets");
+        let running = testbed.start(&testbed.config());
+        fetch_within(&testbed, seconds(2), &format!("{kind:?}: the page"));
+        let stale = [(&testbed.net, testbed.outside), (&testbed.server, BOX_INSIDE)];
         for (namespace, address) in stale {
             assert!(!knows_the_old_box(namespace, address), "{kind:?}: {address}");
         }
@@ -65,63 +65,67 @@ fn new_box_at_an_old_address_gets_its_packets_at_once() {
 /// The other box answered while the uplink of this one was down.
 #[test]
 fn uplink_that_comes_back_gets_its_packets_at_once() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
     // A bridge keeps the router's table while the box's end is down.
-    let _bridge = Injector::new(&scene);
-    let running = scene.start(&scene.config());
-    fetch_within(&scene, seconds(5), "the page at the start");
-    scene.natbox.ip(&["link", "set", "wan0", "down"]).unwrap();
+    let _bridge = Injector::new(&testbed);
+    let running = testbed.start(&testbed.config());
+    fetch_within(&testbed, seconds(5), "the page at the start");
+    testbed.natbox.ip(&["link", "set", "wan0", "down"]).unwrap();
     running.wait_for_log("interface is down");
-    remember_everywhere(&scene, "br0");
-    scene.natbox.ip(&["link", "set", "wan0", "up"]).unwrap();
-    fetch_within(&scene, seconds(2), "the page over the uplink that came back");
+    remember_everywhere(&testbed, "br0");
+    testbed.natbox.ip(&["link", "set", "wan0", "up"]).unwrap();
+    fetch_within(&testbed, seconds(2), "the page over the uplink that came back");
     running.stop(Signal::TERM);
 }
 
 /// The interface gets another hardware address: a new network card, or a bond that moved.
 #[test]
 fn new_hardware_address_is_announced() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let running = scene.start(&scene.config());
-    fetch_within(&scene, seconds(5), "the page at the start");
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let running = testbed.start(&testbed.config());
+    fetch_within(&testbed, seconds(5), "the page at the start");
     // The four announcements of the start are over when the router hears no more of them.
     std::thread::sleep(seconds(7));
-    scene.natbox.ip(&["link", "set", "wan0", "address", "02:00:00:00:77:77"]).unwrap();
-    fetch_within(&scene, seconds(2), "the page at the new hardware address");
+    testbed.natbox.ip(&["link", "set", "wan0", "address", "02:00:00:00:77:77"]).unwrap();
+    fetch_within(&testbed, seconds(2), "the page at the new hardware address");
     running.stop(Signal::TERM);
 }
 
 #[test]
 fn address_that_the_uplink_gets_later_is_announced() {
-    let scene = SingleBox::new(Published::Owned);
-    let _server = scene.serve();
-    let text = scene.config().to_string();
-    let followed = text.replace(&format!("[{}]", scene.published), "interface");
+    let testbed = SingleBox::new(Published::Owned);
+    let _server = testbed.serve();
+    let text = testbed.config().to_string();
+    let followed = text.replace(&format!("[{}]", testbed.published), "interface");
     assert_ne!(text, followed);
-    scene.natbox.ip(&["address", "flush", "dev", "wan0"]).unwrap();
-    let path = scene.write("natbox", &followed);
-    let Config { socket, .. } = scene.config();
-    let running = crate::single_box::RunningBox::launch(&scene.natbox, "natbox", &path, &socket);
-    remember_the_old_box(&scene.net, "eth0", scene.published);
-    scene.natbox.address("wan0", scene.published, 24).unwrap();
-    fetch_within(&scene, seconds(2), "the page at the new address");
+    testbed.natbox.ip(&["address", "flush", "dev", "wan0"]).unwrap();
+    let path = testbed.write("natbox", &followed);
+    let Config { socket, .. } = testbed.config();
+    let running = crate::single_box::RunningBox::launch(&testbed.natbox, "natbox", &path, &socket);
+    remember_the_old_box(&testbed.net, "eth0", testbed.published);
+    testbed.natbox.address("wan0", testbed.published, 24).unwrap();
+    fetch_within(&testbed, seconds(2), "the page at the new address");
     running.stop(Signal::TERM);
 }
 
 /// Two boxes on one segment with one configuration: the second takes over from the first.
 #[test]
 fn second_box_takes_over_from_a_dead_one() {
-    let scene = SingleBox::new(Published::OnLink);
+    let testbed = SingleBox::new(Published::OnLink);
     let second = SingleBox::new(Published::OnLink);
-    let [wan, lan] = ["wan", "lan"].map(|role| scene.lab.namespace(role).unwrap());
+    let [wan, lan] = ["wan", "lan"].map(|role| testbed.lab.namespace(role).unwrap());
     // The second box joins the segments of the first.
     for (interface, ends, switch) in [
-        ("wan0", [(&scene.natbox, "wan0"), (&second.natbox, "wan0"), (&scene.net, "eth0")], &wan),
+        (
+            "wan0",
+            [(&testbed.natbox, "wan0"), (&second.natbox, "wan0"), (&testbed.net, "eth0")],
+            &wan,
+        ),
         (
             "lan0",
-            [(&scene.natbox, "lan0"), (&second.natbox, "lan0"), (&scene.server, "eth0")],
+            [(&testbed.natbox, "lan0"), (&second.natbox, "lan0"), (&testbed.server, "eth0")],
             &lan,
         ),
     ] {
@@ -131,29 +135,29 @@ fn second_box_takes_over_from_a_dead_one() {
         let base = if interface == "wan0" { 50 } else { 60 };
         let ports = ["port0", "port1", "port2"];
         for (number, (end, port)) in ends.iter().zip(ports).enumerate() {
-            scene.lab.veth(base + number as u8, *end, (switch, port)).unwrap();
+            testbed.lab.veth(base + number as u8, *end, (switch, port)).unwrap();
         }
         switch.bridge("br0", &ports).unwrap();
     }
-    scene.net.address("eth0", PROVIDER, 24).unwrap();
-    scene.server.address("eth0", SERVER, 24).unwrap();
-    scene.server.route("default", BOX_INSIDE).unwrap();
-    let join = |natbox: &Namespace, scene: &SingleBox| {
-        natbox.address("wan0", scene.outside, 24).unwrap();
+    testbed.net.address("eth0", PROVIDER, 24).unwrap();
+    testbed.server.address("eth0", SERVER, 24).unwrap();
+    testbed.server.route("default", BOX_INSIDE).unwrap();
+    let join = |natbox: &Namespace, testbed: &SingleBox| {
+        natbox.address("wan0", testbed.outside, 24).unwrap();
         natbox.address("lan0", BOX_INSIDE, 24).unwrap();
         natbox.route("default", PROVIDER).unwrap();
     };
-    let _server = scene.serve();
-    join(&scene.natbox, &scene);
-    let first = scene.start(&scene.config());
-    fetch_within(&scene, seconds(5), "the page from the first box");
+    let _server = testbed.serve();
+    join(&testbed.natbox, &testbed);
+    let first = testbed.start(&testbed.config());
+    fetch_within(&testbed, seconds(5), "the page from the first box");
     first.kill();
     for interface in ["wan0", "lan0"] {
-        scene.natbox.ip(&["link", "set", interface, "down"]).unwrap();
+        testbed.natbox.ip(&["link", "set", interface, "down"]).unwrap();
     }
-    join(&second.natbox, &scene);
+    join(&second.natbox, &testbed);
     let took_over = second.start(&second.config());
-    fetch_within(&scene, seconds(2), "the page from the second box");
-    scene.assert_outbound();
+    fetch_within(&testbed, seconds(2), "the page from the second box");
+    testbed.assert_outbound();
     took_over.stop(Signal::TERM);
 }

@@ -31,27 +31,27 @@ const LEVELS: [(&str, &str, [bool; 3]); 5] = [
 #[test]
 fn status_names_each_offload_level_and_downloads_are_intact() {
     for (io, workers) in [("poll", "1"), ("poll", "2"), ("uring", "1"), ("uring", "2")] {
-        let scene = SingleBox::new(Published::OnLink);
-        let _server = scene.serve();
-        let _outside = serve(&scene.net, CLIENT, 8080);
+        let testbed = SingleBox::new(Published::OnLink);
+        let _server = testbed.serve();
+        let _outside = serve(&testbed.net, CLIENT, 8080);
         for (offload, name, features) in LEVELS {
             let what = format!("io {io}, offload {offload}, {workers} workers");
             let config = Config {
                 io: io.into(),
                 workers: workers.into(),
                 offload: offload.into(),
-                ..scene.config()
+                ..testbed.config()
             };
-            let natbox = scene.start(&config);
+            let natbox = testbed.start(&config);
             let status = natbox.status();
             assert_eq!(status.tun.offload, name, "{what}");
             assert_eq!(status.tun.io, io);
             let wanted = ["tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-udp-segmentation"];
             for (feature, on) in wanted.iter().zip(features) {
-                assert_eq!(is_on(&scene.natbox, feature), on, "{feature} with {what}");
+                assert_eq!(is_on(&testbed.natbox, feature), on, "{feature} with {what}");
             }
-            download(&scene.net, scene.endpoint(WEB), &what);
-            download(&scene.server, SocketAddrV4::new(CLIENT, 8080), &what);
+            download(&testbed.net, testbed.endpoint(WEB), &what);
+            download(&testbed.server, SocketAddrV4::new(CLIENT, 8080), &what);
             let totals = natbox.status().totals;
             let mean = totals["bytes_in"] / totals["packets_in"];
             // Half of the packets are bare acknowledgements.
@@ -75,11 +75,11 @@ fn status_names_each_offload_level_and_downloads_are_intact() {
 
 #[test]
 fn uploads_are_intact_at_each_offload_level() {
-    let scene = SingleBox::new(Published::Routed);
+    let testbed = SingleBox::new(Published::Routed);
     for (offload, _, _) in LEVELS {
-        let natbox = scene.start(&Config { offload: offload.into(), ..scene.config() });
-        let sink = Sink::listen(&scene.server, crate::single_box::SERVER, WEB);
-        let mut upload = sink.connect(&scene.net, Some(scene.endpoint(WEB)));
+        let natbox = testbed.start(&Config { offload: offload.into(), ..testbed.config() });
+        let sink = Sink::listen(&testbed.server, crate::single_box::SERVER, WEB);
+        let mut upload = sink.connect(&testbed.net, Some(testbed.endpoint(WEB)));
         sink.upload(&mut upload, LENGTH);
         drop((upload, sink));
         natbox.stop(Signal::TERM);
@@ -88,20 +88,20 @@ fn uploads_are_intact_at_each_offload_level() {
 
 #[test]
 fn io_auto_uses_poll_where_io_uring_is_forbidden() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
     std::thread::scope(|scope| {
         // The filter applies to this thread and its children only.
         scope.spawn(|| {
             forbid_io_uring();
-            let natbox = scene.start(&scene.config());
+            let natbox = testbed.start(&testbed.config());
             assert_eq!(natbox.status().tun.io, "poll");
             natbox.wait_for_log("io_uring is not available");
-            scene.assert_traffic();
+            testbed.assert_traffic();
             natbox.stop(Signal::TERM);
-            let config = Config { io: "uring".into(), ..scene.config() };
-            let path = scene.write("uring", &config.to_string());
-            scene
+            let config = Config { io: "uring".into(), ..testbed.config() };
+            let path = testbed.write("uring", &config.to_string());
+            testbed
                 .refused(&[], &path)
                 .assert_says(1, &["tun.io: io_uring is not available", "poll or auto"]);
         });
@@ -122,13 +122,13 @@ fn forbid_io_uring() {
 fn receivers_count_no_wrong_checksum() {
     let _proof = crate::conformance::proves(&["CSUM-5"]);
     for interface_offloads in [true, false] {
-        let scene = SingleBox::new(Published::OnLink);
+        let testbed = SingleBox::new(Published::OnLink);
         if !interface_offloads {
             for (namespace, interface) in [
-                (&scene.server, "eth0"),
-                (&scene.net, "eth0"),
-                (&scene.natbox, "wan0"),
-                (&scene.natbox, "lan0"),
+                (&testbed.server, "eth0"),
+                (&testbed.net, "eth0"),
+                (&testbed.natbox, "wan0"),
+                (&testbed.natbox, "lan0"),
             ] {
                 let mut command = namespace.command("ethtool");
                 command.args([
@@ -138,11 +138,11 @@ fn receivers_count_no_wrong_checksum() {
                 assert!(command.output().unwrap().status.success());
             }
         }
-        let _server = scene.serve();
-        let _outside = serve(&scene.net, CLIENT, 8080);
+        let _server = testbed.serve();
+        let _outside = serve(&testbed.net, CLIENT, 8080);
         let published =
-            scene.server.enter(|| UdpSocket::bind((SERVER, DATAGRAMS))).unwrap().unwrap();
-        let client = scene.net.enter(|| UdpSocket::bind((CLIENT, 4000))).unwrap().unwrap();
+            testbed.server.enter(|| UdpSocket::bind((SERVER, DATAGRAMS))).unwrap().unwrap();
+        let client = testbed.net.enter(|| UdpSocket::bind((CLIENT, 4000))).unwrap().unwrap();
         for socket in [&published, &client] {
             socket.set_read_timeout(Some(seconds(3))).unwrap();
         }
@@ -158,35 +158,39 @@ fn receivers_count_no_wrong_checksum() {
                 "offload {offload}, {workers} workers, interfaces' own {interface_offloads}"
             );
             let config =
-                Config { workers: workers.into(), offload: offload.into(), ..scene.config() };
-            let natbox = scene.start(&config);
-            download(&scene.net, scene.endpoint(WEB), &what);
-            download(&scene.server, SocketAddrV4::new(CLIENT, 8080), &what);
+                Config { workers: workers.into(), offload: offload.into(), ..testbed.config() };
+            let natbox = testbed.start(&config);
+            download(&testbed.net, testbed.endpoint(WEB), &what);
+            download(&testbed.server, SocketAddrV4::new(CLIENT, 8080), &what);
             let mut buffer = [0; 2048];
             for size in (0..1400).step_by(13) {
-                client.send_to(&vec![7; size], scene.endpoint(DATAGRAMS)).unwrap();
+                client.send_to(&vec![7; size], testbed.endpoint(DATAGRAMS)).unwrap();
                 let (length, from) = published.recv_from(&mut buffer).unwrap();
                 published.send_to(&buffer[..length], from).unwrap();
                 assert_eq!(client.recv(&mut buffer).unwrap(), size);
             }
-            let mut ping = scene.server.command("ping");
+            let mut ping = testbed.server.command("ping");
             ping.args(["-n", "-c", "3", "-i", "0.05", "-W", "2", "-s", "777", &CLIENT.to_string()]);
             assert!(ping.output().unwrap().status.success(), "{what}");
-            assert_eq!(wrong_checksums(&scene.server) + wrong_checksums(&scene.net), 0, "{what}");
+            assert_eq!(
+                wrong_checksums(&testbed.server) + wrong_checksums(&testbed.net),
+                0,
+                "{what}"
+            );
             natbox.stop(Signal::TERM);
         }
         // The counters can count.
-        let _natbox = scene.start(&scene.config());
-        let injector = Injector::new(&scene);
+        let _natbox = testbed.start(&testbed.config());
+        let injector = Injector::new(&testbed);
         let tuple = builder::tuple(
             Protocol::UDP,
             (Injector::UNUSED_CLIENT, 4000),
-            (scene.published, DATAGRAMS),
+            (testbed.published, DATAGRAMS),
         );
         let mut wrong = builder::udp(tuple, b"wrong");
         wrong[26] ^= 1;
         injector.send(&wrong);
-        eventually("it is counted", || (wrong_checksums(&scene.server) == 1).then_some(()));
+        eventually("it is counted", || (wrong_checksums(&testbed.server) == 1).then_some(()));
     }
 }
 

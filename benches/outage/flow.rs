@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::scene::Scene;
+use crate::testbed::Testbed;
 
 /// A running flow.
 pub(crate) struct Flow {
@@ -26,8 +26,8 @@ pub(crate) struct Arrivals {
 
 impl Flow {
     /// Starts sender and receiver.
-    pub(crate) fn start(scene: &Scene, rate: u32) -> Result<Flow> {
-        let (source, sink) = scene.sockets()?;
+    pub(crate) fn start(testbed: &Testbed, rate: u32) -> Result<Flow> {
+        let (source, sink) = testbed.sockets()?;
         let stop = Arc::new(AtomicBool::new(false));
         let ended = Arc::new(AtomicBool::new(false));
         let receiver = {

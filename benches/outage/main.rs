@@ -20,14 +20,14 @@ use clap::Parser;
 use serde_json::json;
 
 use flow::Flow;
-use scene::{End, Scene};
 use statistics::quantile;
+use testbed::{End, Testbed};
 
 mod flow;
-mod scene;
 #[path = "../comparison/statistics.rs"]
 #[expect(dead_code, reason = "benches/comparison uses the rest")]
 mod statistics;
+mod testbed;
 
 /// Measures the gap in a flow of datagrams.
 #[derive(Parser)]
@@ -64,12 +64,12 @@ struct Round {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let mut scene = Scene::new(&arguments.tun, arguments.sessions)?;
+    let mut testbed = Testbed::new(&arguments.tun, arguments.sessions)?;
     let mut results = Vec::new();
     for end in [End::Killed, End::Stopped] {
         let mut rounds = Vec::new();
         for number in 0..arguments.rounds {
-            let round = measure(&mut scene, end, arguments.rate);
+            let round = measure(&mut testbed, end, arguments.rate);
             rounds.push(round.with_context(|| format!("round {number}, {}", end.name()))?);
         }
         results.push(summary(end, &rounds));
@@ -83,13 +83,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn measure(scene: &mut Scene, end: End, rate: u32) -> Result<Round> {
-    let flow = Flow::start(scene, rate)?;
+fn measure(testbed: &mut Testbed, end: End, rate: u32) -> Result<Round> {
+    let flow = Flow::start(testbed, rate)?;
     std::thread::sleep(LEAD);
-    let end = scene.replace_box(end)?;
+    let end = testbed.replace_box(end)?;
     std::thread::sleep(LEAD + TRAIL);
     let arrivals = flow.stop()?;
-    scene.wait_ready()?;
+    testbed.wait_ready()?;
     Ok(Round {
         gap: arrivals.longest_gap(),
         end,

@@ -11,7 +11,7 @@ use natbox::api::{Reloaded, Request, client};
 use natbox::lab::Namespace;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{NAME, Scene, hook_log, set_clock};
+use super::{NAME, Testbed, hook_log, set_clock};
 use crate::failover::{set_carrier, set_router};
 use crate::lab::{TIMEOUT, wait_for};
 
@@ -67,54 +67,54 @@ impl Fault {
     }
 
     /// Makes the fault happen and end.
-    pub(super) fn inject(self, scene: &mut Scene, uplink: usize) -> Result<()> {
+    pub(super) fn inject(self, testbed: &mut Testbed, uplink: usize) -> Result<()> {
         match self {
-            Fault::RouterDies => router_dies(scene, uplink),
+            Fault::RouterDies => router_dies(testbed, uplink),
             Fault::CarrierLost => {
-                set_carrier(scene.uplink(uplink), false)?;
-                healthy(scene, uplink, false)?;
-                set_carrier(scene.uplink(uplink), true)?;
-                healthy(scene, uplink, true)
+                set_carrier(testbed.uplink(uplink), false)?;
+                healthy(testbed, uplink, false)?;
+                set_carrier(testbed.uplink(uplink), true)?;
+                healthy(testbed, uplink, true)
             }
-            Fault::Reload => reload(scene),
+            Fault::Reload => reload(testbed),
             Fault::Kill => {
-                scene.natbox()?.process().kill()?;
-                scene.start()
+                testbed.natbox()?.process().kill()?;
+                testbed.start()
             }
-            Fault::Restart => restart(scene),
-            Fault::NetlinkOverrun => overrun(scene),
+            Fault::Restart => restart(testbed),
+            Fault::NetlinkOverrun => overrun(testbed),
             Fault::RulesRemoved => {
-                remove_rules(&scene.uplink(0).natbox)?;
-                rules_are_back(scene)
+                remove_rules(&testbed.uplink(0).natbox)?;
+                rules_are_back(testbed)
             }
             Fault::TunRemoved => {
-                scene.uplink(0).natbox.ip(&["link", "del", "nb1"])?;
-                let ended = scene.natbox()?.process().wait(TIMEOUT)?;
+                testbed.uplink(0).natbox.ip(&["link", "del", "nb1"])?;
+                let ended = testbed.natbox()?.process().wait(TIMEOUT)?;
                 ensure!(ended.is_some_and(|status| status.code() == Some(2)), "{ended:?}");
-                scene.start()
+                testbed.start()
             }
-            Fault::InterfaceRenamed => rename(scene, uplink),
+            Fault::InterfaceRenamed => rename(testbed, uplink),
             Fault::MtuChanged => {
                 for mtu in ["1300", "1500"] {
-                    let (host, interface) = host_of(scene, uplink);
+                    let (host, interface) = host_of(testbed, uplink);
                     host.ip(&["link", "set", interface, "mtu", mtu])?;
                     thread::sleep(Duration::from_secs(1));
                 }
                 Ok(())
             }
             Fault::ClockJumps => {
-                [30, -30, 0].iter().try_for_each(|days| set_clock(scene.directory(), *days))
+                [30, -30, 0].iter().try_for_each(|days| set_clock(testbed.directory(), *days))
             }
             Fault::LogFull => {
-                scene.log_is_full = !scene.log_is_full;
-                restart(scene)
+                testbed.log_is_full = !testbed.log_is_full;
+                restart(testbed)
             }
             Fault::HookHelperKilled => {
-                router_dies(scene, uplink)?;
-                let helper = hook_helper(scene)?;
+                router_dies(testbed, uplink)?;
+                let helper = hook_helper(testbed)?;
                 kill_process(helper, Signal::KILL)?;
-                router_dies(scene, uplink)?;
-                ensure!(hook_helper(scene)? != helper, "a killed process runs the hook");
+                router_dies(testbed, uplink)?;
+                ensure!(hook_helper(testbed)? != helper, "a killed process runs the hook");
                 Ok(())
             }
         }
@@ -122,10 +122,10 @@ impl Fault {
 }
 
 /// Waits until the status shows an uplink as healthy or not.
-fn healthy(scene: &Scene, uplink: usize, healthy: bool) -> Result<()> {
+fn healthy(testbed: &Testbed, uplink: usize, healthy: bool) -> Result<()> {
     let mut reason = None;
     let waited = wait_for(&format!("uplink {} to be healthy: {healthy}", uplink + 1), || {
-        let mut status = scene.status()?;
+        let mut status = testbed.status()?;
         let status = status.uplinks.swap_remove(uplink);
         reason = status.reason;
         Ok((status.healthy == healthy).then_some(()))
@@ -134,13 +134,13 @@ fn healthy(scene: &Scene, uplink: usize, healthy: bool) -> Result<()> {
 }
 
 /// The router of an uplink dies and comes back. The hook must be told of both.
-fn router_dies(scene: &Scene, uplink: usize) -> Result<()> {
+fn router_dies(testbed: &Testbed, uplink: usize) -> Result<()> {
     for (alive, state) in [(false, "down"), (true, "up")] {
-        let log = hook_log(scene.directory());
+        let log = hook_log(testbed.directory());
         let told = || fs::read_to_string(&log).unwrap_or_default();
         let before = told().lines().count();
-        set_router(scene.uplink(uplink), alive)?;
-        healthy(scene, uplink, alive)?;
+        set_router(testbed.uplink(uplink), alive)?;
+        healthy(testbed, uplink, alive)?;
         let line = format!(" isp{} {state}", uplink + 1);
         wait_for(&format!("the hook:{line}"), || {
             Ok(told().lines().skip(before).any(|told| told.ends_with(&line)).then_some(()))
@@ -149,19 +149,19 @@ fn router_dies(scene: &Scene, uplink: usize) -> Result<()> {
     Ok(())
 }
 
-fn restart(scene: &mut Scene) -> Result<()> {
-    let status = scene.natbox()?.process().terminate()?;
+fn restart(testbed: &mut Testbed) -> Result<()> {
+    let status = testbed.natbox()?.process().terminate()?;
     ensure!(status.success(), "{status}");
-    scene.start()
+    testbed.start()
 }
 
 /// Adds a forward and removes it.
-fn reload(scene: &mut Scene) -> Result<()> {
-    let plain = scene.config.clone();
-    let more = plain.clone().forward("tcp", 9999, scene.site.server_address(0), 9999);
-    let path = scene.directory().join(format!("{NAME}.yaml"));
+fn reload(testbed: &mut Testbed) -> Result<()> {
+    let plain = testbed.config.clone();
+    let more = plain.clone().forward("tcp", 9999, testbed.site.server_address(0), 9999);
+    let path = testbed.directory().join(format!("{NAME}.yaml"));
     for config in [more, plain] {
-        let socket = scene.natbox()?.socket().to_owned();
+        let socket = testbed.natbox()?.socket().to_owned();
         fs::write(&path, format!("{}admin: {{ socket: {} }}\n", config.text(), socket.display()))?;
         let reloaded: Reloaded = client::request(&socket, &Request::Reload)?;
         ensure!(!reloaded.changed.is_empty(), "{reloaded:?}");
@@ -170,9 +170,9 @@ fn reload(scene: &mut Scene) -> Result<()> {
 }
 
 /// Changes more than the socket of a stopped process holds, and removes rules meanwhile.
-fn overrun(scene: &mut Scene) -> Result<()> {
-    scene.natbox()?.process().signal(Signal::STOP)?;
-    let host = &scene.uplink(0).natbox;
+fn overrun(testbed: &mut Testbed) -> Result<()> {
+    testbed.natbox()?.process().signal(Signal::STOP)?;
+    let host = &testbed.uplink(0).natbox;
     let mut ip = host.command("ip");
     let mut process = ip.args(["-batch", "-"]).stdin(Stdio::piped()).spawn()?;
     let mut input = process.stdin.take().context("it was asked for")?;
@@ -185,8 +185,8 @@ fn overrun(scene: &mut Scene) -> Result<()> {
     drop(input);
     ensure!(process.wait()?.success());
     remove_rules(host)?;
-    scene.natbox()?.process().signal(Signal::CONT)?;
-    rules_are_back(scene)
+    testbed.natbox()?.process().signal(Signal::CONT)?;
+    rules_are_back(testbed)
 }
 
 /// Deletes every rule that does not count as the kernel's.
@@ -198,15 +198,15 @@ fn remove_rules(host: &Namespace) -> Result<()> {
 }
 
 /// Waits until natbox has set its rules again.
-fn rules_are_back(scene: &Scene) -> Result<()> {
+fn rules_are_back(testbed: &Testbed) -> Result<()> {
     wait_for("the rules", || {
-        let rules = scene.uplink(0).natbox.ip_output(&["rule"])?;
+        let rules = testbed.uplink(0).natbox.ip_output(&["rule"])?;
         Ok(rules.contains("iif lan0").then_some(()))
     })
 }
 
-fn rename(scene: &mut Scene, uplink: usize) -> Result<()> {
-    let (host, name) = host_of(scene, uplink);
+fn rename(testbed: &mut Testbed, uplink: usize) -> Result<()> {
+    let (host, name) = host_of(testbed, uplink);
     let routes = host.ip_output(&["route", "show", "default", "dev", name])?;
     let change = |from: &str, to: &str| -> Result<()> {
         host.ip(&["link", "set", from, "down"])?;
@@ -214,25 +214,25 @@ fn rename(scene: &mut Scene, uplink: usize) -> Result<()> {
         Ok(host.ip(&["link", "set", to, "up"])?)
     };
     change(name, "renamed0")?;
-    healthy(scene, uplink, false)?;
+    healthy(testbed, uplink, false)?;
     change("renamed0", name)?;
     // The kernel has removed the host's own routes over the interface, and nothing else sets them.
     for route in routes.lines() {
         let words = ["route", "replace"].into_iter().chain(route.split_whitespace());
         host.ip(&words.chain(["dev", name]).collect::<Vec<_>>())?;
     }
-    healthy(scene, uplink, true)
+    healthy(testbed, uplink, true)
 }
 
 /// The namespace of the box, and the interface of an uplink.
-fn host_of(scene: &Scene, uplink: usize) -> (&Namespace, &str) {
-    let uplink = scene.uplink(uplink);
+fn host_of(testbed: &Testbed, uplink: usize) -> (&Namespace, &str) {
+    let uplink = testbed.uplink(uplink);
     (&uplink.natbox, &uplink.interface)
 }
 
 /// Returns the process that has run the hook last.
-fn hook_helper(scene: &Scene) -> Result<Pid> {
-    let log = fs::read_to_string(hook_log(scene.directory()))?;
+fn hook_helper(testbed: &Testbed) -> Result<Pid> {
+    let log = fs::read_to_string(hook_log(testbed.directory()))?;
     let pid = log.lines().last().and_then(|line| line.split(' ').next()?.parse().ok());
     pid.and_then(Pid::from_raw).context("the hook has not run")
 }

@@ -40,11 +40,11 @@ fn traffic_goes_on_whatever_goes_wrong() -> Result<()> {
         (variable("NATBOX_CHAOS_SECONDS", 120)?, variable("NATBOX_CHAOS_SEED", 1)?);
     let mut random = StdRng::seed_from_u64(seed);
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut scene = Scene::new()?;
-    let before = scene.host_state()?;
-    scene.start()?;
-    let traffic = Traffic::start(&scene.site)?;
-    let watches = [Watch::start(scene.uplink(0))?, Watch::start(scene.uplink(1))?];
+    let mut testbed = Testbed::new()?;
+    let before = testbed.host_state()?;
+    testbed.start()?;
+    let traffic = Traffic::start(&testbed.site)?;
+    let watches = [Watch::start(testbed.uplink(0))?, Watch::start(testbed.uplink(1))?];
     traffic.flows("at the start")?;
     // Each fault once, then any.
     let mut faults = Fault::ALL.to_vec();
@@ -56,7 +56,7 @@ fn traffic_goes_on_whatever_goes_wrong() -> Result<()> {
         let uplink = random.random_range(0..2);
         let context = || format!("round {round}, seed {seed}: {fault:?} at uplink {}", uplink + 1);
         let breaks = traffic.breaks();
-        fault.inject(&mut scene, uplink).with_context(context)?;
+        fault.inject(&mut testbed, uplink).with_context(context)?;
         traffic.flows("after it").with_context(context)?;
         ensure!(
             fault.may_break_sessions() || traffic.breaks() == breaks,
@@ -65,14 +65,14 @@ fn traffic_goes_on_whatever_goes_wrong() -> Result<()> {
             traffic.last_break()
         );
         watches.iter().try_for_each(Watch::check).with_context(context)?;
-        scene.note_memory()?;
+        testbed.note_memory()?;
         round += 1;
     }
     traffic.stop()?;
-    scene.assert_counters_add_up()?;
-    scene.assert_memory_is_flat()?;
-    scene.stop()?;
-    let after = scene.host_state()?;
+    testbed.assert_counters_add_up()?;
+    testbed.assert_memory_is_flat()?;
+    testbed.stop()?;
+    let after = testbed.host_state()?;
     let only = |one: &str, other: &str| {
         one.lines().filter(|line| !other.contains(line)).collect::<Vec<_>>().join("\n")
     };
@@ -123,7 +123,7 @@ fn variable(name: &str, default: u64) -> Result<u64> {
 }
 
 /// A box with two uplinks that keeps its sessions, and a hook.
-struct Scene {
+struct Testbed {
     site: Site,
     config: BoxConfig,
     natbox: Option<NatBox>,
@@ -134,15 +134,15 @@ struct Scene {
 }
 
 /// The next test with a namespace of the same inode must find no journal.
-impl Drop for Scene {
+impl Drop for Testbed {
     fn drop(&mut self) {
         drop(self.natbox.take());
         let _ = self.site.down(&self.config);
     }
 }
 
-impl Scene {
-    fn new() -> Result<Scene> {
+impl Testbed {
+    fn new() -> Result<Testbed> {
         let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
         let directory = site.lab.directory();
         script(
@@ -170,7 +170,7 @@ impl Scene {
             &format!("{clock}exec {NATBOX} \"$@\" >/dev/full 2>&1\n"),
         )?;
         let config = configuration(&site);
-        Ok(Scene { site, config, natbox: None, memory: BTreeMap::new(), log_is_full: false })
+        Ok(Testbed { site, config, natbox: None, memory: BTreeMap::new(), log_is_full: false })
     }
 
     fn directory(&self) -> &Path {

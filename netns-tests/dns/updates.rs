@@ -19,11 +19,11 @@ const SECRET_512: &str =
     "pWc0oDkcU1DsDJ1MRhC6Gz1J9GYnXgqq2d7W0l7nKcl8yqRxxyN8cYVQy0bmqS0gF1tZrPpN9Qm1dV8t3kKf3w==";
 
 /// A box with a real uplink and a second one that is only an interface, which can go down.
-struct Scene {
+struct Testbed {
     site: Site,
 }
 
-impl Scene {
+impl Testbed {
     fn new() -> Result<Self> {
         let site = Site::new(Private::Shared, 1)?;
         let host = &site.uplink(0).natbox;
@@ -79,8 +79,8 @@ impl Scene {
 
 #[test]
 fn updates_keep_a_zone_on_another_server_current() -> Result<()> {
-    let scene = Scene::new()?;
-    let secret = |name: &str| scene.directory().join(name).display().to_string();
+    let testbed = Testbed::new()?;
+    let secret = |name: &str| testbed.directory().join(name).display().to_string();
     let update = |key: &str, replaced: &str| {
         format!(
             "update: {{ server: 192.0.2.14, key: k{key}, algorithm: hmac-sha{key}, secret_file: \"{}\", replace: {replaced} }}",
@@ -88,55 +88,55 @@ fn updates_keep_a_zone_on_another_server_current() -> Result<()> {
         )
     };
     // The server does not run yet: the box tries again.
-    let mut natbox = scene.start(&update("256", "all"))?;
+    let mut natbox = testbed.start(&update("256", "all"))?;
     wait_for("a first attempt", || {
         Ok(natbox.process().log().contains("the update failed").then_some(()))
     })?;
     let error = dns(&natbox)?.update_error.context("the failure is not in the status")?;
     ensure!(error.contains("the server cannot be reached"), "{error}");
-    ensure!(status_text(&scene, &natbox)?.contains(&format!("update failed: {error}")));
-    let named = scene.authority()?;
+    ensure!(status_text(&testbed, &natbox)?.contains(&format!("update failed: {error}")));
+    let named = testbed.authority()?;
     let both = ["198.51.100.10", "203.0.113.10"];
     let result = (|| {
-        scene.wait_for("www", &both)?;
-        scene.wait_for("one", &["203.0.113.10"])?;
+        testbed.wait_for("www", &both)?;
+        testbed.wait_for("one", &["203.0.113.10"])?;
         wait_for("the end of the trouble", || {
             Ok(dns(&natbox)?.update_error.is_none().then_some(()))
         })?;
-        scene.set_uplink("down")?;
-        scene.wait_for("www", &["203.0.113.10"])?;
-        scene.set_uplink("up")?;
-        scene.wait_for("www", &both)?;
-        let text = short(scene.site.client(), CLIENTS[3], &["www.example.org", "TXT"])?;
+        testbed.set_uplink("down")?;
+        testbed.wait_for("www", &["203.0.113.10"])?;
+        testbed.set_uplink("up")?;
+        testbed.wait_for("www", &both)?;
+        let text = short(testbed.site.client(), CLIENTS[3], &["www.example.org", "TXT"])?;
         ensure!(text == ["\"stays\""], "{text:?}");
         let updates = natbox.process().log().matches("the server accepted an update").count();
         drop(natbox);
 
         // Only its own records, with the other algorithm.
-        let mut natbox = scene.start(&update("512", "own"))?;
+        let mut natbox = testbed.start(&update("512", "own"))?;
         wait_for("the update", || {
             Ok((natbox.process().log().matches("the server accepted an update").count() > updates)
                 .then_some(()))
         })?;
-        named_takes(&scene, "update add www.example.org 60 A 192.0.2.77")?;
-        scene.set_uplink("down")?;
-        scene.wait_for("www", &["192.0.2.77", "203.0.113.10"])?;
-        scene.set_uplink("up")?;
-        scene.wait_for("www", &["192.0.2.77", "198.51.100.10", "203.0.113.10"])?;
+        named_takes(&testbed, "update add www.example.org 60 A 192.0.2.77")?;
+        testbed.set_uplink("down")?;
+        testbed.wait_for("www", &["192.0.2.77", "203.0.113.10"])?;
+        testbed.set_uplink("up")?;
+        testbed.wait_for("www", &["192.0.2.77", "198.51.100.10", "203.0.113.10"])?;
         drop(natbox);
 
         // An address that changes while no box runs is replaced. Records of other owners stay.
-        let natbox = scene.start_at("198.51.100.11", &update("512", "own"))?;
-        scene.wait_for("www", &["192.0.2.77", "198.51.100.11", "203.0.113.10"])?;
+        let natbox = testbed.start_at("198.51.100.11", &update("512", "own"))?;
+        testbed.wait_for("www", &["192.0.2.77", "198.51.100.11", "203.0.113.10"])?;
         drop(natbox);
 
         // A wrong secret is reported and changes nothing.
         fs::write(secret("256"), SECRET_512)?;
-        let mut natbox = scene.start(&update("256", "all"))?;
+        let mut natbox = testbed.start(&update("256", "all"))?;
         wait_for("the refusal", || {
             Ok(natbox.process().log().contains("has another secret for the key k256").then_some(()))
         })?;
-        scene.wait_for("www", &["192.0.2.77", "198.51.100.11", "203.0.113.10"])
+        testbed.wait_for("www", &["192.0.2.77", "198.51.100.11", "203.0.113.10"])
     })();
     result.with_context(|| named.log())
 }
@@ -146,27 +146,27 @@ fn dns(natbox: &NatBox) -> Result<DnsStatus> {
 }
 
 /// Returns the output of `natbox status`.
-fn status_text(scene: &Scene, natbox: &NatBox) -> Result<String> {
-    let mut command = scene.site.uplink(0).natbox.command(NATBOX);
+fn status_text(testbed: &Testbed, natbox: &NatBox) -> Result<String> {
+    let mut command = testbed.site.uplink(0).natbox.command(NATBOX);
     command.args(["status", "--socket"]).arg(natbox.socket());
     output(command)
 }
 
 /// Runs a command of nsupdate, the server's own program.
-fn named_takes(scene: &Scene, command: &str) -> Result<()> {
+fn named_takes(testbed: &Testbed, command: &str) -> Result<()> {
     crate::lab::require("nsupdate")?;
-    let script = scene.directory().join("nsupdate.txt");
+    let script = testbed.directory().join("nsupdate.txt");
     fs::write(&script, format!("server {}\n{command}\nsend\n", CLIENTS[3]))?;
-    let mut process = scene.site.client().command("nsupdate");
+    let mut process = testbed.site.client().command("nsupdate");
     process.args(["-y", &format!("hmac-sha256:k256:{SECRET_256}")]).arg(&script);
     output(process).map(drop)
 }
 
 #[test]
 fn hook_runs_for_every_change_and_ends_with_the_box() -> Result<()> {
-    let scene = Scene::new()?;
-    let hook = scene.directory().join("hook");
-    let log = scene.directory().join("hook.log");
+    let testbed = Testbed::new()?;
+    let hook = testbed.directory().join("hook");
+    let log = testbed.directory().join("hook.log");
     // The hook may do what the box itself may not do any more.
     let text = format!(
         "#!/bin/sh\necho $PPID >{log}.helper\n\
@@ -175,17 +175,17 @@ fn hook_runs_for_every_change_and_ends_with_the_box() -> Result<()> {
     );
     fs::write(&hook, text)?;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o700))?;
-    let mut natbox = scene.start(&format!("hook: \"{}\"", hook.display()))?;
+    let mut natbox = testbed.start(&format!("hook: \"{}\"", hook.display()))?;
     let mut wanted =
         "isp1 up 203.0.113.10 198.51.100.10\nisp 2 up 203.0.113.10 198.51.100.10\n".to_owned();
     wait_for_text(&log, &wanted)?;
-    scene.set_uplink("down")?;
+    testbed.set_uplink("down")?;
     wanted.push_str("isp 2 down 203.0.113.10\n");
     wait_for_text(&log, &wanted)?;
     wait_for("the hook's failure in the log", || {
         Ok(natbox.process().log().contains("dns.hook: failed").then_some(()))
     })?;
-    scene.set_uplink("up")?;
+    testbed.set_uplink("up")?;
     wanted.push_str("isp 2 up 203.0.113.10 198.51.100.10\n");
     wait_for_text(&log, &wanted)?;
 
@@ -198,7 +198,7 @@ fn hook_runs_for_every_change_and_ends_with_the_box() -> Result<()> {
         natbox.process().wait(crate::lab::TIMEOUT)?.context("the box does not end")?;
         if signal == Signal::TERM {
             fs::remove_file(&log)?;
-            natbox = scene.start(&format!("hook: \"{}\"", hook.display()))?;
+            natbox = testbed.start(&format!("hook: \"{}\"", hook.display()))?;
             wait_for_text(
                 &log,
                 "isp1 up 203.0.113.10 198.51.100.10\nisp 2 up 203.0.113.10 198.51.100.10\n",
@@ -211,14 +211,14 @@ fn hook_runs_for_every_change_and_ends_with_the_box() -> Result<()> {
 /// One process runs the hook, and another one stands by.
 #[test]
 fn killed_hook_helper_is_replaced() -> Result<()> {
-    let scene = Scene::new()?;
-    let hook = scene.directory().join("hook");
-    let helper = scene.directory().join("helper");
+    let testbed = Testbed::new()?;
+    let hook = testbed.directory().join("hook");
+    let helper = testbed.directory().join("helper");
     let text =
         format!("#!/bin/sh\necho $PPID $NATBOX_UPLINK $NATBOX_STATE >{}\n", helper.display());
     fs::write(&hook, text)?;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o700))?;
-    let natbox = scene.start(&format!("hook: \"{}\"", hook.display()))?;
+    let natbox = testbed.start(&format!("hook: \"{}\"", hook.display()))?;
     // Returns the process that has run the hook for the second uplink.
     let runner = |state: &str| {
         wait_for(&format!("the hook, {state}"), || {
@@ -230,11 +230,11 @@ fn killed_hook_helper_is_replaced() -> Result<()> {
     let first = runner("up")?;
     child(first)?;
     kill_process(first, Signal::KILL)?;
-    scene.set_uplink("down")?;
+    testbed.set_uplink("down")?;
     let second = runner("down")?;
     ensure!(first != second && dns(&natbox)?.hook_error.is_none());
     kill_process(second, Signal::KILL)?;
-    scene.set_uplink("up")?;
+    testbed.set_uplink("up")?;
     let third = runner("up")?;
 
     // Both at once: no process is left that could start another one.
@@ -242,7 +242,7 @@ fn killed_hook_helper_is_replaced() -> Result<()> {
     kill_process(third, Signal::KILL)?;
     let error = wait_for("the loss in the status", || Ok(dns(&natbox)?.hook_error))?;
     ensure!(error.contains("restart natbox"), "{error}");
-    ensure!(status_text(&scene, &natbox)?.contains(&format!("hook failed: {error}")));
+    ensure!(status_text(&testbed, &natbox)?.contains(&format!("hook failed: {error}")));
     Ok(())
 }
 

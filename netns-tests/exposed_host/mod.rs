@@ -34,14 +34,14 @@ const SERVICE: u16 = 9999;
 const WEB: u16 = 80;
 
 /// Uplinks, an exposed host, another inside host, and programs outside.
-struct Scene {
+struct Testbed {
     site: Site,
     peer: UdpSocket,
     _programs: Vec<HttpServer>,
 }
 
-impl Scene {
-    fn new(uplinks: u8) -> Result<Scene> {
+impl Testbed {
+    fn new(uplinks: u8) -> Result<Testbed> {
         let plan = ThreeLeggedPlan { uplinks, servers: 2, mbit: None, one_network: false };
         let site = Site::three_legged(plan)?;
         let mut programs = Vec::new();
@@ -58,7 +58,7 @@ impl Scene {
             programs.push(HttpServer::start(vec![listener], Some(Arc::new(says_who)))?);
         }
         let peer = datagrams(site.client(), *PEER.ip(), PEER.port())?;
-        Ok(Scene { site, peer, _programs: programs })
+        Ok(Testbed { site, peer, _programs: programs })
     }
 
     fn exposed(&self) -> Ipv4Addr {
@@ -165,28 +165,28 @@ fn a_host_is_exposed_on_two_uplinks() -> Result<()> {
 }
 
 fn assert_all_work(exposing: &str, uplinks: u8) -> Result<()> {
-    let scene = Scene::new(uplinks)?;
-    let exposed = scene.exposed();
-    let config = scene
+    let testbed = Testbed::new(uplinks)?;
+    let exposed = testbed.exposed();
+    let config = testbed
         .config()
         .forward_as(&format!("name: exposed, {exposing}, to: {exposed}"))
-        .forward("tcp", WEB, other(&scene.site), WEB);
-    let natbox = scene.site.start(0, &config)?;
+        .forward("tcp", WEB, other(&testbed.site), WEB);
+    let natbox = testbed.site.start(0, &config)?;
     let published: Vec<Ipv4Addr> =
-        scene.site.topology.uplinks.iter().map(|uplink| uplink.published).collect();
+        testbed.site.topology.uplinks.iter().map(|uplink| uplink.published).collect();
 
     for external in &published {
         // From outside: the exposed host, and before it the single forward.
-        let mut connection = scene.enter(CLIENTS[1], *external, SERVICE)?;
+        let mut connection = testbed.enter(CLIENTS[1], *external, SERVICE)?;
         ensure!(peer_of(&mut connection)? == CLIENTS[1], "the client's address is kept");
         ensure!(connection.get("/bytes/1000000")?.body.len() == 1_000_000);
-        ensure!(scene.server_at(*external, WEB)? == other(&scene.site));
+        ensure!(testbed.server_at(*external, WEB)? == other(&testbed.site));
         if exposing.contains("any") {
-            ping(scene.site.client(), CLIENTS[1], *external, 2)?;
+            ping(testbed.site.client(), CLIENTS[1], *external, 2)?;
         }
         // From inside: hairpin from the other host and from the exposed host itself.
         for (namespace, from) in
-            [(scene.other_host(), other(&scene.site)), (scene.site.server(), exposed)]
+            [(testbed.other_host(), other(&testbed.site)), (testbed.site.server(), exposed)]
         {
             let to = SocketAddrV4::new(*external, SERVICE);
             let mut connection = namespace.enter(|| connect(Some(from), to, TIMEOUT))??;
@@ -194,18 +194,20 @@ fn assert_all_work(exposing: &str, uplinks: u8) -> Result<()> {
         }
     }
     // To outside: the other host, and the exposed host from the same ports.
-    ensure!(published.contains(&scene.address_outside(scene.other_host(), other(&scene.site))?));
-    ensure!(published.contains(&scene.address_outside(scene.site.server(), exposed)?));
-    ping(scene.other_host(), other(&scene.site), CLIENTS[0], 2)?;
-    ping(scene.site.server(), exposed, CLIENTS[0], 2)?;
+    ensure!(
+        published.contains(&testbed.address_outside(testbed.other_host(), other(&testbed.site))?)
+    );
+    ensure!(published.contains(&testbed.address_outside(testbed.site.server(), exposed)?));
+    ping(testbed.other_host(), other(&testbed.site), CLIENTS[0], 2)?;
+    ping(testbed.site.server(), exposed, CLIENTS[0], 2)?;
     for port in [500, 5000, 40_000] {
-        let external = scene.external(scene.site.server(), exposed, port)?;
+        let external = testbed.external(testbed.site.server(), exposed, port)?;
         let is_published = published.iter().any(|address| external.ip() == *address);
         ensure!(is_published && external.port() == port, "{external} for port {port}");
     }
     // A mapping of the other host is its own as long as it lives.
-    let mapped = scene.external(scene.other_host(), other(&scene.site), 5000)?;
-    let stranger = datagrams(scene.site.client(), CLIENTS[2], 0)?;
+    let mapped = testbed.external(testbed.other_host(), other(&testbed.site), 5000)?;
+    let stranger = datagrams(testbed.site.client(), CLIENTS[2], 0)?;
     stranger.send_to(b"not for the exposed host", mapped)?;
     wait_for("the filter of the mapping", || {
         Ok((natbox.status()?.drops.get("filtered") == Some(&1)).then_some(()))
@@ -219,27 +221,28 @@ fn assert_all_work(exposing: &str, uplinks: u8) -> Result<()> {
 #[test]
 fn the_host_keeps_its_services_and_connections_on_an_exposed_address_of_its_own() -> Result<()> {
     const SSH: u16 = 2222;
-    let scene = Scene::new(1)?;
-    let uplink = scene.site.uplink(0);
+    let testbed = Testbed::new(1)?;
+    let uplink = testbed.site.uplink(0);
     uplink.natbox.address(&uplink.interface, uplink.published, 32)?;
     let _ssh = HttpServer::start(vec![listen(&uplink.natbox, uplink.published, SSH)?], None)?;
-    let config =
-        scene.config().forward_as(&format!("name: all, protocol: any, to: {}", scene.exposed()));
-    let natbox = scene.site.start(0, &config)?;
-    peer_of(&mut scene.enter(CLIENTS[1], uplink.published, SERVICE)?)?;
-    ping(scene.site.client(), CLIENTS[1], uplink.published, 2)?;
-    let mut connection = scene.enter(CLIENTS[1], uplink.published, SSH)?;
+    let config = testbed
+        .config()
+        .forward_as(&format!("name: all, protocol: any, to: {}", testbed.exposed()));
+    let natbox = testbed.site.start(0, &config)?;
+    peer_of(&mut testbed.enter(CLIENTS[1], uplink.published, SERVICE)?)?;
+    ping(testbed.site.client(), CLIENTS[1], uplink.published, 2)?;
+    let mut connection = testbed.enter(CLIENTS[1], uplink.published, SSH)?;
     ensure!(connection.get("/bytes/1000000")?.body.len() == 1_000_000, "the host's service");
     // The host's own connections, datagrams and pings.
-    let address = scene.address_outside(&uplink.natbox, uplink.published)?;
+    let address = testbed.address_outside(&uplink.natbox, uplink.published)?;
     ensure!(address == uplink.published);
-    let external = scene.external(&uplink.natbox, uplink.published, 0)?;
+    let external = testbed.external(&uplink.natbox, uplink.published, 0)?;
     ensure!(external.ip() == uplink.published);
     ping(&uplink.natbox, uplink.published, CLIENTS[0], 2)?;
     // Inside hosts: the other one, and the exposed one from its own ports.
-    let address = scene.address_outside(scene.other_host(), other(&scene.site))?;
+    let address = testbed.address_outside(testbed.other_host(), other(&testbed.site))?;
     ensure!(address == uplink.published);
-    let external = scene.external(scene.site.server(), scene.exposed(), 5000)?;
+    let external = testbed.external(testbed.site.server(), testbed.exposed(), 5000)?;
     ensure!(external == SocketAddrV4::new(uplink.published, 5000).into(), "{external}");
     assert_probes_are_answered(&natbox)?;
     assert_never_dropped(&natbox, &["ports-exhausted", "no-outbound-rule"])
@@ -250,20 +253,21 @@ fn the_host_keeps_its_services_and_connections_on_an_exposed_address_of_its_own(
 #[test]
 fn one_inside_endpoint_talks_to_one_server_through_two_published_ports() -> Result<()> {
     for second in ["protocol: any", "protocol: tcp, port: 80"] {
-        let scene = Scene::new(1)?;
-        let config = scene
+        let testbed = Testbed::new(1)?;
+        let config = testbed
             .config()
-            .forward_as(&format!("name: second, {second}, to: {}", scene.exposed()))
-            .forward("tcp", 81, scene.exposed(), WEB)
-            .forward("tcp", 82, scene.exposed(), WEB);
-        let natbox = scene.site.start(0, &config)?;
-        let external = scene.site.uplink(0).published;
-        let from = SocketAddrV4::new(other(&scene.site), 40_000);
+            .forward_as(&format!("name: second, {second}, to: {}", testbed.exposed()))
+            .forward("tcp", 81, testbed.exposed(), WEB)
+            .forward("tcp", 82, testbed.exposed(), WEB);
+        let natbox = testbed.site.start(0, &config)?;
+        let external = testbed.site.uplink(0).published;
+        let from = SocketAddrV4::new(other(&testbed.site), 40_000);
         let mut connections = Vec::new();
         for port in [80, 81, 82] {
             let to = SocketAddrV4::new(external, port);
             let connect = || connect_from(Some(from), to, TIMEOUT);
-            connections.push(scene.other_host().enter(connect)?.with_context(|| format!("{to}"))?);
+            connections
+                .push(testbed.other_host().enter(connect)?.with_context(|| format!("{to}"))?);
         }
         for connection in &mut connections {
             ensure!(peer_of(connection)? == external);

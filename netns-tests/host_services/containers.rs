@@ -32,26 +32,26 @@ END";
 
 /// Adds a host behind an interface of the box. The box is its next hop.
 fn add_host(
-    scene: &SingleBox,
+    testbed: &SingleBox,
     place: u8,
     interface: &str,
     own: Ipv4Addr,
     next: Ipv4Addr,
 ) -> Namespace {
-    let host = scene.lab.namespace(interface).unwrap();
-    scene.lab.veth(place, (&scene.natbox, interface), (&host, "eth0")).unwrap();
+    let host = testbed.lab.namespace(interface).unwrap();
+    testbed.lab.veth(place, (&testbed.natbox, interface), (&host, "eth0")).unwrap();
     host.address("eth0", own, 24).unwrap();
     host.route("default", next).unwrap();
     host
 }
 
 /// Adds a bridge with a container, as Docker does.
-fn add_container(scene: &SingleBox) -> Namespace {
+fn add_container(testbed: &SingleBox) -> Namespace {
     let bridge = Ipv4Addr::new(172, 17, 0, 1);
-    let container = add_host(scene, 5, "cont0", CONTAINER, bridge);
-    scene.natbox.bridge("docker0", &["cont0"]).unwrap();
-    scene.natbox.address("docker0", bridge, 16).unwrap();
-    shell(&scene.natbox, DOCKER_RULES);
+    let container = add_host(testbed, 5, "cont0", CONTAINER, bridge);
+    testbed.natbox.bridge("docker0", &["cont0"]).unwrap();
+    testbed.natbox.address("docker0", bridge, 16).unwrap();
+    shell(&testbed.natbox, DOCKER_RULES);
     container
 }
 
@@ -73,58 +73,58 @@ fn seen_from(
 }
 
 /// Asserts that the container reaches everything, and that everything reaches its published port.
-fn assert_container_works(scene: &SingleBox, container: &Namespace) {
-    let (_outside, _web) = (serve(&scene.net, CLIENT, 8080), serve(container, CONTAINER, 80));
+fn assert_container_works(testbed: &SingleBox, container: &Namespace) {
+    let (_outside, _web) = (serve(&testbed.net, CLIENT, 8080), serve(container, CONTAINER, 80));
     eventually("natbox knows the container's network", || seen(container, CLIENT, 8080));
-    assert_eq!(seen(container, CLIENT, 8080), Some(scene.outside.to_string()));
+    assert_eq!(seen(container, CLIENT, 8080), Some(testbed.outside.to_string()));
     assert_eq!(seen(container, SERVER, WEB), Some(INSIDE.to_string()));
-    let from_client = seen_from(&scene.net, Some(CLIENT), scene.outside, CONTAINER_PORT);
+    let from_client = seen_from(&testbed.net, Some(CLIENT), testbed.outside, CONTAINER_PORT);
     assert_eq!(from_client, Some(CLIENT.to_string()), "the port that leads to the container");
     for (to, port) in [(INSIDE, CONTAINER_PORT), (CONTAINER, 80)] {
-        assert_eq!(seen(&scene.server, to, port), Some(SERVER.to_string()), "{to}:{port}");
+        assert_eq!(seen(&testbed.server, to, port), Some(SERVER.to_string()), "{to}:{port}");
     }
 }
 
 #[test]
 fn containers_reach_the_outside_and_are_reached_at_the_boxs_own_addresses() {
     for published in [Published::OnLink, Published::Routed, Published::Owned] {
-        let scene = SingleBox::new(published);
-        let _server = scene.serve();
+        let testbed = SingleBox::new(published);
+        let _server = testbed.serve();
         // The container appears while natbox runs.
-        let natbox = scene.start(&scene.config());
-        let container = add_container(&scene);
-        assert_container_works(&scene, &container);
-        scene.assert_traffic();
+        let natbox = testbed.start(&testbed.config());
+        let container = add_container(&testbed);
+        assert_container_works(&testbed, &container);
+        testbed.assert_traffic();
         natbox.stop(Signal::TERM);
 
-        let before = scene.host_state();
-        let natbox = scene.start(&scene.config());
-        assert_container_works(&scene, &container);
-        scene.assert_traffic();
-        assert_eq!(Report::new(&scene, &natbox).errors(), [""; 0]);
+        let before = testbed.host_state();
+        let natbox = testbed.start(&testbed.config());
+        assert_container_works(&testbed, &container);
+        testbed.assert_traffic();
+        assert_eq!(Report::new(&testbed, &natbox).errors(), [""; 0]);
         natbox.stop(Signal::TERM);
-        before.assert_same(&scene.host_state(), "after the stop");
+        before.assert_same(&testbed.host_state(), "after the stop");
     }
 }
 
 /// A packet to a network that has gone must not take the host's default route.
 #[test]
 fn nothing_to_a_container_leaves_by_an_uplink_when_its_network_has_gone() {
-    let scene = SingleBox::new(Published::OnLink);
-    let container = add_container(&scene);
+    let testbed = SingleBox::new(Published::OnLink);
+    let container = add_container(&testbed);
     let _web = serve(&container, CONTAINER, 80);
-    let natbox = scene.start(&scene.config());
-    assert_eq!(seen(&scene.server, CONTAINER, 80), Some(SERVER.to_string()));
-    let private = PrivateSources::watch(&scene.net);
-    let attempt = || assert_eq!(seen(&scene.server, CONTAINER, 80), None);
-    scene.natbox.ip(&["link", "set", "docker0", "down"]).unwrap();
+    let natbox = testbed.start(&testbed.config());
+    assert_eq!(seen(&testbed.server, CONTAINER, 80), Some(SERVER.to_string()));
+    let private = PrivateSources::watch(&testbed.net);
+    let attempt = || assert_eq!(seen(&testbed.server, CONTAINER, 80), None);
+    testbed.natbox.ip(&["link", "set", "docker0", "down"]).unwrap();
     attempt();
-    scene.natbox.ip(&["link", "set", "docker0", "up"]).unwrap();
-    eventually("the network returns", || seen(&scene.server, CONTAINER, 80));
-    scene.natbox.ip(&["link", "del", "docker0"]).unwrap();
+    testbed.natbox.ip(&["link", "set", "docker0", "up"]).unwrap();
+    eventually("the network returns", || seen(&testbed.server, CONTAINER, 80));
+    testbed.natbox.ip(&["link", "del", "docker0"]).unwrap();
     attempt();
     private.assert_none();
-    scene.assert_outbound();
+    testbed.assert_outbound();
     let missing = natbox.status().host.unwrap().missing;
     assert!(missing.is_empty(), "{missing:?}");
     natbox.stop(Signal::TERM);
@@ -133,87 +133,87 @@ fn nothing_to_a_container_leaves_by_an_uplink_when_its_network_has_gone() {
 /// The routes of the VPN are in a table of its own, as Tailscale has them.
 #[test]
 fn clients_of_a_vpn_on_the_box_reach_the_outside_and_the_inside() {
-    let scene = SingleBox::new(Published::OnLink);
-    let (_server, outside) = (scene.serve(), serve(&scene.net, CLIENT, 8080));
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let (_server, outside) = (testbed.serve(), serve(&testbed.net, CLIENT, 8080));
+    let natbox = testbed.start(&testbed.config());
     let [own, next] = [2, 1].map(|last| Ipv4Addr::new(172, 31, 9, last));
-    let client = add_host(&scene, 6, "vpn0", own, next);
-    scene.natbox.address("vpn0", next, 32).unwrap();
+    let client = add_host(&testbed, 6, "vpn0", own, next);
+    testbed.natbox.address("vpn0", next, 32).unwrap();
     shell(
-        &scene.natbox,
+        &testbed.natbox,
         "ip route add 172.31.9.0/24 dev vpn0 table 52; ip rule add priority 5270 lookup 52; \
          nft add table ip vpn; \
          nft 'add chain ip vpn post { type nat hook postrouting priority srcnat; }'; \
          nft add rule ip vpn post ip saddr 172.31.9.0/24 oifname wan0 masquerade",
     );
     let _web = serve(&client, own, 80);
-    eventually("natbox knows the network of the VPN", || seen(&scene.server, own, 80));
-    assert_eq!(seen(&client, CLIENT, 8080), Some(scene.outside.to_string()));
+    eventually("natbox knows the network of the VPN", || seen(&testbed.server, own, 80));
+    assert_eq!(seen(&client, CLIENT, 8080), Some(testbed.outside.to_string()));
     assert_eq!(seen(&client, SERVER, WEB), Some(own.to_string()));
-    assert_eq!(seen(&scene.server, own, 80), Some(SERVER.to_string()));
+    assert_eq!(seen(&testbed.server, own, 80), Some(SERVER.to_string()));
     // A service of the box at its inside address.
-    let _own = serve(&scene.natbox, INSIDE, 8022);
+    let _own = serve(&testbed.natbox, INSIDE, 8022);
     assert_eq!(seen(&client, INSIDE, 8022), Some(own.to_string()));
     drop(outside);
-    scene.assert_traffic();
+    testbed.assert_traffic();
     natbox.stop(Signal::TERM);
 }
 
 /// No natbox setting names the network.
 #[test]
 fn a_public_network_behind_the_box_is_routed() {
-    let scene = SingleBox::new(Published::OnLink);
-    let (_server, outside) = (scene.serve(), serve(&scene.net, CLIENT, 8080));
+    let testbed = SingleBox::new(Published::OnLink);
+    let (_server, outside) = (testbed.serve(), serve(&testbed.net, CLIENT, 8080));
     let [own, next] = [2, 1].map(|last| Ipv4Addr::new(198, 51, 100, last));
-    let host = add_host(&scene, 7, "dmz0", own, next);
-    scene.natbox.address("dmz0", next, 24).unwrap();
-    scene.net.route("198.51.100.0/24", scene.outside).unwrap();
+    let host = add_host(&testbed, 7, "dmz0", own, next);
+    testbed.natbox.address("dmz0", next, 24).unwrap();
+    testbed.net.route("198.51.100.0/24", testbed.outside).unwrap();
     let _web = serve(&host, own, 80);
-    let natbox = scene.start(&scene.config());
+    let natbox = testbed.start(&testbed.config());
     assert_eq!(seen(&host, CLIENT, 8080), Some(own.to_string()));
-    assert_eq!(seen_from(&scene.net, Some(CLIENT), own, 80), Some(CLIENT.to_string()));
-    assert_eq!(seen(&scene.server, own, 80), Some(SERVER.to_string()));
+    assert_eq!(seen_from(&testbed.net, Some(CLIENT), own, 80), Some(CLIENT.to_string()));
+    assert_eq!(seen(&testbed.server, own, 80), Some(SERVER.to_string()));
     drop(outside);
-    scene.assert_traffic();
+    testbed.assert_traffic();
     natbox.stop(Signal::TERM);
 }
 
 /// The inside prefix is part of a network of the VPN, and the VPN has a part of the inside prefix.
 #[test]
 fn other_networks_do_not_open_the_inside() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
     let [own, next] = [2, 1].map(|last| Ipv4Addr::new(172, 31, 9, last));
-    let vpn = add_host(&scene, 6, "vpn0", own, next);
-    scene.natbox.address("vpn0", next, 24).unwrap();
+    let vpn = add_host(&testbed, 6, "vpn0", own, next);
+    testbed.natbox.address("vpn0", next, 24).unwrap();
     let in_vpn = Ipv4Addr::new(10, 0, 0, 201);
     vpn.address("lo", in_vpn, 32).unwrap();
     let _hidden = serve(&vpn, in_vpn, 80);
     for to in ["10.0.0.0/8", "10.0.0.200/30"] {
-        scene.natbox.route(to, own).unwrap();
+        testbed.natbox.route(to, own).unwrap();
     }
-    scene.net.route("10.0.0.0/8", scene.outside).unwrap();
-    let natbox = scene.start(&scene.config());
+    testbed.net.route("10.0.0.0/8", testbed.outside).unwrap();
+    let natbox = testbed.start(&testbed.config());
     for to in [SERVER, in_vpn] {
-        assert_eq!(seen_from(&scene.net, Some(CLIENT), to, 80), None, "{to} from outside");
+        assert_eq!(seen_from(&testbed.net, Some(CLIENT), to, 80), None, "{to} from outside");
     }
-    scene.assert_traffic();
+    testbed.assert_traffic();
     natbox.stop(Signal::TERM);
 }
 
 /// The host's own connections follow the uplinks, and the container's keep the host's route.
 #[test]
 fn a_container_keeps_the_hosts_default_route_while_the_hosts_packets_follow_the_uplinks() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let container = add_container(&scene);
-    let config = scene.config();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let container = add_container(&testbed);
+    let config = testbed.config();
     let text = config.to_string().replace("host: { ", "host: { default_route: follow, ");
-    let path = scene.write("follow", &text);
-    let natbox = RunningBox::launch(&scene.natbox, "follow", &path, &config.socket);
-    let outside = serve(&scene.net, CLIENT, 8080);
-    assert_eq!(seen(&scene.natbox, CLIENT, 8080), Some(scene.published.to_string()));
+    let path = testbed.write("follow", &text);
+    let natbox = RunningBox::launch(&testbed.natbox, "follow", &path, &config.socket);
+    let outside = serve(&testbed.net, CLIENT, 8080);
+    assert_eq!(seen(&testbed.natbox, CLIENT, 8080), Some(testbed.published.to_string()));
     drop(outside);
-    assert_container_works(&scene, &container);
+    assert_container_works(&testbed, &container);
     natbox.stop(Signal::TERM);
 }

@@ -22,10 +22,10 @@ use crate::single_box::{
 const DMZ: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 
 /// Adds a network behind the box whose hosts natbox does not translate.
-fn add_dmz(scene: &SingleBox) -> Namespace {
-    let host = scene.lab.namespace("dmz").unwrap();
-    scene.lab.veth(8, (&scene.natbox, "dmz0"), (&host, "eth0")).unwrap();
-    scene.natbox.address("dmz0", DMZ, 24).unwrap();
+fn add_dmz(testbed: &SingleBox) -> Namespace {
+    let host = testbed.lab.namespace("dmz").unwrap();
+    testbed.lab.veth(8, (&testbed.natbox, "dmz0"), (&host, "eth0")).unwrap();
+    testbed.natbox.address("dmz0", DMZ, 24).unwrap();
     host.address("eth0", Ipv4Addr::new(192, 168, 77, 2), 24).unwrap();
     host.route("default", DMZ).unwrap();
     host
@@ -47,15 +47,15 @@ fn send_raw(from: &Namespace, source: Ipv4Addr, to: Ipv4Addr) {
 }
 
 /// Returns natbox's table as nft prints it, or an empty text if there is none.
-fn table(scene: &SingleBox) -> String {
-    let mut nft = scene.natbox.command("nft");
+fn table(testbed: &SingleBox) -> String {
+    let mut nft = testbed.natbox.command("nft");
     let output = nft.args(["list", "table", "netdev", "natbox-nb0"]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Returns the number of packets that a chain of the filter has dropped.
-fn dropped(scene: &SingleBox, chain: &str) -> u64 {
-    let table = table(scene);
+fn dropped(testbed: &SingleBox, chain: &str) -> u64 {
+    let table = table(testbed);
     let (_, rules) = table.split_once(&format!("chain {chain} {{")).unwrap();
     let (_, count) = rules.split_once("counter packets ").unwrap();
     count.split(' ').next().unwrap().parse().unwrap()
@@ -69,15 +69,15 @@ fn warnings(natbox: &RunningBox) -> Vec<String> {
 
 #[test]
 fn no_private_source_leaves_whatever_the_host_sends() {
-    let scene = SingleBox::new(Published::OnLink);
-    let (_server, host) = (scene.serve(), add_dmz(&scene));
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let (_server, host) = (testbed.serve(), add_dmz(&testbed));
+    let natbox = testbed.start(&testbed.config());
     let (dmz, inside, client) = (DMZ.to_string(), INSIDE.to_string(), CLIENT.to_string());
-    let private = PrivateSources::watch(&scene.net);
+    let private = PrivateSources::watch(&testbed.net);
     for source in [&dmz, &inside] {
         for target in [&client, "203.0.113.254", "224.0.0.251", "255.255.255.255"] {
-            ping(&scene.natbox, &["-b", "-I", "wan0", "-I", source, target]);
-            ping(&scene.natbox, &["-b", "-I", source, target]);
+            ping(&testbed.natbox, &["-b", "-I", "wan0", "-I", source, target]);
+            ping(&testbed.natbox, &["-b", "-I", source, target]);
         }
     }
     for source in [
@@ -90,32 +90,32 @@ fn no_private_source_leaves_whatever_the_host_sends() {
         Ipv4Addr::LOCALHOST,
     ] {
         for target in [CLIENT, PROVIDER] {
-            send_raw(&scene.natbox, source, target);
+            send_raw(&testbed.natbox, source, target);
         }
     }
     // A host behind the box that natbox does not translate.
     ping(&host, &[&client]);
     private.assert_none();
-    assert!(dropped(&scene, "closed-out") > 10, "{}", table(&scene));
-    scene.assert_traffic();
+    assert!(dropped(&testbed, "closed-out") > 10, "{}", table(&testbed));
+    testbed.assert_traffic();
     natbox.stop(Signal::TERM);
 }
 
 /// The same packets leave without the filter, so the test above can fail.
 #[test]
 fn the_filter_can_be_switched_off() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let _host = add_dmz(&scene);
-    let config = scene.config();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let _host = add_dmz(&testbed);
+    let config = testbed.config();
     let text = config.to_string().replace("host: { ", "host: { block_private: false, ");
-    let path = scene.write("open", &text);
-    let natbox = RunningBox::launch(&scene.natbox, "open", &path, &config.socket);
-    assert_eq!(table(&scene), "");
-    let private = PrivateSources::watch(&scene.net);
-    send_raw(&scene.natbox, DMZ, CLIENT);
+    let path = testbed.write("open", &text);
+    let natbox = RunningBox::launch(&testbed.natbox, "open", &path, &config.socket);
+    assert_eq!(table(&testbed), "");
+    let private = PrivateSources::watch(&testbed.net);
+    send_raw(&testbed.natbox, DMZ, CLIENT);
     private.wait();
-    let report = Report::new(&scene, &natbox);
+    let report = Report::new(&testbed, &natbox);
     let found = "the segment of wan0 reaches 10.0.0.1, the address on lan0";
     assert!(report.warnings().contains(&found), "{:?}", report.warnings());
     natbox.stop(Signal::TERM);
@@ -125,160 +125,160 @@ fn the_filter_can_be_switched_off() {
 /// doctor close it.
 #[test]
 fn doctor_and_plan_close_the_inside_address_of_an_unmanaged_host() {
-    let scene = SingleBox::new(Published::OnLink);
-    let config = Config { manage: false, ..scene.config() };
-    let natbox = scene.start(&config);
-    scene.net.route("10.0.0.0/24", scene.outside).unwrap();
-    let own = scene.natbox.enter(|| UdpSocket::bind("0.0.0.0:8022")).unwrap().unwrap();
+    let testbed = SingleBox::new(Published::OnLink);
+    let config = Config { manage: false, ..testbed.config() };
+    let natbox = testbed.start(&config);
+    testbed.net.route("10.0.0.0/24", testbed.outside).unwrap();
+    let own = testbed.natbox.enter(|| UdpSocket::bind("0.0.0.0:8022")).unwrap().unwrap();
     own.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let arrives = || {
-        let sender = scene.net.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+        let sender = testbed.net.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
         sender.send_to(b"request", (INSIDE, 8022)).unwrap();
         own.recv(&mut [0; 16]).is_ok()
     };
     assert!(arrives());
     let path = natbox.path.to_str().unwrap();
-    let plan = scene.natbox(&[], &["plan", "--config", path]).stdout;
-    let finding = Report::new(&scene, &natbox).finding("exposure").unwrap();
+    let plan = testbed.natbox(&[], &["plan", "--config", path]).stdout;
+    let finding = Report::new(&testbed, &natbox).finding("exposure").unwrap();
     for command in &finding.fix {
         assert!(plan.contains(command), "{command} is missing in {plan}");
-        shell(&scene.natbox, command);
+        shell(&testbed.natbox, command);
     }
     assert!(!arrives());
-    assert_eq!(Report::new(&scene, &natbox).finding("exposure"), None);
+    assert_eq!(Report::new(&testbed, &natbox).finding("exposure"), None);
     natbox.stop(Signal::TERM);
 }
 
 /// Packets that the interface itself needs, and those of other protocols.
 #[test]
 fn dhcp_arp_and_the_interfaces_own_private_network_pass() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let natbox = testbed.start(&testbed.config());
     // A router of the provider that translates as well. The network appears while natbox runs.
     let [router, own] = [1, 2].map(|last| Ipv4Addr::new(192, 168, 1, last));
-    scene.net.address("eth0", router, 24).unwrap();
-    scene.natbox.address("wan0", own, 24).unwrap();
-    let _own = serve(&scene.natbox, own, 8022);
+    testbed.net.address("eth0", router, 24).unwrap();
+    testbed.natbox.address("wan0", own, 24).unwrap();
+    let _own = serve(&testbed.natbox, own, 8022);
     eventually("the network of the interface", || {
-        ping(&scene.natbox, &["-I", &own.to_string(), &router.to_string()]).then_some(())
+        ping(&testbed.natbox, &["-I", &own.to_string(), &router.to_string()]).then_some(())
     });
-    assert!(ping(&scene.net, &["-I", &router.to_string(), &own.to_string()]));
+    assert!(ping(&testbed.net, &["-I", &router.to_string(), &own.to_string()]));
     // A DHCP client has no address yet.
-    let requests = PrivateSources::watch_for(&scene.net, |source| source.is_unspecified());
+    let requests = PrivateSources::watch_for(&testbed.net, |source| source.is_unspecified());
     shell(
-        &scene.natbox,
+        &testbed.natbox,
         "ip route add 255.255.255.255 dev wan0; nft add table ip dhcp; \
          nft 'add chain ip dhcp post { type filter hook postrouting priority 0; }'; \
          nft add rule ip dhcp post udp dport 67 ip saddr set 0.0.0.0",
     );
-    let client = scene.natbox.enter(|| UdpSocket::bind((scene.outside, 68))).unwrap().unwrap();
+    let client = testbed.natbox.enter(|| UdpSocket::bind((testbed.outside, 68))).unwrap().unwrap();
     client.set_broadcast(true).unwrap();
     client.send_to(b"discover", (Ipv4Addr::BROADCAST, 67)).unwrap();
     requests.wait();
-    for (namespace, interface) in [(&scene.natbox, "wan0"), (&scene.net, "eth0")] {
+    for (namespace, interface) in [(&testbed.natbox, "wan0"), (&testbed.net, "eth0")] {
         let path = format!("net/ipv6/conf/{interface}/disable_ipv6");
         namespace.sysctl(&path, "0").unwrap();
     }
-    eventually("IPv6", || ping(&scene.natbox, &["-6", "-I", "wan0", "ff02::1"]).then_some(()));
-    scene.assert_traffic();
+    eventually("IPv6", || ping(&testbed.natbox, &["-6", "-I", "wan0", "ff02::1"]).then_some(()));
+    testbed.assert_traffic();
     natbox.stop(Signal::TERM);
 }
 
 /// On Linux every address of a host is reachable through every interface.
 #[test]
 fn the_outside_segment_does_not_reach_the_boxs_inside_addresses() {
-    let scene = SingleBox::new(Published::OnLink);
-    let (_server, _host) = (scene.serve(), add_dmz(&scene));
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let (_server, _host) = (testbed.serve(), add_dmz(&testbed));
+    let natbox = testbed.start(&testbed.config());
     for prefix in ["10.0.0.0/24", "192.168.77.0/24"] {
-        scene.net.route(prefix, scene.outside).unwrap();
+        testbed.net.route(prefix, testbed.outside).unwrap();
     }
-    let own = scene.natbox.enter(|| UdpSocket::bind("0.0.0.0:8022")).unwrap().unwrap();
+    let own = testbed.natbox.enter(|| UdpSocket::bind("0.0.0.0:8022")).unwrap().unwrap();
     own.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let arrives = |from: &Namespace, to: Ipv4Addr| {
         let sender = from.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
         sender.send_to(b"request", (to, 8022)).unwrap();
         own.recv(&mut [0; 16]).is_ok()
     };
-    assert!(!arrives(&scene.net, INSIDE));
-    assert!(!arrives(&scene.net, DMZ));
-    assert!(!ping(&scene.net, &["192.168.77.2"]), "a host of the other network");
-    assert!(arrives(&scene.net, scene.outside), "its address on the segment");
-    assert!(arrives(&scene.server, INSIDE), "from inside");
-    assert!(dropped(&scene, "closed-in") >= 3, "{}", table(&scene));
+    assert!(!arrives(&testbed.net, INSIDE));
+    assert!(!arrives(&testbed.net, DMZ));
+    assert!(!ping(&testbed.net, &["192.168.77.2"]), "a host of the other network");
+    assert!(arrives(&testbed.net, testbed.outside), "its address on the segment");
+    assert!(arrives(&testbed.server, INSIDE), "from inside");
+    assert!(dropped(&testbed, "closed-in") >= 3, "{}", table(&testbed));
 
     // A tag of VLAN 0 means the interface itself. Other tags mean other interfaces.
-    let injector = Injector::new(&scene);
+    let injector = Injector::new(&testbed);
     let request = udp(at(CLIENT, 5000), at(INSIDE, 8022), b"tagged");
-    let before = dropped(&scene, "closed-in");
+    let before = dropped(&testbed, "closed-in");
     injector.send_tagged(0, &request);
-    eventually("the filter drops it", || (dropped(&scene, "closed-in") > before).then_some(()));
+    eventually("the filter drops it", || (dropped(&testbed, "closed-in") > before).then_some(()));
     injector.send_tagged(7, &request);
     assert!(own.recv(&mut [0; 16]).is_err());
-    assert_eq!(dropped(&scene, "closed-in"), before + 1);
-    scene.assert_traffic();
+    assert_eq!(dropped(&testbed, "closed-in"), before + 1);
+    testbed.assert_traffic();
     natbox.stop(Signal::TERM);
 }
 
 #[test]
 fn packets_without_translation_pass_with_private_addresses() {
-    let scene = SingleBox::new(Published::OnLink);
-    let (_server, host) = (scene.serve(), add_dmz(&scene));
-    scene.net.route("10.0.0.0/24", scene.outside).unwrap();
-    scene.net.route("192.168.77.0/24", scene.outside).unwrap();
+    let testbed = SingleBox::new(Published::OnLink);
+    let (_server, host) = (testbed.serve(), add_dmz(&testbed));
+    testbed.net.route("10.0.0.0/24", testbed.outside).unwrap();
+    testbed.net.route("192.168.77.0/24", testbed.outside).unwrap();
     let far = Ipv4Addr::new(172, 20, 0, 7);
-    scene.net.address("lo", far, 32).unwrap();
-    let mut config = scene.config();
+    testbed.net.address("lo", far, 32).unwrap();
+    let mut config = testbed.config();
     config.extra = "no_nat: [{ to: 172.20.0.0/16 }]\n".into();
-    let natbox = scene.start(&config);
+    let natbox = testbed.start(&config);
     let (far, server) = (far.to_string(), SERVER.to_string());
-    assert!(ping(&scene.server, &[&far]), "from inside");
-    assert!(ping(&scene.net, &["-I", &far, &server]), "to the inside");
+    assert!(ping(&testbed.server, &[&far]), "from inside");
+    assert!(ping(&testbed.net, &["-I", &far, &server]), "to the inside");
     assert!(!ping(&host, &[&far]), "from another network");
-    assert!(!ping(&scene.net, &["-I", &CLIENT.to_string(), &server]), "from another host");
+    assert!(!ping(&testbed.net, &["-I", &CLIENT.to_string(), &server]), "from another host");
     natbox.stop(Signal::TERM);
 }
 
 /// No journal has the filter: it belongs to the process.
 #[test]
 fn the_filter_lives_as_long_as_the_process() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    assert_eq!(table(&scene), "");
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    assert_eq!(table(&testbed), "");
     for _ in 0..2 {
-        let natbox = scene.start(&scene.config());
-        assert!(table(&scene).contains("flags owner"), "{}", table(&scene));
+        let natbox = testbed.start(&testbed.config());
+        assert!(table(&testbed).contains("flags owner"), "{}", table(&testbed));
         // Debian's nftables.service and many firewall scripts begin with this command.
-        shell(&scene.natbox, "nft flush ruleset");
+        shell(&testbed.natbox, "nft flush ruleset");
         let delete = ["delete", "table", "netdev", "natbox-nb0"];
-        assert!(!scene.natbox.command("nft").args(delete).status().unwrap().success());
-        assert!(table(&scene).contains("closed-wan0"), "{}", table(&scene));
-        scene.assert_traffic();
-        assert_eq!(Report::new(&scene, &natbox).errors(), [""; 0]);
+        assert!(!testbed.natbox.command("nft").args(delete).status().unwrap().success());
+        assert!(table(&testbed).contains("closed-wan0"), "{}", table(&testbed));
+        testbed.assert_traffic();
+        assert_eq!(Report::new(&testbed, &natbox).errors(), [""; 0]);
         natbox.kill();
-        eventually("the kernel removes it", || table(&scene).is_empty().then_some(()));
+        eventually("the kernel removes it", || table(&testbed).is_empty().then_some(()));
     }
-    let natbox = scene.start(&scene.config());
+    let natbox = testbed.start(&testbed.config());
     natbox.stop(Signal::TERM);
-    assert_eq!(table(&scene), "");
+    assert_eq!(table(&testbed), "");
 }
 
 #[test]
 fn an_interface_that_returns_has_the_filter_again() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let natbox = scene.start(&scene.config());
-    scene.natbox.ip(&["link", "del", "wan0"]).unwrap();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let natbox = testbed.start(&testbed.config());
+    testbed.natbox.ip(&["link", "del", "wan0"]).unwrap();
     natbox.wait_for_log("interface was removed");
-    scene.lab.veth(0, (&scene.natbox, "wan0"), (&scene.net, "eth0")).unwrap();
-    scene.natbox.address("wan0", scene.outside, 24).unwrap();
-    scene.net.address("eth0", PROVIDER, 24).unwrap();
-    scene.natbox.route("default", PROVIDER).unwrap();
-    eventually("the forward works again", || scene.fetch().ok());
-    let private = PrivateSources::watch(&scene.net);
-    send_raw(&scene.natbox, DMZ, CLIENT);
-    send_raw(&scene.natbox, DMZ, PROVIDER);
+    testbed.lab.veth(0, (&testbed.natbox, "wan0"), (&testbed.net, "eth0")).unwrap();
+    testbed.natbox.address("wan0", testbed.outside, 24).unwrap();
+    testbed.net.address("eth0", PROVIDER, 24).unwrap();
+    testbed.natbox.route("default", PROVIDER).unwrap();
+    eventually("the forward works again", || testbed.fetch().ok());
+    let private = PrivateSources::watch(&testbed.net);
+    send_raw(&testbed.natbox, DMZ, CLIENT);
+    send_raw(&testbed.natbox, DMZ, PROVIDER);
     private.assert_none();
     natbox.stop(Signal::TERM);
 }
@@ -287,24 +287,24 @@ fn an_interface_that_returns_has_the_filter_again() {
 /// filter.
 #[test]
 fn without_the_filter_natbox_runs_and_says_so() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let mut nft = scene.natbox.command("nft");
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let mut nft = testbed.natbox.command("nft");
     let mut owner = nft.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let input = owner.stdin.as_mut().unwrap();
     input.write_all(b"add table netdev natbox-nb0 { flags owner; }\n").unwrap();
-    eventually("the other program's table", || (!table(&scene).is_empty()).then_some(()));
-    let natbox = scene.start(&scene.config());
-    scene.assert_traffic();
+    eventually("the other program's table", || (!table(&testbed).is_empty()).then_some(()));
+    let natbox = testbed.start(&testbed.config());
+    testbed.assert_traffic();
     let found = warnings(&natbox);
     let words = "private addresses are not filtered on the uplinks";
     assert!(found.len() == 1 && found[0].contains(words), "{found:?}");
-    assert!(Report::new(&scene, &natbox).warnings().iter().any(|found| found.contains(words)));
+    assert!(Report::new(&testbed, &natbox).warnings().iter().any(|found| found.contains(words)));
     // The next look at the host tries it again.
     drop(owner.stdin.take());
     owner.wait().unwrap();
-    shell(&scene.natbox, "ip address add 203.0.113.77 dev wan0");
-    eventually("the filter", || table(&scene).contains("closed-wan0").then_some(()));
+    shell(&testbed.natbox, "ip address add 203.0.113.77 dev wan0");
+    eventually("the filter", || table(&testbed).contains("closed-wan0").then_some(()));
     eventually("the end of the warning", || warnings(&natbox).is_empty().then_some(()));
     natbox.stop(Signal::TERM);
 }

@@ -36,20 +36,20 @@ impl Tun {
 }
 
 /// A box that keeps its sessions, with a published UDP port.
-struct Scene {
+struct Testbed {
     site: Site,
     config: BoxConfig,
     sink: UdpSocket,
 }
 
-impl Scene {
-    fn new(tun: Tun) -> Result<Scene> {
+impl Testbed {
+    fn new(tun: Tun) -> Result<Testbed> {
         let site = Site::three_legged(ThreeLeggedPlan::TWO_UPLINKS)?;
         let server = site.server_address(0);
         let sink = datagrams(site.server(), server, PORT)?;
         sink.set_read_timeout(Some(Duration::from_millis(300)))?;
         let config = Self::config(&site, tun);
-        Ok(Scene { site, config, sink })
+        Ok(Testbed { site, config, sink })
     }
 
     fn config(site: &Site, Tun { io, workers, offload }: Tun) -> BoxConfig {
@@ -98,7 +98,7 @@ impl Scene {
 }
 
 /// The keeper must not outlive the test.
-impl Drop for Scene {
+impl Drop for Testbed {
     fn drop(&mut self) {
         let _ = self.site.down(&self.config);
     }
@@ -111,23 +111,23 @@ struct Flow {
 }
 
 fn packets_wait_for_the_next_process(tun: Tun) -> Result<()> {
-    let scene = Scene::new(tun)?;
-    let mut natbox = scene.start()?;
+    let testbed = Testbed::new(tun)?;
+    let mut natbox = testbed.start()?;
     for round in 0..3 {
-        let flow = scene.flow()?;
+        let flow = testbed.flow()?;
         thread::sleep(Duration::from_millis(100));
         natbox.process().kill()?;
         thread::sleep(GAP);
-        natbox = scene.start()?;
-        let lost = scene.lost(flow)?;
+        natbox = testbed.start()?;
+        let lost = testbed.lost(flow)?;
         ensure!(lost <= IN_FLIGHT, "kill {round}: {lost} are lost");
 
-        let flow = scene.flow()?;
+        let flow = testbed.flow()?;
         thread::sleep(Duration::from_millis(100));
         natbox.process().terminate()?;
         thread::sleep(GAP);
-        natbox = scene.start()?;
-        let lost = scene.lost(flow)?;
+        natbox = testbed.start()?;
+        let lost = testbed.lost(flow)?;
         ensure!(lost == 0, "restart {round}: {lost} are lost");
     }
     Ok(())
@@ -146,30 +146,30 @@ fn packets_wait_for_the_next_process_with_poll() -> Result<()> {
 /// The next process may have more or fewer queues, another backend and other offloads.
 #[test]
 fn kept_queues_serve_another_configuration() -> Result<()> {
-    let mut scene = Scene::new(Tun::new("uring", 2))?;
-    let mut natbox = scene.start()?;
+    let mut testbed = Testbed::new(Tun::new("uring", 2))?;
+    let mut natbox = testbed.start()?;
     let without_offload = Tun { offload: "none", ..Tun::new("uring", 1) };
     for tun in [Tun::new("poll", 4), without_offload, Tun::new("poll", 2)] {
         natbox.process().terminate()?;
-        scene.config = Scene::config(&scene.site, tun);
-        natbox = scene.start()?;
-        let flow = scene.flow()?;
+        testbed.config = Testbed::config(&testbed.site, tun);
+        natbox = testbed.start()?;
+        let flow = testbed.flow()?;
         thread::sleep(Duration::from_millis(400));
-        let lost = scene.lost(flow)?;
+        let lost = testbed.lost(flow)?;
         ensure!(lost == 0, "{tun:?}: {lost} are lost");
     }
     Ok(())
 }
 
-/// Returns the process that holds the queues of a scene's box.
-fn keeper(scene: &Scene) -> Result<Option<i32>> {
-    process(scene, "keep-descriptors")
+/// Returns the process that holds the queues of a testbed's box.
+fn keeper(testbed: &Testbed) -> Result<Option<i32>> {
+    process(testbed, "keep-descriptors")
 }
 
-/// Returns a process of a scene's box whose command line has these words.
-fn process(scene: &Scene, words: &str) -> Result<Option<i32>> {
+/// Returns a process of a testbed's box whose command line has these words.
+fn process(testbed: &Testbed, words: &str) -> Result<Option<i32>> {
     let mut list = std::process::Command::new("ip");
-    list.args(["netns", "pids", scene.site.uplink(0).natbox.name()]);
+    list.args(["netns", "pids", testbed.site.uplink(0).natbox.name()]);
     let has_words = |pid: &i32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
@@ -183,21 +183,21 @@ fn process(scene: &Scene, words: &str) -> Result<Option<i32>> {
 /// keeper again.
 #[test]
 fn a_killed_keeper_is_replaced_at_the_next_start() -> Result<()> {
-    let scene = Scene::new(Tun::new("auto", 2))?;
-    let mut natbox = scene.start()?;
-    let first = keeper(&scene)?.ok_or_else(|| anyhow!("no keeper runs"))?;
+    let testbed = Testbed::new(Tun::new("auto", 2))?;
+    let mut natbox = testbed.start()?;
+    let first = keeper(&testbed)?.ok_or_else(|| anyhow!("no keeper runs"))?;
     let pid = rustix::process::Pid::from_raw(first).ok_or_else(|| anyhow!("{first}"))?;
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
     natbox.process().kill()?;
-    natbox = scene.start()?;
-    let second = wait_for("the keeper", || keeper(&scene))?;
+    natbox = testbed.start()?;
+    let second = wait_for("the keeper", || keeper(&testbed))?;
     ensure!(second != first);
-    let flow = scene.flow()?;
+    let flow = testbed.flow()?;
     thread::sleep(Duration::from_millis(100));
     natbox.process().terminate()?;
     thread::sleep(GAP);
-    let _natbox = scene.start()?;
-    let lost = scene.lost(flow)?;
+    let _natbox = testbed.start()?;
+    let lost = testbed.lost(flow)?;
     ensure!(lost == 0, "{lost} are lost");
     Ok(())
 }
@@ -205,9 +205,9 @@ fn a_killed_keeper_is_replaced_at_the_next_start() -> Result<()> {
 /// The network namespace of a container is another one after each start.
 #[test]
 fn a_process_in_another_network_namespace_makes_a_device_of_its_own() -> Result<()> {
-    let first = Scene::new(Tun::new("auto", 2))?;
+    let first = Testbed::new(Tun::new("auto", 2))?;
     first.start()?.process().kill()?;
-    let mut second = Scene::new(Tun::new("auto", 2))?;
+    let mut second = Testbed::new(Tun::new("auto", 2))?;
     second.config = second.config.clone().keeping(&first.site.lab.directory().join("state"));
     let mut natbox = second.start()?;
     for _ in 0..2 {
@@ -225,16 +225,16 @@ fn a_process_in_another_network_namespace_makes_a_device_of_its_own() -> Result<
 /// A start without `state.keep` removes what a process with it has left.
 #[test]
 fn a_start_without_keep_removes_what_is_kept() -> Result<()> {
-    let scene = Scene::new(Tun::new("auto", 2))?;
-    scene.start()?.process().terminate()?;
-    ensure!(keeper(&scene)?.is_some(), "no keeper runs");
-    let state = scene.site.lab.directory().join("state");
+    let testbed = Testbed::new(Tun::new("auto", 2))?;
+    testbed.start()?.process().terminate()?;
+    ensure!(keeper(&testbed)?.is_some(), "no keeper runs");
+    let state = testbed.site.lab.directory().join("state");
     let without = format!("state: {{ keep: false, directory: {} }}", state.display());
-    let mut natbox = scene.site.start(0, &scene.site.three_legged_config().extra(&without))?;
-    ensure!(keeper(&scene)?.is_none(), "the keeper runs");
+    let mut natbox = testbed.site.start(0, &testbed.site.three_legged_config().extra(&without))?;
+    ensure!(keeper(&testbed)?.is_none(), "the keeper runs");
     ensure!(!state.join("natbox1").exists());
     natbox.process().terminate()?;
-    let links = scene.site.uplink(0).natbox.ip_output(&["link"])?;
+    let links = testbed.site.uplink(0).natbox.ip_output(&["link"])?;
     ensure!(!links.contains("nb1"), "{links}");
     Ok(())
 }
@@ -243,19 +243,19 @@ fn a_start_without_keep_removes_what_is_kept() -> Result<()> {
 /// to the next process. Here natbox is process 1 of a container.
 #[test]
 fn a_new_directory_is_a_file_system_with_huge_pages() -> Result<()> {
-    let scene = Scene::new(Tun::new("auto", 1))?;
-    let directory = scene.site.lab.directory();
+    let testbed = Testbed::new(Tun::new("auto", 1))?;
+    let directory = testbed.site.lab.directory();
     std::fs::remove_dir(directory.join("state"))?;
     let file = directory.join("container.yaml");
     let socket = directory.join("container.sock").display().to_string();
-    let text = scene.config.text().replace("sessions: 20000", "sessions: 200000");
+    let text = testbed.config.text().replace("sessions: 20000", "sessions: 200000");
     std::fs::write(&file, format!("{text}admin: {{ socket: {socket} }}\n"))?;
-    let host = &scene.site.uplink(0).natbox;
+    let host = &testbed.site.uplink(0).natbox;
     let mut command = host.command("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     command.arg(NATBOX).arg("run").arg("-c").arg(&file);
     let _container = host.spawn("container", command)?;
-    let pid = wait_for("natbox", || process(&scene, "natbox run"))?;
+    let pid = wait_for("natbox", || process(&testbed, "natbox run"))?;
     wait_for("the session files", || {
         let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
         Ok(maps.contains("/state/natbox1/records").then_some(()))

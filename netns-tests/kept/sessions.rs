@@ -23,7 +23,7 @@ const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(CLIENTS[0], 8080);
 const WEB: u16 = 80;
 
 /// A box with two uplinks, a published server, and connections in both directions.
-struct Scene {
+struct Testbed {
     site: Site,
     _outside: HttpServer,
     _published: HttpServer,
@@ -50,26 +50,26 @@ impl Talk {
 }
 
 /// The next test with a namespace of the same inode must find no journal.
-impl Drop for Scene {
+impl Drop for Testbed {
     fn drop(&mut self) {
         let _ = self.down();
     }
 }
 
-impl Scene {
-    fn new(owner: Owner) -> Result<Scene> {
-        Scene::with(ThreeLeggedPlan::TWO_UPLINKS, owner)
+impl Testbed {
+    fn new(owner: Owner) -> Result<Testbed> {
+        Testbed::with(ThreeLeggedPlan::TWO_UPLINKS, owner)
     }
 
     /// A box that uses the first two uplinks of the plan.
-    fn with(plan: ThreeLeggedPlan, owner: Owner) -> Result<Scene> {
+    fn with(plan: ThreeLeggedPlan, owner: Owner) -> Result<Testbed> {
         let site = site(plan, owner)?;
         let listener = listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?;
         let outside = HttpServer::start(vec![listener], None)?;
         let listener = listen(site.server(), site.server_address(0), WEB)?;
         let published = HttpServer::start(vec![listener], None)?;
         let config = configuration(&site, 0..2, &[0, 1]);
-        Ok(Scene { site, _outside: outside, _published: published, config })
+        Ok(Testbed { site, _outside: outside, _published: published, config })
     }
 
     fn start(&self) -> Result<NatBox> {
@@ -101,32 +101,32 @@ fn go_on(talks: &mut [Talk], when: &str) -> Result<()> {
 }
 
 fn connections_outlive_kills_and_restarts(owner: Owner) -> Result<()> {
-    let scene = Scene::new(owner)?;
-    let mut natbox = scene.start()?;
-    let mut talks = scene.talks()?;
-    let rules = || scene.site.uplink(0).natbox.ip_output(&["rule"]);
+    let testbed = Testbed::new(owner)?;
+    let mut natbox = testbed.start()?;
+    let mut talks = testbed.talks()?;
+    let rules = || testbed.site.uplink(0).natbox.ip_output(&["rule"]);
     let before = rules()?;
     for round in 0..10 {
         kill(natbox)?;
-        natbox = scene.start()?;
+        natbox = testbed.start()?;
         go_on(&mut talks, &format!("kill {round}"))?;
         let after = rules()?;
         ensure!(after == before, "the rules have moved from {before} to {after}");
     }
     for round in 0..10 {
         stop(natbox)?;
-        natbox = scene.start()?;
+        natbox = testbed.start()?;
         go_on(&mut talks, &format!("restart {round}"))?;
     }
     stop(natbox)?;
     // What is sent meanwhile is lost, and nothing answers for the box.
     thread::sleep(Duration::from_secs(3));
-    let natbox = scene.start()?;
+    let natbox = testbed.start()?;
     go_on(&mut talks, "a stop and a later start")?;
     let status = natbox.status()?;
     ensure!(status.sessions.now as usize >= talks.len(), "{:?}", status.sessions);
     // New connections work as well.
-    go_on(&mut scene.talks()?, "new ones")
+    go_on(&mut testbed.talks()?, "new ones")
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn connections_outlive_kills_and_restarts_of_a_box_with_the_hosts_addresses() ->
 const THREE_UPLINKS: ThreeLeggedPlan =
     ThreeLeggedPlan { uplinks: 3, ..ThreeLeggedPlan::TWO_UPLINKS };
 
-impl Scene {
+impl Testbed {
     /// Starts the box with another configuration and checks that it imports the sessions.
     fn start_changed(&mut self, config: BoxConfig, sentence: &str) -> Result<NatBox> {
         self.config = config;
@@ -157,37 +157,37 @@ impl Scene {
 /// A larger table and a smaller one, another uplink, and files of an older release.
 #[test]
 fn connections_outlive_a_change_of_configuration() -> Result<()> {
-    let mut scene = Scene::with(THREE_UPLINKS, Owner::Nobody)?;
-    let natbox = scene.start()?;
-    let mut talks = scene.talks()?;
-    let original = scene.config.clone();
+    let mut testbed = Testbed::with(THREE_UPLINKS, Owner::Nobody)?;
+    let natbox = testbed.start()?;
+    let mut talks = testbed.talks()?;
+    let original = testbed.config.clone();
     kill(natbox)?;
     let larger = original.clone().sessions(40_000);
-    let natbox = scene.start_changed(larger, "limits.sessions")?;
+    let natbox = testbed.start_changed(larger, "limits.sessions")?;
     go_on(&mut talks, "a larger table")?;
     stop(natbox)?;
     let smaller = original.clone().sessions(500);
-    let natbox = scene.start_changed(smaller, "limits.sessions")?;
+    let natbox = testbed.start_changed(smaller, "limits.sessions")?;
     go_on(&mut talks, "a smaller table")?;
-    talks.append(&mut scene.talks()?);
+    talks.append(&mut testbed.talks()?);
     kill(natbox)?;
-    let third = configuration(&scene.site, 0..3, &[0, 1, 2]).sessions(500);
-    let natbox = scene.start_changed(third, "list of uplinks")?;
+    let third = configuration(&testbed.site, 0..3, &[0, 1, 2]).sessions(500);
+    let natbox = testbed.start_changed(third, "list of uplinks")?;
     go_on(&mut talks, "a third uplink")?;
-    let to = SocketAddrV4::new(scene.site.uplink(2).published, WEB);
-    let outside = scene.site.client().enter(|| connect(None, to, TIMEOUT))??;
+    let to = SocketAddrV4::new(testbed.site.uplink(2).published, WEB);
+    let outside = testbed.site.client().enter(|| connect(None, to, TIMEOUT))??;
     talks.push(Talk::new(outside)?);
     kill(natbox)?;
     // The header of an older release, whose records have another layout.
-    let header = scene.site.lab.directory().join("state/natbox1/header.json");
+    let header = testbed.site.lab.directory().join("state/natbox1/header.json");
     let mut content: serde_json::Value = serde_json::from_str(&fs::read_to_string(&header)?)?;
     content["layout"] = serde_json::json!(FIRST_LAYOUT);
     fs::write(&header, content.to_string())?;
-    let natbox = scene.start_changed(scene.config.clone(), "another layout of records")?;
+    let natbox = testbed.start_changed(testbed.config.clone(), "another layout of records")?;
     go_on(&mut talks, "an older release")?;
     let status = natbox.status()?;
     ensure!(status.sessions.now as usize >= talks.len(), "{:?}", status.sessions);
-    go_on(&mut scene.talks()?, "new ones")
+    go_on(&mut testbed.talks()?, "new ones")
 }
 
 /// The layout of the first release that kept sessions.
@@ -197,13 +197,13 @@ const FIRST_LAYOUT: [u64; 25] =
 /// Connections through the removed uplink end, and the inside hosts among their ends learn of it.
 #[test]
 fn connections_over_the_other_uplink_outlive_the_removal_of_an_uplink() -> Result<()> {
-    let mut scene = Scene::new(Owner::Nobody)?;
-    let natbox = scene.start()?;
-    let mut talks = scene.talks()?;
+    let mut testbed = Testbed::new(Owner::Nobody)?;
+    let natbox = testbed.start()?;
+    let mut talks = testbed.talks()?;
     stop(natbox)?;
-    let second = configuration(&scene.site, 1..2, &[1]);
-    let _natbox = scene.start_changed(second, "list of uplinks")?;
-    let removed = scene.site.uplink(0).published.to_string();
+    let second = configuration(&testbed.site, 1..2, &[1]);
+    let _natbox = testbed.start_changed(second, "list of uplinks")?;
+    let removed = testbed.site.uplink(0).published.to_string();
     let (mut over_first, mut over_second, mut inbound) = (Vec::new(), Vec::new(), Vec::new());
     for (number, talk) in talks.drain(..).enumerate() {
         // The outer one of each pair comes in, over each uplink in turn.
@@ -226,12 +226,12 @@ fn connections_over_the_other_uplink_outlive_the_removal_of_an_uplink() -> Resul
 /// A removed forward ends its connections, and no others.
 #[test]
 fn connections_of_other_forwards_outlive_the_removal_of_a_forward() -> Result<()> {
-    let mut scene = Scene::new(Owner::Nobody)?;
-    let natbox = scene.start()?;
-    let mut talks = scene.talks()?;
+    let mut testbed = Testbed::new(Owner::Nobody)?;
+    let natbox = testbed.start()?;
+    let mut talks = testbed.talks()?;
     kill(natbox)?;
-    let second = configuration(&scene.site, 0..2, &[1]).sessions(30_000);
-    let natbox = scene.start_changed(second, "limits.sessions")?;
+    let second = configuration(&testbed.site, 0..2, &[1]).sessions(30_000);
+    let natbox = testbed.start_changed(second, "limits.sessions")?;
     // Every fourth one came in over the first uplink.
     let (mut others, mut over_first) = (Vec::new(), Vec::new());
     for (number, talk) in talks.drain(..).enumerate() {
@@ -252,17 +252,17 @@ fn connections_of_other_forwards_outlive_the_removal_of_a_forward() -> Result<()
 #[test]
 fn udp_mappings_keep_their_external_port() -> Result<()> {
     const PORT: u16 = 7;
-    let scene = Scene::new(Owner::Nobody)?;
+    let testbed = Testbed::new(Owner::Nobody)?;
     let echoes = [
-        Echo::start(scene.site.client(), CLIENTS[1], PORT)?,
-        Echo::start(scene.site.client(), CLIENTS[2], PORT)?,
+        Echo::start(testbed.site.client(), CLIENTS[1], PORT)?,
+        Echo::start(testbed.site.client(), CLIENTS[2], PORT)?,
     ];
-    let natbox = scene.start()?;
-    let socket = datagrams(scene.site.server(), scene.site.server_address(0), 5000)?;
+    let natbox = testbed.start()?;
+    let socket = datagrams(testbed.site.server(), testbed.site.server_address(0), 5000)?;
     socket.connect((CLIENTS[1], PORT))?;
     exchange(&socket, 100)?;
     kill(natbox)?;
-    let _natbox = scene.start()?;
+    let _natbox = testbed.start()?;
     exchange(&socket, 100)?;
     socket.connect((CLIENTS[2], PORT))?;
     // A new mapping could wait for the adoption; this one exists.
@@ -278,18 +278,18 @@ fn udp_mappings_keep_their_external_port() -> Result<()> {
 /// The filter of private addresses stays while no process runs, and the next process replaces it.
 #[test]
 fn the_filter_stays_while_no_process_runs() -> Result<()> {
-    let scene = Scene::new(Owner::Nobody)?;
-    let host = &scene.site.uplink(0).natbox;
+    let testbed = Testbed::new(Owner::Nobody)?;
+    let host = &testbed.site.uplink(0).natbox;
     let tables = || output(nft(host, &["list", "tables"]));
-    let mut natbox = scene.start()?;
-    let mut talks = scene.talks()?;
+    let mut natbox = testbed.start()?;
+    let mut talks = testbed.talks()?;
     for end in [kill, stop] {
         end(natbox)?;
         // The kernel removes what does not persist within milliseconds.
         thread::sleep(Duration::from_millis(200));
         let rules = output(nft(host, &["list", "table", "netdev", "natbox-nb1"]))?;
         ensure!(rules.contains("closed-") && rules.contains("others-"), "{rules}");
-        natbox = scene.start()?;
+        natbox = testbed.start()?;
         go_on(&mut talks, "another process")?;
         ensure!(tables()?.lines().count() == 1, "{}", tables()?);
         ensure!(natbox.status()?.warnings.is_empty(), "{:?}", natbox.status()?.warnings);
@@ -297,12 +297,12 @@ fn the_filter_stays_while_no_process_runs() -> Result<()> {
         ensure!(output(nft(host, &["delete", "table", "netdev", "natbox-nb1"])).is_err());
     }
     kill(natbox)?;
-    ensure!(scene.down()?.contains("removed the filter of private addresses"));
+    ensure!(testbed.down()?.contains("removed the filter of private addresses"));
     ensure!(tables()?.is_empty(), "{}", tables()?);
     // Without `state.keep` it ends with the process.
-    let config = scene.config.text().replace("keep: true", "keep: false");
+    let config = testbed.config.text().replace("keep: true", "keep: false");
     let natbox =
-        NatBox::start(Path::new(NATBOX), host, scene.site.lab.directory(), "natbox1", &config)?;
+        NatBox::start(Path::new(NATBOX), host, testbed.site.lab.directory(), "natbox1", &config)?;
     wait_for("the filter", || Ok((!tables()?.is_empty()).then_some(())))?;
     kill(natbox)?;
     wait_for("the end of the filter", || Ok(tables()?.is_empty().then_some(())))
@@ -317,8 +317,8 @@ fn nft(host: &Namespace, arguments: &[&str]) -> Command {
 /// `natbox down` removes what a stopped box has left.
 #[test]
 fn down_removes_what_a_box_has_left_for_its_next_start() -> Result<()> {
-    let scene = Scene::new(Owner::Nobody)?;
-    let host = &scene.site.uplink(0).natbox;
+    let testbed = Testbed::new(Owner::Nobody)?;
+    let host = &testbed.site.uplink(0).natbox;
     let state = |what: &[&str]| -> Result<String> {
         let arguments: Vec<&str> = what.to_vec();
         host.enter(|| {
@@ -330,26 +330,26 @@ fn down_removes_what_a_box_has_left_for_its_next_start() -> Result<()> {
         })?
     };
     let before = (state(&["rule"])?, state(&["route", "show", "table", "all"])?);
-    let natbox = scene.start()?;
+    let natbox = testbed.start()?;
     stop(natbox)?;
     ensure!(state(&["link"])?.contains("nb1"), "the TUN stays");
     ensure!(state(&["rule"])? != before.0, "the rules stay");
-    let text = scene.down()?;
+    let text = testbed.down()?;
     ensure!(text.contains("removed the TUN device nb1"), "{text}");
     ensure!(!state(&["link"])?.contains("nb1"), "the TUN is gone");
     let after = (state(&["rule"])?, state(&["route", "show", "table", "all"])?);
     ensure!(before == after, "{before:?} has become {after:?}");
-    ensure!(!scene.site.lab.directory().join("state/natbox1").exists());
-    ensure!(scene.down()?.contains("nothing to remove"));
+    ensure!(!testbed.site.lab.directory().join("state/natbox1").exists());
+    ensure!(testbed.down()?.contains("nothing to remove"));
     Ok(())
 }
 
 /// `natbox upgrade --check` asks another program, while the instance runs.
 #[test]
 fn another_program_says_whether_it_can_take_over() -> Result<()> {
-    let scene = Scene::new(Owner::Nobody)?;
-    let file = scene.site.lab.directory().join("upgrade.yaml");
-    std::fs::write(&file, scene.config.text())?;
+    let testbed = Testbed::new(Owner::Nobody)?;
+    let file = testbed.site.lab.directory().join("upgrade.yaml");
+    std::fs::write(&file, testbed.config.text())?;
     let ask = |program: &str| -> Result<std::process::Output> {
         let mut ask = Command::new(NATBOX);
         ask.args(["upgrade", "--check", program, "-c"]).arg(&file);
@@ -358,14 +358,14 @@ fn another_program_says_whether_it_can_take_over() -> Result<()> {
     let text = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
     let said = ask(NATBOX)?;
     ensure!(said.status.success() && text(&said).contains("no sessions"), "{said:?}");
-    let natbox = scene.start()?;
+    let natbox = testbed.start()?;
     let said = ask(NATBOX)?;
     ensure!(said.status.success() && text(&said).contains("all sessions continue"), "{said:?}");
-    let smaller = scene.config.text().replace("sessions: 20000", "sessions: 10000");
+    let smaller = testbed.config.text().replace("sessions: 20000", "sessions: 10000");
     std::fs::write(&file, smaller)?;
     let said = ask(NATBOX)?;
     ensure!(said.status.success() && text(&said).contains("by an import"), "{said:?}");
-    std::fs::write(&file, scene.config.text().replace("keep: true", "keep: false"))?;
+    std::fs::write(&file, testbed.config.text().replace("keep: true", "keep: false"))?;
     let said = ask(NATBOX)?;
     ensure!(said.status.code() == Some(1) && text(&said).contains("would end"), "{said:?}");
     let said = ask("/bin/true")?;

@@ -51,7 +51,7 @@ const GRE: u32 = 47;
 const ESP: u32 = 50;
 
 /// A box between real programs.
-struct Scene {
+struct Testbed {
     site: Site,
     config: BoxConfig,
     content: Vec<u8>,
@@ -62,14 +62,14 @@ struct Scene {
 }
 
 /// The next test with a namespace of the same inode must find no journal.
-impl Drop for Scene {
+impl Drop for Testbed {
     fn drop(&mut self) {
         let _ = self.site.down(&self.config);
     }
 }
 
-impl Scene {
-    fn new(owner: Owner) -> Result<Scene> {
+impl Testbed {
+    fn new(owner: Owner) -> Result<Testbed> {
         let site = site(ThreeLeggedPlan::TWO_UPLINKS, owner)?;
         let (client, server, inside) = (site.client(), site.server(), site.server_address(0));
         let root = site.lab.directory().join("root");
@@ -92,7 +92,7 @@ impl Scene {
                 "name: i{number}, uplink: isp{number}, protocol: tcp, port: {IDLE_PORT}, to: {inside}"
             ))
         });
-        Ok(Scene { site, config, content, _nginx: nginx, listeners, echo })
+        Ok(Testbed { site, config, content, _nginx: nginx, listeners, echo })
     }
 
     fn start(&self) -> Result<NatBox> {
@@ -258,8 +258,8 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn start(scene: &Scene) -> Result<Traffic> {
-        let Scene { site, .. } = scene;
+    fn start(testbed: &Testbed) -> Result<Traffic> {
+        let Testbed { site, .. } = testbed;
         let (client, server) = (site.client(), site.server());
         let directory = site.lab.directory();
         let published = [0, 1].map(|uplink| site.uplink(uplink).published);
@@ -271,8 +271,8 @@ impl Traffic {
         let mut idle = Vec::new();
         for number in 0..IDLE {
             let to = SocketAddrV4::new(published[number % 2], IDLE_PORT);
-            idle.push(Idle::new(client, to, &scene.listeners[0])?);
-            idle.push(Idle::new(server, OUTSIDE_IDLE, &scene.listeners[1])?);
+            idle.push(Idle::new(client, to, &testbed.listeners[0])?);
+            idle.push(Idle::new(server, OUTSIDE_IDLE, &testbed.listeners[1])?);
         }
         let conversation = |_| -> Result<UdpSocket> {
             let socket = datagrams(server, site.server_address(0), 0)?;
@@ -315,12 +315,12 @@ impl Traffic {
     }
 
     /// Ends everything and checks it as a whole.
-    fn finish(mut self, scene: &Scene) -> Result<()> {
+    fn finish(mut self, testbed: &Testbed) -> Result<()> {
         for downloads in self.downloads {
-            downloads.finish(&scene.content)?;
+            downloads.finish(&testbed.content)?;
         }
         let senders: BTreeSet<SocketAddr> =
-            scene.echo.seen().into_iter().map(|(sender, _)| sender).collect();
+            testbed.echo.seen().into_iter().map(|(sender, _)| sender).collect();
         ensure!(senders.len() == CONVERSATIONS, "{} external endpoints", senders.len());
         self.ping.signal(rustix::process::Signal::INT)?;
         self.ping.wait(TIMEOUT)?;
@@ -334,9 +334,9 @@ impl Traffic {
 }
 
 fn traffic_outlives_kills_and_restarts(owner: Owner) -> Result<()> {
-    let scene = Scene::new(owner)?;
-    let mut natbox = scene.start()?;
-    let mut traffic = Traffic::start(&scene)?;
+    let testbed = Testbed::new(owner)?;
+    let mut natbox = testbed.start()?;
+    let mut traffic = Traffic::start(&testbed)?;
     for round in 0..2 * ROUNDS {
         let replaced = traffic.outlives(|| {
             if round < ROUNDS {
@@ -344,7 +344,7 @@ fn traffic_outlives_kills_and_restarts(owner: Owner) -> Result<()> {
             } else {
                 stop(natbox)?
             };
-            scene.start()
+            testbed.start()
         });
         natbox = replaced.with_context(|| format!("round {round} of {ROUNDS} kills, restarts"))?;
         if round % ROUNDS == 0 {
@@ -355,11 +355,11 @@ fn traffic_outlives_kills_and_restarts(owner: Owner) -> Result<()> {
         .outlives(|| {
             stop(natbox)?;
             thread::sleep(Duration::from_secs(5));
-            scene.start()
+            testbed.start()
         })
         .context("a start 5 s after a stop")?;
     traffic.idle_ones_speak()?;
-    traffic.finish(&scene)?;
+    traffic.finish(&testbed)?;
     stop(natbox)
 }
 

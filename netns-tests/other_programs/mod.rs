@@ -39,24 +39,24 @@ fn soon<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Returns true when the client reaches a TCP service at the published address.
-fn reaches(scene: &SingleBox, port: u16) -> bool {
-    reaches_from(scene, CLIENT, port)
+fn reaches(testbed: &SingleBox, port: u16) -> bool {
+    reaches_from(testbed, CLIENT, port)
 }
 
 /// Returns true when a host outside reaches a TCP service at the published address.
-fn reaches_from(scene: &SingleBox, from: Ipv4Addr, port: u16) -> bool {
-    let to = scene.endpoint(port);
+fn reaches_from(testbed: &SingleBox, from: Ipv4Addr, port: u16) -> bool {
+    let to = testbed.endpoint(port);
     let connect = || http::connect(Some(from), to, Duration::from_millis(400));
-    scene.net.enter(connect).unwrap().is_ok()
+    testbed.net.enter(connect).unwrap().is_ok()
 }
 
 /// Starts a service of the host at every address.
-fn own_service(scene: &SingleBox) -> http::HttpServer {
-    crate::single_box::serve(&scene.natbox, Ipv4Addr::UNSPECIFIED, OWN_PORT)
+fn own_service(testbed: &SingleBox) -> http::HttpServer {
+    crate::single_box::serve(&testbed.natbox, Ipv4Addr::UNSPECIFIED, OWN_PORT)
 }
 
 /// Returns the output of `ip rule` and `ip route`, sorted.
-fn rules_and_routes(scene: &SingleBox) -> Vec<String> {
+fn rules_and_routes(testbed: &SingleBox) -> Vec<String> {
     let questions: [&[&str]; 5] = [
         &["-4", "rule"],
         &["-4", "route", "show", "table", "all"],
@@ -64,7 +64,7 @@ fn rules_and_routes(scene: &SingleBox) -> Vec<String> {
         &["-4", "-brief", "address"],
         &["-brief", "link"],
     ];
-    let texts = questions.map(|question| scene.natbox.ip_output(question).unwrap());
+    let texts = questions.map(|question| testbed.natbox.ip_output(question).unwrap());
     let mut lines: Vec<String> =
         texts.iter().flat_map(|text| text.lines().map(String::from)).collect();
     lines.sort();
@@ -72,16 +72,16 @@ fn rules_and_routes(scene: &SingleBox) -> Vec<String> {
 }
 
 /// Returns the events so far.
-fn events(scene: &SingleBox, natbox: &RunningBox) -> Vec<EventKind> {
+fn events(testbed: &SingleBox, natbox: &RunningBox) -> Vec<EventKind> {
     let socket = natbox.socket().to_str().unwrap();
-    let ended = scene.natbox(&[], &["events", "--json", "--socket", socket]);
+    let ended = testbed.natbox(&[], &["events", "--json", "--socket", socket]);
     let event = |line: &str| serde_json::from_str::<Event>(line).unwrap().kind;
     ended.stdout.lines().map(event).collect()
 }
 
 /// Returns the settings that natbox has set again, as commands.
-fn restored(scene: &SingleBox, natbox: &RunningBox) -> Vec<String> {
-    let restored = events(scene, natbox).into_iter().filter_map(|event| {
+fn restored(testbed: &SingleBox, natbox: &RunningBox) -> Vec<String> {
+    let restored = events(testbed, natbox).into_iter().filter_map(|event| {
         if let EventKind::HostRestored { changed } = event { Some(changed) } else { None }
     });
     restored.flatten().collect()
@@ -93,11 +93,11 @@ fn host_status(natbox: &RunningBox) -> HostStatus {
 
 /// Waits until the host looks as after the start.
 #[track_caller]
-fn settled(scene: &SingleBox, wanted: &[String], after: &str) {
+fn settled(testbed: &SingleBox, wanted: &[String], after: &str) {
     let mut last = Vec::new();
     let deadline = Instant::now() + SOON;
     while Instant::now() < deadline {
-        last = rules_and_routes(scene);
+        last = rules_and_routes(testbed);
         if last == wanted {
             return;
         }

@@ -51,27 +51,27 @@ fn at_all_times(published: Published) -> Vec<&'static str> {
 #[test]
 fn everything_that_another_program_removes_comes_back() {
     for published in [Published::OnLink, Published::Owned] {
-        let scene = SingleBox::new(published);
-        let _server = scene.serve();
-        let before = scene.host_state();
+        let testbed = SingleBox::new(published);
+        let _server = testbed.serve();
+        let before = testbed.host_state();
         // A box for each part, so that no removal counts as a dispute.
         for scripts in at_all_times(published).chunks(4) {
-            let natbox = scene.start(&scene.config());
+            let natbox = testbed.start(&testbed.config());
             pause();
-            let (wanted, state) = (rules_and_routes(&scene), scene.host_state());
+            let (wanted, state) = (rules_and_routes(&testbed), testbed.host_state());
             for script in scripts {
-                shell(&scene.natbox, script);
-                settled(&scene, &wanted, script);
+                shell(&testbed.natbox, script);
+                settled(&testbed, &wanted, script);
                 soon(&format!("the sysctls after `{script}`"), || {
-                    state.same_sysctls(&scene.host_state()).then_some(())
+                    state.same_sysctls(&testbed.host_state()).then_some(())
                 });
-                soon("the page", || scene.fetch().ok());
+                soon("the page", || testbed.fetch().ok());
                 let status = natbox.status();
                 assert!(status.uplinks[0].healthy && host_status(&natbox).missing.is_empty());
             }
-            scene.assert_traffic();
+            testbed.assert_traffic();
             natbox.stop(Signal::TERM);
-            before.assert_same(&scene.host_state(), &format!("after {scripts:?}"));
+            before.assert_same(&testbed.host_state(), &format!("after {scripts:?}"));
         }
     }
 }
@@ -83,12 +83,12 @@ const OF_EACH_INTERFACE: [&str; 2] = ["forwarding", "rp_filter"];
 #[test]
 fn every_sysctl_that_natbox_sets_comes_back() {
     for published in [Published::OnLink, Published::Owned] {
-        let scene = SingleBox::new(published);
-        let _server = scene.serve();
+        let testbed = SingleBox::new(published);
+        let _server = testbed.serve();
         // Another program has switched source filters on.
-        scene.natbox.sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
-        let natbox = scene.start(&scene.config());
-        let plan = scene.natbox(&[], &["plan", "--config", natbox.path.to_str().unwrap()]).stdout;
+        testbed.natbox.sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
+        let natbox = testbed.start(&testbed.config());
+        let plan = testbed.natbox(&[], &["plan", "--config", natbox.path.to_str().unwrap()]).stdout;
         let lines = plan.lines().filter(|line| line.starts_with("sysctl "));
         let settings = lines.filter_map(|line| line.rsplit_once(' ')?.1.split_once('='));
         // A change of ip_forward would change others.
@@ -109,15 +109,15 @@ fn every_sysctl_that_natbox_sets_comes_back() {
                 "0" => "1",
                 _ => "0",
             };
-            scene.natbox.sysctl(path, other).unwrap();
+            testbed.natbox.sysctl(path, other).unwrap();
         }
         for (path, value) in &settings {
-            let is_back = || scene.natbox.read_sysctl(path).unwrap() == *value;
+            let is_back = || testbed.natbox.read_sysctl(path).unwrap() == *value;
             soon(&format!("{path}={value}"), || is_back().then_some(()));
         }
-        scene.assert_traffic();
+        testbed.assert_traffic();
         let missing = || {
-            let restored = restored(&scene, &natbox);
+            let restored = restored(&testbed, &natbox);
             let is_told = |(path, value): &&(String, &str)| {
                 let end = format!("{}={value}", path.replace('/', "."));
                 restored.iter().any(|command| command.ends_with(&end))
@@ -131,18 +131,18 @@ fn every_sysctl_that_natbox_sets_comes_back() {
 
 #[test]
 fn one_event_names_what_was_removed() {
-    let scene = SingleBox::new(Published::OnLink);
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let natbox = testbed.start(&testbed.config());
     pause();
     assert_eq!(host_status(&natbox).restored, 0);
     assert!(
-        !events(&scene, &natbox)
+        !events(&testbed, &natbox)
             .iter()
             .any(|event| matches!(event, EventKind::HostRestored { .. }))
     );
-    shell(&scene.natbox, DELETE_FOREIGN);
+    shell(&testbed.natbox, DELETE_FOREIGN);
     let restored = || {
-        let restored = events(&scene, &natbox).into_iter().filter_map(|event| {
+        let restored = events(&testbed, &natbox).into_iter().filter_map(|event| {
             if let EventKind::HostRestored { changed } = event { Some(changed) } else { None }
         });
         Some(restored.collect::<Vec<_>>()).filter(|restored| !restored.is_empty())
@@ -162,15 +162,15 @@ fn one_event_names_what_was_removed() {
 
 #[test]
 fn a_program_that_removes_a_rule_again_and_again_is_an_error_in_the_status() {
-    let scene = SingleBox::new(Published::Owned);
-    let _server = scene.serve();
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::Owned);
+    let _server = testbed.serve();
+    let natbox = testbed.start(&testbed.config());
     let start = Instant::now();
     let mut removals = 0;
     // For six seconds; the pauses grow to 2 s and 4 s.
     while start.elapsed() < seconds(6) {
         let command = ["rule", "del", "priority", "1008"];
-        removals += u32::from(scene.natbox.ip(&command).is_ok());
+        removals += u32::from(testbed.natbox.ip(&command).is_ok());
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!((5..=8).contains(&removals), "{removals}");
@@ -181,28 +181,28 @@ fn a_program_that_removes_a_rule_again_and_again_is_an_error_in_the_status() {
     assert!(words.iter().all(|words| error.contains(words)), "{error}");
     assert!(!host.missing.is_empty() && !status.uplinks[0].healthy, "{:?}", host.missing);
     let socket = natbox.socket().to_str().unwrap();
-    let text = scene.natbox(&[], &["status", "--socket", socket]).stdout;
+    let text = testbed.natbox(&[], &["status", "--socket", socket]).stdout;
     assert!(
         text.contains("error: another program removed") && !text.contains(": healthy"),
         "{text}"
     );
-    let disputes = events(&scene, &natbox).into_iter();
+    let disputes = events(&testbed, &natbox).into_iter();
     let disputes = disputes.filter(|event| matches!(event, EventKind::HostDisputed { .. }));
     assert_eq!(disputes.count(), 1);
     eventually("the rule comes back", || host_status(&natbox).missing.is_empty().then_some(()));
-    scene.fetch().unwrap();
+    testbed.fetch().unwrap();
 }
 
 /// A program that takes the TUN for its own, as NetworkManager may.
 #[test]
 fn a_program_that_flushes_the_tun_again_and_again_is_an_error_in_the_status() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let natbox = testbed.start(&testbed.config());
     pause();
     let start = Instant::now();
     while start.elapsed() < seconds(6) {
-        shell(&scene.natbox, "ip address flush dev nb0");
+        shell(&testbed.natbox, "ip address flush dev nb0");
         std::thread::sleep(seconds(1) / 5);
     }
     let host = host_status(&natbox);
@@ -210,69 +210,69 @@ fn a_program_that_flushes_the_tun_again_and_again_is_an_error_in_the_status() {
     assert!(error.contains("nb0") && error.contains("NetworkManager"), "{error}");
     // Counted, and with growing pauses: thirty flushes would have met thirty answers.
     let address = "ip address replace 169.254.71.1/32 dev nb0 scope link";
-    let restored = restored(&scene, &natbox);
+    let restored = restored(&testbed, &natbox);
     assert!(restored.iter().any(|command| command == address), "{restored:#?}");
     assert!(host.restored > 2 && !host.missing.is_empty(), "{host:?}");
-    let disputes = events(&scene, &natbox).into_iter();
+    let disputes = events(&testbed, &natbox).into_iter();
     let disputes = disputes.filter(|event| matches!(event, EventKind::HostDisputed { .. }));
     assert_eq!(disputes.count(), 1);
     eventually("the address comes back", || host_status(&natbox).missing.is_empty().then_some(()));
-    scene.assert_traffic();
+    testbed.assert_traffic();
 }
 
 #[test]
 fn the_hosts_own_service_stays_reachable_while_rules_are_removed() {
-    let scene = SingleBox::new(Published::Owned);
-    let (_server, _own) = (scene.serve(), own_service(&scene));
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::Owned);
+    let (_server, _own) = (testbed.serve(), own_service(&testbed));
+    let natbox = testbed.start(&testbed.config());
     pause();
     for script in [DELETE_FOREIGN, DELETE_PRIORITIES, FLUSH, "ip rule flush"] {
-        shell(&scene.natbox, script);
-        soon(&format!("the host after `{script}`"), || reaches(&scene, OWN_PORT).then_some(()));
-        soon(&format!("the forward after `{script}`"), || reaches(&scene, WEB).then_some(()));
+        shell(&testbed.natbox, script);
+        soon(&format!("the host after `{script}`"), || reaches(&testbed, OWN_PORT).then_some(()));
+        soon(&format!("the forward after `{script}`"), || reaches(&testbed, WEB).then_some(()));
         // Addresses other than the published one are never affected.
         let route = ["route", "get", "10.0.0.1", "from", "10.0.0.101", "iif", "lan0"];
-        assert!(scene.natbox.ip_output(&route).unwrap().starts_with("local 10.0.0.1 "));
+        assert!(testbed.natbox.ip_output(&route).unwrap().starts_with("local 10.0.0.1 "));
     }
     natbox.stop(Signal::TERM);
 }
 
 #[test]
 fn the_host_is_reachable_after_natbox_dies_without_its_rules() {
-    let scene = SingleBox::new(Published::Owned);
-    let (_server, _own) = (scene.serve(), own_service(&scene));
-    let before = scene.host_state();
+    let testbed = SingleBox::new(Published::Owned);
+    let (_server, _own) = (testbed.serve(), own_service(&testbed));
+    let before = testbed.host_state();
     for script in [DELETE_FOREIGN, DELETE_PRIORITIES, FLUSH] {
-        let mut natbox = scene.start(&scene.config());
+        let mut natbox = testbed.start(&testbed.config());
         // natbox cannot set anything again.
         natbox.process.signal(Signal::STOP).unwrap();
-        shell(&scene.natbox, script);
+        shell(&testbed.natbox, script);
         natbox.kill();
-        soon(&format!("the host after `{script}`"), || reaches(&scene, OWN_PORT).then_some(()));
-        let natbox = scene.start(&scene.config());
-        soon("the forward", || reaches(&scene, WEB).then_some(()));
+        soon(&format!("the host after `{script}`"), || reaches(&testbed, OWN_PORT).then_some(()));
+        let natbox = testbed.start(&testbed.config());
+        soon("the forward", || reaches(&testbed, WEB).then_some(()));
         natbox.stop(Signal::TERM);
-        before.assert_same(&scene.host_state(), &format!("after `{script}`"));
+        before.assert_same(&testbed.host_state(), &format!("after `{script}`"));
     }
     // A VPN starts after natbox has died, before the rules that natbox left.
-    scene.start(&scene.config()).kill();
-    shell(&scene.natbox, super::vpn::WG_QUICK);
+    testbed.start(&testbed.config()).kill();
+    shell(&testbed.natbox, super::vpn::WG_QUICK);
     // Replies to hosts further away take the VPN.
-    assert!(reaches_from(&scene, PROVIDER, OWN_PORT), "beside a VPN's rules");
+    assert!(reaches_from(&testbed, PROVIDER, OWN_PORT), "beside a VPN's rules");
 }
 
 #[test]
 fn lost_reports_of_the_kernel_lead_to_a_look_at_everything() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let mut natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let mut natbox = testbed.start(&testbed.config());
     pause();
-    let wanted = rules_and_routes(&scene);
+    let wanted = rules_and_routes(&testbed);
     natbox.process.signal(Signal::STOP).unwrap();
     // More reports than the socket holds, then the removal of a route, which the periodic
     // comparison does not find.
     shell(
-        &scene.natbox,
+        &testbed.natbox,
         "ip link add many type veth peer name few; ip link set many up; ip link set few up; \
          for add in add del; do \
            seq 8000 | sed \"s/.*/route $add 198.19.0.&\\/32 dev many table &/\" | \
@@ -282,10 +282,10 @@ fn lost_reports_of_the_kernel_lead_to_a_look_at_everything() {
          ip link del many; ip route flush table 7102",
     );
     natbox.process.signal(Signal::CONT).unwrap();
-    settled(&scene, &wanted, "lost reports");
+    settled(&testbed, &wanted, "lost reports");
     natbox.wait_for_log("dropped reports of changes");
     // The subscription goes on.
-    shell(&scene.natbox, "ip route flush table 7102");
-    settled(&scene, &wanted, "a later removal");
-    scene.assert_traffic();
+    shell(&testbed.natbox, "ip route flush table 7102");
+    settled(&testbed, &wanted, "a later removal");
+    testbed.assert_traffic();
 }

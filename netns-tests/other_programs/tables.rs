@@ -29,21 +29,21 @@ const INTRUDERS: [&str; 11] = [
 
 #[test]
 fn natboxs_tables_have_natboxs_routes_alone() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    let before = scene.host_state();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    let before = testbed.host_state();
     // A box for each part, because natbox answers only some removals at once.
     for scripts in INTRUDERS.chunks(4) {
-        let natbox = scene.start(&scene.config());
+        let natbox = testbed.start(&testbed.config());
         pause();
-        let wanted = rules_and_routes(&scene);
+        let wanted = rules_and_routes(&testbed);
         for script in scripts {
-            shell(&scene.natbox, script);
-            settled(&scene, &wanted, script);
-            scene.assert_traffic();
+            shell(&testbed.natbox, script);
+            settled(&testbed, &wanted, script);
+            testbed.assert_traffic();
             assert_eq!(host_status(&natbox).missing, [""; 0], "{script}");
         }
-        let restored = restored(&scene, &natbox);
+        let restored = restored(&testbed, &natbox);
         for script in scripts.iter().filter(|script| **script == REPLACE_DEFAULT) {
             let removal = script.replacen("replace", "del", 1);
             let again = "ip route replace default via 203.0.113.254 dev wan0 table 7103 proto 110";
@@ -52,76 +52,76 @@ fn natboxs_tables_have_natboxs_routes_alone() {
             }
         }
         natbox.stop(Signal::TERM);
-        before.assert_same(&scene.host_state(), &format!("after {scripts:?}"));
+        before.assert_same(&testbed.host_state(), &format!("after {scripts:?}"));
     }
 }
 
 #[test]
 fn a_program_that_takes_a_table_again_and_again_is_an_error_in_the_status() {
-    let scene = SingleBox::new(Published::Owned);
-    let _server = scene.serve();
-    let fixed = scene.config().to_string();
+    let testbed = SingleBox::new(Published::Owned);
+    let _server = testbed.serve();
+    let fixed = testbed.config().to_string();
     let followed =
         fixed.replace("addresses: [203.0.113.10], gateway: 203.0.113.254", "addresses: interface");
     assert_ne!(followed, fixed);
     for text in [fixed, followed] {
-        let path = scene.write("natbox", &text);
-        let socket = scene.config().socket;
-        let natbox = RunningBox::launch(&scene.natbox, "natbox", &path, &socket);
+        let path = testbed.write("natbox", &text);
+        let socket = testbed.config().socket;
+        let natbox = RunningBox::launch(&testbed.natbox, "natbox", &path, &socket);
         pause();
         let start = Instant::now();
         while start.elapsed() < seconds(6) {
-            shell(&scene.natbox, REPLACE_DEFAULT);
+            shell(&testbed.natbox, REPLACE_DEFAULT);
             std::thread::sleep(seconds(1) / 5);
         }
         let host = host_status(&natbox);
         let error = host.error.clone().expect("an error");
         assert!(error.contains("table 7103") && error.contains("ip monitor route"), "{error}");
         assert!(!host.missing.is_empty(), "{host:?}");
-        let disputes = events(&scene, &natbox).into_iter();
+        let disputes = events(&testbed, &natbox).into_iter();
         let disputes = disputes.filter(|event| matches!(event, EventKind::HostDisputed { .. }));
         assert_eq!(disputes.count(), 1);
         eventually("the route comes back", || {
             host_status(&natbox).missing.is_empty().then_some(())
         });
-        scene.assert_traffic();
+        testbed.assert_traffic();
         natbox.stop(Signal::TERM);
     }
 }
 
 #[test]
 fn natboxs_route_of_an_own_address_stays_the_first() {
-    let scene = SingleBox::new(Published::Owned);
-    let _server = scene.serve();
-    let before = scene.host_state();
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::Owned);
+    let _server = testbed.serve();
+    let before = testbed.host_state();
+    let natbox = testbed.start(&testbed.config());
     pause();
-    shell(&scene.natbox, "ip route prepend local 203.0.113.10 dev wan0 table local");
-    soon("the forward", || scene.fetch().ok());
+    shell(&testbed.natbox, "ip route prepend local 203.0.113.10 dev wan0 table local");
+    soon("the forward", || testbed.fetch().ok());
     let first = || {
-        let routes = scene.natbox.ip_output(&["route", "show", "table", "local"]).unwrap();
+        let routes = testbed.natbox.ip_output(&["route", "show", "table", "local"]).unwrap();
         routes.lines().find(|line| line.contains("local 203.0.113.10 ")).map(str::to_owned)
     };
     soon("natbox's route", || first().filter(|line| line.contains("dev nb0")));
-    scene.assert_traffic();
-    shell(&scene.natbox, "ip route del local 203.0.113.10 dev wan0 proto boot table local");
+    testbed.assert_traffic();
+    shell(&testbed.natbox, "ip route del local 203.0.113.10 dev wan0 proto boot table local");
     natbox.stop(Signal::TERM);
-    before.assert_same(&scene.host_state(), "after the stop");
+    before.assert_same(&testbed.host_state(), "after the stop");
 }
 
 /// In the tables of the host natbox takes no route away, and says so.
 #[test]
 fn a_route_of_the_main_table_stays_and_is_a_conflict() {
-    let scene = SingleBox::new(Published::OnLink);
-    let natbox = scene.start(&scene.config());
+    let testbed = SingleBox::new(Published::OnLink);
+    let natbox = testbed.start(&testbed.config());
     pause();
     let route = "203.0.113.10 via 203.0.113.253 dev wan0";
-    shell(&scene.natbox, &format!("ip route replace {route}"));
+    shell(&testbed.natbox, &format!("ip route replace {route}"));
     let missing = soon("the conflict", || {
         Some(host_status(&natbox).missing).filter(|missing| !missing.is_empty())
     });
     assert!(missing[0].contains(route) && missing[0].contains("remove the route"), "{missing:?}");
     assert!(!natbox.status().uplinks[0].healthy);
-    shell(&scene.natbox, &format!("ip route del {route}"));
+    shell(&testbed.natbox, &format!("ip route del {route}"));
     soon("natbox's route", || host_status(&natbox).missing.is_empty().then_some(()));
 }

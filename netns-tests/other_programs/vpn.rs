@@ -27,9 +27,9 @@ const IN_NATBOXS_PLACE: &str = "ip link add tun9 type veth peer name tun8; ip li
     ip route add default dev tun9 table 200; ip rule del priority 1008; \
     ip rule add priority 1008 iif lan0 table 200; ip rule add priority 1010 iif nb0 table 200";
 
-fn assert_in_and_out(scene: &SingleBox, when: &str) {
-    soon(&format!("the forward {when}"), || scene.fetch().ok());
-    scene.assert_traffic();
+fn assert_in_and_out(testbed: &SingleBox, when: &str) {
+    soon(&format!("the forward {when}"), || testbed.fetch().ok());
+    testbed.assert_traffic();
 }
 
 #[test]
@@ -41,13 +41,13 @@ fn rules_of_a_vpn_do_not_take_natboxs_packets() {
         (Published::OnLink, OF_THE_INSIDE),
         (Published::OnLink, IN_NATBOXS_PLACE),
     ] {
-        let scene = SingleBox::new(published);
-        let _server = scene.serve();
-        let natbox = scene.start(&scene.config());
-        scene.assert_traffic();
-        shell(&scene.natbox, vpn);
-        assert_in_and_out(&scene, &format!("after `{vpn}`"));
-        let moved = events(&scene, &natbox).into_iter().find_map(|event| {
+        let testbed = SingleBox::new(published);
+        let _server = testbed.serve();
+        let natbox = testbed.start(&testbed.config());
+        testbed.assert_traffic();
+        shell(&testbed.natbox, vpn);
+        assert_in_and_out(&testbed, &format!("after `{vpn}`"));
+        let moved = events(&testbed, &natbox).into_iter().find_map(|event| {
             if let EventKind::RulesMoved { priority, before } = event {
                 Some((priority, before))
             } else {
@@ -57,28 +57,28 @@ fn rules_of_a_vpn_do_not_take_natboxs_packets() {
         let (priority, before) = moved.expect("an event");
         assert!(priority < 1000 && !before.is_empty(), "{priority}: {before:?}");
         natbox.stop(Signal::TERM);
-        let natbox = scene.start(&scene.config());
-        assert_in_and_out(&scene, &format!("after a restart beside `{vpn}`"));
+        let natbox = testbed.start(&testbed.config());
+        assert_in_and_out(&testbed, &format!("after a restart beside `{vpn}`"));
         natbox.stop(Signal::TERM);
     }
 }
 
 #[test]
 fn natbox_returns_to_its_place_when_a_vpn_ends() {
-    let scene = SingleBox::new(Published::Owned);
-    let (_server, _own) = (scene.serve(), own_service(&scene));
-    shell(&scene.natbox, WG_QUICK);
-    let natbox = scene.start(&scene.config());
-    assert_in_and_out(&scene, "after a start beside the VPN");
-    shell(&scene.natbox, WG_QUICK_DOWN);
-    let rules = || scene.natbox.ip_output(&["rule", "show"]).unwrap();
+    let testbed = SingleBox::new(Published::Owned);
+    let (_server, _own) = (testbed.serve(), own_service(&testbed));
+    shell(&testbed.natbox, WG_QUICK);
+    let natbox = testbed.start(&testbed.config());
+    assert_in_and_out(&testbed, "after a start beside the VPN");
+    shell(&testbed.natbox, WG_QUICK_DOWN);
+    let rules = || testbed.natbox.ip_output(&["rule", "show"]).unwrap();
     // A client that reconnects gets a place before natbox each time.
     for round in 0..3 {
-        shell(&scene.natbox, WG_QUICK);
-        assert_in_and_out(&scene, &format!("in round {round}"));
+        shell(&testbed.natbox, WG_QUICK);
+        assert_in_and_out(&testbed, &format!("in round {round}"));
         // The host itself answers as well. Its replies to hosts further away take the VPN.
-        assert!(reaches_from(&scene, PROVIDER, OWN_PORT));
-        shell(&scene.natbox, WG_QUICK_DOWN);
+        assert!(reaches_from(&testbed, PROVIDER, OWN_PORT));
+        shell(&testbed.natbox, WG_QUICK_DOWN);
     }
     eventually("the rules return", || {
         rules().contains("1008:\tfrom all iif lan0 lookup 7100").then_some(())
@@ -86,7 +86,7 @@ fn natbox_returns_to_its_place_when_a_vpn_ends() {
     pause();
     let rules = rules();
     assert_eq!(rules.matches("iif lan0 lookup 7100").count(), 2, "one for hairpin: {rules}");
-    assert_in_and_out(&scene, "after the VPN");
+    assert_in_and_out(&testbed, "after the VPN");
     natbox.stop(Signal::TERM);
 }
 
@@ -97,27 +97,27 @@ const REDIRECT_GATEWAY: &str = "ip link add tun9 type veth peer name tun8; ip li
 const SECOND_ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 253);
 
 /// Starts a box whose uplink has no gateway in the configuration.
-fn start_without_a_gateway(scene: &SingleBox) -> RunningBox {
-    let text = scene.config().to_string();
+fn start_without_a_gateway(testbed: &SingleBox) -> RunningBox {
+    let text = testbed.config().to_string();
     let without = text.replace(", gateway: 203.0.113.254", "");
     assert_ne!(without, text);
-    let path = scene.write("natbox", &without);
-    RunningBox::launch(&scene.natbox, "natbox", &path, &scene.config().socket)
+    let path = testbed.write("natbox", &without);
+    RunningBox::launch(&testbed.natbox, "natbox", &path, &testbed.config().socket)
 }
 
 #[test]
 fn routes_of_a_vpn_do_not_take_natboxs_packets() {
     for published in [Published::OnLink, Published::Owned] {
-        let scene = SingleBox::new(published);
-        let _server = scene.serve();
-        let natbox = start_without_a_gateway(&scene);
-        scene.assert_traffic();
-        shell(&scene.natbox, REDIRECT_GATEWAY);
+        let testbed = SingleBox::new(published);
+        let _server = testbed.serve();
+        let natbox = start_without_a_gateway(&testbed);
+        testbed.assert_traffic();
+        shell(&testbed.natbox, REDIRECT_GATEWAY);
         pause();
-        assert_in_and_out(&scene, "beside the VPN");
+        assert_in_and_out(&testbed, "beside the VPN");
         natbox.stop(Signal::TERM);
-        let natbox = start_without_a_gateway(&scene);
-        assert_in_and_out(&scene, "after a restart beside the VPN");
+        let natbox = start_without_a_gateway(&testbed);
+        assert_in_and_out(&testbed, "after a restart beside the VPN");
         natbox.stop(Signal::TERM);
     }
 }
@@ -125,41 +125,41 @@ fn routes_of_a_vpn_do_not_take_natboxs_packets() {
 /// A DHCP client, or a person, changes the host's routes by the uplink's interface.
 #[test]
 fn an_uplink_without_a_gateway_follows_the_hosts_routes() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
-    scene.net.address("eth0", SECOND_ROUTER, 24).unwrap();
-    let natbox = start_without_a_gateway(&scene);
-    let before = scene.natbox.ip_output(&["route", "show", "table", "7103"]).unwrap();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
+    testbed.net.address("eth0", SECOND_ROUTER, 24).unwrap();
+    let natbox = start_without_a_gateway(&testbed);
+    let before = testbed.natbox.ip_output(&["route", "show", "table", "7103"]).unwrap();
     let has_route = |route: &str| {
-        let table = scene.natbox.ip_output(&["route", "show", "table", "7103"]).unwrap();
+        let table = testbed.natbox.ip_output(&["route", "show", "table", "7103"]).unwrap();
         table.contains(route).then_some(())
     };
-    shell(&scene.natbox, "ip route replace default via 203.0.113.253 dev wan0");
+    shell(&testbed.natbox, "ip route replace default via 203.0.113.253 dev wan0");
     soon("the other router", || has_route("default via 203.0.113.253 dev wan0"));
-    scene.assert_traffic();
+    testbed.assert_traffic();
     // The way to the client alone is right.
     shell(
-        &scene.natbox,
+        &testbed.natbox,
         "ip route add 192.0.2.0/24 via 203.0.113.254 dev wan0; \
          ip route replace default via 203.0.113.252 dev wan0",
     );
     soon("the static route", || has_route("192.0.2.0/24 via 203.0.113.254 dev wan0"));
     soon("the next router", || has_route("default via 203.0.113.252 dev wan0"));
-    scene.assert_traffic();
-    shell(&scene.natbox, "ip route del default; ip route del 192.0.2.0/24");
+    testbed.assert_traffic();
+    shell(&testbed.natbox, "ip route del default; ip route del 192.0.2.0/24");
     soon("the end of the uplink", || (!natbox.status().uplinks[0].healthy).then_some(()));
     let warnings = natbox.status().warnings;
     assert!(warnings[0].found.contains("wan0 has no default route"), "{warnings:?}");
     // As a DHCP client renews its lease.
     shell(
-        &scene.natbox,
+        &testbed.natbox,
         "ip address flush dev wan0; ip address add 203.0.113.1/24 dev wan0; \
          ip route add default via 203.0.113.254",
     );
     soon("the uplink", || natbox.status().uplinks[0].healthy.then_some(()));
-    assert_in_and_out(&scene, "after the lease");
+    assert_in_and_out(&testbed, "after the lease");
     assert_eq!(natbox.status().warnings, []);
-    let after = scene.natbox.ip_output(&["route", "show", "table", "7103"]).unwrap();
+    let after = testbed.natbox.ip_output(&["route", "show", "table", "7103"]).unwrap();
     assert_eq!(after, before);
     natbox.stop(Signal::TERM);
 }
@@ -167,35 +167,35 @@ fn an_uplink_without_a_gateway_follows_the_hosts_routes() {
 /// A rule before which no place is left for natbox's. Nothing but a person can help.
 #[test]
 fn a_rule_that_natbox_cannot_precede_is_an_error_in_the_status() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
     let rule = "priority 5 from all lookup 200";
     let add = "ip route replace unreachable default table 200; ip rule add priority 5 lookup 200";
-    let mut natbox = scene.start(&scene.config());
+    let mut natbox = testbed.start(&testbed.config());
     assert_eq!(natbox.status().warnings, []);
     for is_there_at_the_start in [false, true] {
         if is_there_at_the_start {
             natbox.stop(Signal::TERM);
-            shell(&scene.natbox, add);
-            natbox = scene.start(&scene.config());
+            shell(&testbed.natbox, add);
+            natbox = testbed.start(&testbed.config());
         } else {
-            shell(&scene.natbox, add);
+            shell(&testbed.natbox, add);
         }
         let warning = soon("the warning", || natbox.status().warnings.into_iter().next());
         assert!(warning.found.contains(rule), "{warning:?}");
         assert_eq!(warning.severity, Severity::Error);
         let socket = natbox.socket().to_str().unwrap();
-        let text = scene.natbox(&[], &["status", "--socket", socket]).stdout;
+        let text = testbed.natbox(&[], &["status", "--socket", socket]).stdout;
         assert!(text.contains(rule), "{text}");
         let found = warning.found.clone();
-        let began = events(&scene, &natbox).into_iter().any(
+        let began = events(&testbed, &natbox).into_iter().any(
             |event| matches!(event, EventKind::HostWarning { found: said, .. } if said == found),
         );
         assert!(began, "an event");
-        shell(&scene.natbox, "ip rule del priority 5");
+        shell(&testbed.natbox, "ip rule del priority 5");
         soon("the end", || natbox.status().warnings.is_empty().then_some(()));
         let ended = EventKind::HostWarningEnded { found };
-        assert!(events(&scene, &natbox).contains(&ended), "an event");
-        assert_in_and_out(&scene, "without the rule");
+        assert!(events(&testbed, &natbox).contains(&ended), "an event");
+        assert_in_and_out(&testbed, "without the rule");
     }
 }

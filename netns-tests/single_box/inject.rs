@@ -16,8 +16,8 @@ pub(crate) struct Injector {
 
 impl Injector {
     /// Replaces the provider's interface by a bridge.
-    pub(crate) fn new(scene: &SingleBox) -> Injector {
-        let net = &scene.net;
+    pub(crate) fn new(testbed: &SingleBox) -> Injector {
+        let net = &testbed.net;
         let tap = net.enter(|| Iface::without_packet_info("tap0", Mode::Tap)).unwrap().unwrap();
         net.ip(&["link", "set", "tap0", "up"]).unwrap();
         net.ip(&["addr", "del", &format!("{PROVIDER}/24"), "dev", "eth0"]).unwrap();

@@ -20,9 +20,9 @@ pub(crate) struct RunningBox {
 }
 
 impl RunningBox {
-    pub(super) fn start(scene: &SingleBox, config: &Config) -> RunningBox {
-        let path = scene.write(&config.name, &config.to_string());
-        RunningBox::launch(&scene.natbox, &config.name, &path, &config.socket)
+    pub(super) fn start(testbed: &SingleBox, config: &Config) -> RunningBox {
+        let path = testbed.write(&config.name, &config.to_string());
+        RunningBox::launch(&testbed.natbox, &config.name, &path, &config.socket)
     }
 
     /// Runs a box with a configuration file in a namespace, and waits until the box answers.

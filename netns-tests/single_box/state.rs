@@ -15,7 +15,7 @@ pub(crate) struct HostState {
 }
 
 impl HostState {
-    pub(super) fn of(scene: &SingleBox) -> HostState {
+    pub(super) fn of(testbed: &SingleBox) -> HostState {
         let mut parts = BTreeMap::new();
         let questions: [&[&str]; 4] = [
             &["-4", "rule"],
@@ -26,18 +26,18 @@ impl HostState {
         for question in questions {
             parts.insert(
                 format!("ip {}", question.join(" ")),
-                scene.natbox.ip_output(question).unwrap(),
+                testbed.natbox.ip_output(question).unwrap(),
             );
         }
-        scene.natbox.enter(|| read_all(Path::new("/proc/sys/net/ipv4"), &mut parts)).unwrap();
-        let inode = fs::metadata(format!("/run/netns/{}", scene.natbox.name())).unwrap().ino();
+        testbed.natbox.enter(|| read_all(Path::new("/proc/sys/net/ipv4"), &mut parts)).unwrap();
+        let inode = fs::metadata(format!("/run/netns/{}", testbed.natbox.name())).unwrap().ino();
         let of_this_namespace =
             |name: &String| name.starts_with(&format!("host-{inode}-")) && !name.is_empty();
         parts.insert(
             "journals".into(),
             names(Path::new("/run/natbox")).filter(of_this_namespace).collect(),
         );
-        let sockets = names(scene.lab.directory()).filter(|name| name.contains(".sock"));
+        let sockets = names(testbed.lab.directory()).filter(|name| name.contains(".sock"));
         parts.insert("sockets".into(), sockets.collect::<Vec<_>>().join(" "));
         HostState { parts }
     }

@@ -9,7 +9,7 @@ use natbox::api::Status;
 use natbox::lab::Namespace;
 
 use super::flows::Way;
-use super::scene::Scene;
+use super::testbed::Testbed;
 
 /// The queue of the TUN device: packets that the kernel has routed to natbox and natbox has not read.
 pub(crate) struct TunQueue {
@@ -89,13 +89,13 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    pub(crate) fn read(scene: &Scene) -> Result<Devices> {
+    pub(crate) fn read(testbed: &Testbed) -> Result<Devices> {
         let table = |namespace: &Namespace| -> Result<String> {
             Ok(namespace.enter(|| fs::read_to_string("/proc/thread-self/net/dev"))??)
         };
         let (client, middle, server) =
-            (table(&scene.client)?, table(&scene.middle)?, table(&scene.server)?);
-        let found = |table, device| figures(table, device).context("an interface of the scene");
+            (table(&testbed.client)?, table(&testbed.middle)?, table(&testbed.server)?);
+        let found = |table, device| figures(table, device).context("an interface of the testbed");
         Ok(Devices {
             client: found(&client, "eth0")?,
             server: found(&server, "eth0")?,
@@ -157,11 +157,11 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Waits until the counters add up, at most [`SETTLE`].
-    pub(crate) fn settled(scene: &Scene) -> Result<Snapshot> {
-        let natbox = scene.natbox.as_ref().context("natbox runs")?;
+    pub(crate) fn settled(testbed: &Testbed) -> Result<Snapshot> {
+        let natbox = testbed.natbox.as_ref().context("natbox runs")?;
         let deadline = Instant::now() + SETTLE;
         loop {
-            let (devices, status) = (Devices::read(scene)?, natbox.status()?);
+            let (devices, status) = (Devices::read(testbed)?, natbox.status()?);
             let (resident, user_time) = process(status.pid)?;
             let snapshot = Snapshot { status, devices, resident, user_time };
             if snapshot.adds_up() || Instant::now() >= deadline {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use natbox::lab::http::{Connection, Pattern, connect};
 
-use super::scene::{CLIENT, Scene};
+use super::testbed::{CLIENT, Testbed};
 
 /// The way of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub(crate) struct Flows {
 
 impl Flows {
     /// Opens the sessions.
-    pub(crate) fn open(scene: &Scene) -> Result<Flows> {
-        Ok(Flows { sessions: scene.sessions()? })
+    pub(crate) fn open(testbed: &Testbed) -> Result<Flows> {
+        Ok(Flows { sessions: testbed.sessions()? })
     }
 
     /// Sends over every direction until `stop` is set. Returns the number of datagrams in each.
@@ -113,8 +113,9 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    pub(crate) fn open(scene: &Scene) -> Result<Download> {
-        let connection = scene.client.enter(|| connect(Some(CLIENT), scene.web(), SILENCE))??;
+    pub(crate) fn open(testbed: &Testbed) -> Result<Download> {
+        let connection =
+            testbed.client.enter(|| connect(Some(CLIENT), testbed.web(), SILENCE))??;
         Ok(Download { connection })
     }
 

@@ -2,7 +2,7 @@
 //! show meanwhile. `benches/overload` runs it, and the namespace tests run a short form.
 //!
 //! ```text
-//!   scene       the namespaces, the box, the sockets
+//!   testbed     the namespaces, the box, the sockets
 //!   scenario    the limits of the box and the packets of the flood
 //!   generator   the sender of the flood
 //!   flows       established sessions
@@ -17,7 +17,7 @@ mod flows;
 mod generator;
 mod requests;
 mod scenario;
-mod scene;
+mod testbed;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -34,7 +34,7 @@ use counters::{Devices, Snapshot, TunQueue};
 use flows::{Download, Flows, Way};
 use generator::Generator;
 use requests::Requests;
-use scene::{Device, Scene};
+use testbed::{Device, Testbed};
 
 /// What a run needs to know.
 #[derive(Clone, Copy)]
@@ -159,12 +159,12 @@ pub(crate) fn overload(
     settings: Settings<'_>,
     paces: &[Pace],
 ) -> Result<Vec<Phase>> {
-    let scene = Scene::new(Device::Natbox, scenario, settings.program)?;
-    let run = Run::new(&scene, scenario, settings.seed)?;
+    let testbed = Testbed::new(Device::Natbox, scenario, settings.program)?;
+    let run = Run::new(&testbed, scenario, settings.seed)?;
     let short = settings.time.min(WARM_UP);
     for pace in [Pace::Full, Pace::Carried] {
         run.flood(pace, short, 0)?;
-        Snapshot::settled(&scene)?;
+        Snapshot::settled(&testbed)?;
     }
     paces.iter().map(|pace| run.phase(scenario, *pace, settings.time)).collect()
 }
@@ -172,8 +172,8 @@ pub(crate) fn overload(
 /// Sends the same flood through a box that only forwards. Returns the worst loss of a flow: the
 /// machine's own limit.
 pub(crate) fn baseline(scenario: Scenario, settings: Settings<'_>) -> Result<f64> {
-    let scene = Scene::new(Device::Route, scenario, settings.program)?;
-    let run = Run::new(&scene, scenario, settings.seed)?;
+    let testbed = Testbed::new(Device::Route, scenario, settings.program)?;
+    let run = Run::new(&testbed, scenario, settings.seed)?;
     Ok(worst(&run.flood(Pace::Full, settings.time, 0)?.deliveries))
 }
 
@@ -181,41 +181,41 @@ fn worst(deliveries: &[Delivery]) -> f64 {
     deliveries.iter().map(Delivery::loss).fold(0.0, f64::max)
 }
 
-/// A scene with a flood and the flows that it must not harm.
+/// A testbed with a flood and the flows that it must not harm.
 struct Run<'a> {
-    scene: &'a Scene,
+    testbed: &'a Testbed,
     flows: Flows,
     generator: Generator,
 }
 
 impl<'a> Run<'a> {
-    fn new(scene: &'a Scene, scenario: Scenario, seed: u64) -> Result<Run<'a>> {
-        let packets = scenario.packets(scene.targets(), seed);
-        let generator = scene.generator(scenario.side(), &packets)?;
-        Ok(Run { scene, flows: Flows::open(scene)?, generator })
+    fn new(testbed: &'a Testbed, scenario: Scenario, seed: u64) -> Result<Run<'a>> {
+        let packets = scenario.packets(testbed.targets(), seed);
+        let generator = testbed.generator(scenario.side(), &packets)?;
+        Ok(Run { testbed, flows: Flows::open(testbed)?, generator })
     }
 
     /// Floods the box, and looks at its counters before and after.
     fn phase(&self, scenario: Scenario, pace: Pace, time: Duration) -> Result<Phase> {
-        let before = Snapshot::settled(self.scene)?;
+        let before = Snapshot::settled(self.testbed)?;
         let goal = if pace == Pace::Carried { scenario.least_opened() } else { 0 };
         let seen = self.flood(pace, time, goal)?;
-        let after = Snapshot::settled(self.scene)?;
+        let after = Snapshot::settled(self.testbed)?;
         let devices = after.devices.since(&before.devices);
-        let held = self.scene.sessions_of_flood()?;
+        let held = self.testbed.sessions_of_flood()?;
         Ok(Phase { scenario, pace, seen, devices, held, before, after })
     }
 
     fn flood(&self, pace: Pace, time: Duration, goal: u64) -> Result<Seen> {
         let stop = AtomicBool::new(false);
-        let download = Download::open(self.scene)?;
+        let download = Download::open(self.testbed)?;
         let paced_by = match pace {
-            Pace::Carried => Some(TunQueue::open(&self.scene.middle)?),
+            Pace::Carried => Some(TunQueue::open(&self.testbed.middle)?),
             Pace::Full => None,
         };
         scope(|scope| {
             let sender = scope.spawn(|| self.flows.send(&stop));
-            let requests = scope.spawn(|| requests::request(self.scene, &stop));
+            let requests = scope.spawn(|| requests::request(self.testbed, &stop));
             let download = scope.spawn(|| download.run(&stop));
             let generator = scope.spawn(|| self.generator.run(paced_by, &stop));
             let started = Instant::now();
@@ -240,7 +240,7 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let (mut most, mut opened) = (0, 0);
         while start.elapsed() < time || opened < goal && start.elapsed() < MAX_TIME {
-            if let Some(natbox) = &self.scene.natbox {
+            if let Some(natbox) = &self.testbed.natbox {
                 let sessions = natbox.status()?.sessions;
                 (most, opened) = (most.max(sessions.now), sessions.created);
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use natbox::lab::http::connect;
 
-use super::scene::{CLIENT, Scene};
+use super::testbed::{CLIENT, Testbed};
 
 /// The requests of a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,13 +23,13 @@ impl Requests {
 
 /// Opens a connection for each request until `stop` is set, and counts the right answers within
 /// [`TIMEOUT`].
-pub(crate) fn request(scene: &Scene, stop: &AtomicBool) -> Result<Requests> {
+pub(crate) fn request(testbed: &Testbed, stop: &AtomicBool) -> Result<Requests> {
     let (asked, answered) = (AtomicU64::new(0), AtomicU64::new(0));
     let ask = || {
         while !stop.load(Relaxed) {
             let started = Instant::now();
             asked.fetch_add(1, Relaxed);
-            let answer = connect(Some(CLIENT), scene.web(), TIMEOUT)
+            let answer = connect(Some(CLIENT), testbed.web(), TIMEOUT)
                 .and_then(|mut connection| connection.get("/"));
             let is_right = answer.is_ok_and(|answer| answer.text().trim() == CLIENT.to_string());
             answered.fetch_add(u64::from(is_right), Relaxed);
@@ -38,7 +38,7 @@ pub(crate) fn request(scene: &Scene, stop: &AtomicBool) -> Result<Requests> {
     };
     std::thread::scope(|scope| {
         let clients: Vec<_> =
-            (0..CLIENTS).map(|_| scope.spawn(|| scene.client.enter(ask))).collect();
+            (0..CLIENTS).map(|_| scope.spawn(|| testbed.client.enter(ask))).collect();
         clients.into_iter().try_for_each(|client| {
             client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })

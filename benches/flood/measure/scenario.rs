@@ -6,7 +6,7 @@ use natbox::packet::{Protocol, TcpFlags, builder};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::scene::{SINK, WEB};
+use super::testbed::{SINK, WEB};
 
 /// A way to overload the box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -209,7 +209,7 @@ fn fragment(number: u32, from: (Ipv4Addr, u16), server: Ipv4Addr, random: &mut S
     builder::fragments(&whole, 64).swap_remove(number as usize % 2)
 }
 
-/// Returns an address that no network of the scene has.
+/// Returns an address that no network of the testbed has.
 fn outside_host(random: &mut StdRng) -> Ipv4Addr {
     Ipv4Addr::new(random.random_range(11..100), random.random(), random.random(), random.random())
 }

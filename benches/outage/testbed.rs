@@ -43,7 +43,7 @@ impl End {
 }
 
 /// The namespaces and the running natbox.
-pub(crate) struct Scene {
+pub(crate) struct Testbed {
     client: Namespace,
     middle: Namespace,
     server: Namespace,
@@ -53,9 +53,9 @@ pub(crate) struct Scene {
     lab: Lab,
 }
 
-impl Scene {
+impl Testbed {
     /// Sets up the namespaces, starts natbox and opens `sessions` sessions.
-    pub(crate) fn new(tun: &str, sessions: u32) -> Result<Scene> {
+    pub(crate) fn new(tun: &str, sessions: u32) -> Result<Testbed> {
         let lab = Lab::new("nbgap")?;
         let (client, middle, server) =
             (lab.namespace("net")?, lab.namespace("box")?, lab.namespace("server")?);
@@ -67,17 +67,17 @@ impl Scene {
         server.address("eth0", SERVER, 24)?;
         server.route("default", GATEWAY)?;
         client.route(&format!("{PUBLISHED}/32"), UPLINK)?;
-        let mut scene = Scene { client, middle, server, natbox: None, sessions: 0, lab };
-        let state = scene.lab.directory().join("state");
+        let mut testbed = Testbed { client, middle, server, natbox: None, sessions: 0, lab };
+        let state = testbed.lab.directory().join("state");
         fs::create_dir(&state)?;
         // As configs/run-natbox-state.mount does.
         mount("tmpfs", &state, "tmpfs", MountFlags::empty(), Some(c"huge=within_size"))?;
-        fs::write(scene.file(), configuration(tun, sessions, scene.lab.directory()))?;
-        scene.start()?;
-        scene.wait_ready()?;
-        scene.open_sessions(sessions)?;
-        scene.sessions = scene.status()?.sessions.now;
-        Ok(scene)
+        fs::write(testbed.file(), configuration(tun, sessions, testbed.lab.directory()))?;
+        testbed.start()?;
+        testbed.wait_ready()?;
+        testbed.open_sessions(sessions)?;
+        testbed.sessions = testbed.status()?.sessions.now;
+        Ok(testbed)
     }
 
     /// Ends natbox and starts it again. Returns how long the process took to end.
@@ -169,7 +169,7 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
+impl Drop for Testbed {
     fn drop(&mut self) {
         // `natbox down` stops the process, and ends what outlives it.
         let mut down = self.middle.command(NATBOX);

@@ -50,7 +50,7 @@ pub(crate) enum Device {
 }
 
 /// The namespaces with the running box.
-pub(crate) struct Scene {
+pub(crate) struct Testbed {
     pub client: Namespace,
     pub middle: Namespace,
     pub server: Namespace,
@@ -63,9 +63,9 @@ pub(crate) struct Scene {
     _lab: Lab,
 }
 
-impl Scene {
+impl Testbed {
     /// Makes the namespaces and starts the box.
-    pub(crate) fn new(device: Device, scenario: Scenario, program: &Path) -> Result<Scene> {
+    pub(crate) fn new(device: Device, scenario: Scenario, program: &Path) -> Result<Testbed> {
         let lab = Lab::new("nbflood")?;
         let (client, middle, server) =
             (lab.namespace("net")?, lab.namespace("box")?, lab.namespace("server")?);
@@ -99,7 +99,7 @@ impl Scene {
         let server_address = if device == Device::Natbox { PUBLISHED } else { SERVER };
         let targets = Targets { server: server_address, mapped: external };
         let _sinks = vec![sink, mapped];
-        Ok(Scene { client, middle, server, _sinks, _web: web, targets, natbox, _lab: lab })
+        Ok(Testbed { client, middle, server, _sinks, _web: web, targets, natbox, _lab: lab })
     }
 
     pub(crate) fn targets(&self) -> Targets {
