@@ -16,7 +16,7 @@ use crate::lab::{Site, datagrams, listen, wait_for};
 /// A web server on the Internet: the target of the probes, and of the inside host.
 const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(CLIENTS[0], 8080);
 /// Sessions of the table, or ports of the uplink.
-const MOST: u16 = 1000;
+const CAPACITY: u16 = 1000;
 /// Time for which the uplinks must stay healthy: 50 rounds of probes, more than the ports that are
 /// kept for them.
 const LONG: Duration = Duration::from_secs(5);
@@ -51,17 +51,17 @@ fn full_session_table_fails_no_uplink() -> Result<()> {
         .three_legged_config()
         .uplink(0, &health(&format!("tcp: \"{OUTSIDE}\"")))
         .uplink(1, &health(&format!("http: \"http://{OUTSIDE}/\"")))
-        .extra(&format!("limits: {{ sessions: {MOST} }}"));
+        .extra(&format!("limits: {{ sessions: {CAPACITY} }}"));
     let natbox = site.start(0, &config)?;
     let socket = datagrams(site.server(), site.server_address(0), 0)?;
     wait_for("a full table", || {
-        for port in 10_000..10_000 + MOST + MOST / 10 {
+        for port in 10_000..10_000 + CAPACITY + CAPACITY / 10 {
             socket.send_to(b"one more session", (CLIENTS[1], port))?;
         }
         Ok(natbox.status()?.drops.contains_key("table-full").then_some(()))
     })?;
     let status = stays_healthy(&natbox)?;
-    ensure!(status.sessions.now >= MOST.into(), "{:?}", status.sessions);
+    ensure!(status.sessions.now >= CAPACITY.into(), "{:?}", status.sessions);
     Ok(())
 }
 
@@ -71,7 +71,7 @@ fn range_without_a_free_port_fails_no_uplink() -> Result<()> {
     let config = site
         .three_legged_config()
         .uplink(0, &health(&format!("tcp: \"{OUTSIDE}\"")))
-        .extra(&format!("nat: {{ ports: 40000-{} }}", 40_000 + MOST - 1));
+        .extra(&format!("nat: {{ ports: 40000-{} }}", 40_000 + CAPACITY - 1));
     let natbox = site.start(0, &config)?;
     wait_for("a used-up range", || {
         // A closed connection has its port for some minutes more.
@@ -81,6 +81,6 @@ fn range_without_a_free_port_fails_no_uplink() -> Result<()> {
         Ok((!connected && drops.contains_key("ports-exhausted")).then_some(()))
     })?;
     let status = stays_healthy(&natbox)?;
-    ensure!(status.mappings >= usize::from(MOST) * 9 / 10, "{}", status.mappings);
+    ensure!(status.mappings >= usize::from(CAPACITY) * 9 / 10, "{}", status.mappings);
     Ok(())
 }

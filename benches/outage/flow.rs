@@ -92,7 +92,7 @@ fn send(socket: &UdpSocket, rate: u32, stop: &AtomicBool) -> Result<u64> {
             socket.send(&sent.to_be_bytes()).context("sending")?;
             sent += 1;
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(SEND_INTERVAL);
     }
     Ok(sent)
 }
@@ -110,4 +110,4 @@ fn receive(socket: &UdpSocket, ended: &AtomicBool) -> Result<Vec<(u64, Instant)>
 }
 
 /// Pause of the sender, after which it sends what is due.
-const PAUSE: Duration = Duration::from_micros(200);
+const SEND_INTERVAL: Duration = Duration::from_micros(200);

@@ -23,9 +23,9 @@ const OUTSIDE_UDP: SocketAddrV4 = SocketAddrV4::new(CLIENTS[2], 7);
 /// Sessions of each kind.
 const EACH: usize = 4;
 /// Longest time for an answer: longer than any fault that must not end a session.
-const PATIENCE: Duration = Duration::from_secs(20);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause between two messages.
-const PAUSE: Duration = Duration::from_millis(25);
+const SEND_INTERVAL: Duration = Duration::from_millis(25);
 
 /// The traffic of a test.
 pub(super) struct Traffic {
@@ -178,7 +178,7 @@ impl Shared {
     /// Sends each line back. All lines of a connection have one name.
     fn answer(&self, stream: TcpStream) {
         let _ = stream.set_nonblocking(false);
-        let _ = stream.set_read_timeout(Some(PATIENCE * 2));
+        let _ = stream.set_read_timeout(Some(REPLY_TIMEOUT * 2));
         let (mut lines, mut name) = (BufReader::new(&stream), None);
         let mut line = String::new();
         while !self.stop.load(Relaxed) && lines.read_line(&mut line).is_ok_and(|length| length > 0)
@@ -229,7 +229,7 @@ impl Talker {
             if matches!(self.kind, Kind::Brief) {
                 connection = None;
             }
-            thread::sleep(PAUSE);
+            thread::sleep(SEND_INTERVAL);
         }
     }
 
@@ -257,9 +257,9 @@ impl Talker {
     }
 
     fn connect(&self) -> Result<TcpStream> {
-        let patience =
-            if matches!(self.kind, Kind::Lasting) { PATIENCE } else { Duration::from_secs(2) };
-        let connection = self.from.enter(|| connect(Some(self.address), self.to, patience))??;
+        let timeout =
+            if matches!(self.kind, Kind::Lasting) { REPLY_TIMEOUT } else { Duration::from_secs(2) };
+        let connection = self.from.enter(|| connect(Some(self.address), self.to, timeout))??;
         Ok(connection.stream_ref().try_clone()?)
     }
 

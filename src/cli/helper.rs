@@ -111,7 +111,7 @@ pub(super) fn run(work: &HelperWork, name: HelperName) -> Result<ExitCode, Failu
 /// Starts the process that stands by, and starts it again whenever it ends. After a long run the
 /// pause is short; after each short run it grows.
 fn keep_stand_by(work: &HelperWork, name: HelperName) {
-    let mut pause = MIN_PAUSE;
+    let mut pause = MIN_RESTART_INTERVAL;
     loop {
         let began = Instant::now();
         let mut command = Command::new("/proc/self/exe");
@@ -129,8 +129,8 @@ fn keep_stand_by(work: &HelperWork, name: HelperName) {
             let _ = stand_by.wait();
         }
         pause = match began.elapsed() {
-            short if short < MAX_PAUSE => (pause * 2).min(MAX_PAUSE),
-            _ => MIN_PAUSE,
+            short if short < MAX_RESTART_INTERVAL => (pause * 2).min(MAX_RESTART_INTERVAL),
+            _ => MIN_RESTART_INTERVAL,
         };
         thread::sleep(pause);
     }
@@ -173,5 +173,5 @@ const WORK: &str = "NATBOX_HELPER_WORK";
 /// Environment variable with the process ID of the worker that the process stands by for.
 const WORKER: &str = "NATBOX_HELPER_WORKER";
 /// Bounds of the pause before a process that ended is started again.
-const MIN_PAUSE: Duration = Duration::from_millis(500);
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+const MIN_RESTART_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_RESTART_INTERVAL: Duration = Duration::from_secs(60);

@@ -40,13 +40,13 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let result = control::run(&arguments.config.path, &config);
     if result.is_err() && std::env::var_os("NOTIFY_SOCKET").is_some() {
         // The service manager starts natbox again at once.
-        std::thread::sleep(SHORTEST_FAILED_RUN.saturating_sub(started.elapsed()));
+        std::thread::sleep(MIN_FAILED_RUN.saturating_sub(started.elapsed()));
     }
     result.map(|()| ExitCode::SUCCESS).map_err(failure)
 }
 
 /// Shortest run that ends with a failure, so that repeated starts do not keep a processor busy.
-const SHORTEST_FAILED_RUN: Duration = Duration::from_secs(1);
+const MIN_FAILED_RUN: Duration = Duration::from_secs(1);
 
 /// Classifies an error: a user error if only another configuration avoids it, otherwise an
 /// environment error or a bug.

@@ -142,7 +142,7 @@ impl Subsystem for AdminServer {
                 // Most likely the process has no descriptors left. Some are free again after a
                 // pause.
                 tracing::warn!(%error, "admin socket: a connection cannot be accepted");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
         Outcome::Continue(())
@@ -254,4 +254,4 @@ fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
 }
 
 /// Pause after a failed accept.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);

@@ -130,7 +130,7 @@ impl Announcer {
             }
         }
         self.pending.retain(|pending| pending.sent < TIMES);
-        self.pause = now + PAUSE;
+        self.pause = now + ANNOUNCEMENT_INTERVAL;
     }
 }
 
@@ -197,7 +197,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Announcements that leave at once.
 const BATCH: usize = 64;
 /// Pause between two batches.
-const PAUSE: Duration = Duration::from_millis(20);
+const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {

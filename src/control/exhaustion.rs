@@ -58,7 +58,7 @@ impl Subsystem for ExhaustionWatch {
 
 impl Reported {
     /// Returns the reasons to report, with the packets dropped since the last report. A reason is
-    /// reported at most once in [`PAUSE`].
+    /// reported at most once in [`REPORT_INTERVAL`].
     fn news(&mut self, drops: &Drops, now: Instant) -> Vec<(DropReason, u64)> {
         let mut news = Vec::new();
         for (reason, count) in
@@ -66,7 +66,7 @@ impl Reported {
         {
             let before = self.0.get(&reason);
             let new = count - before.map_or(0, |report| report.count);
-            if new != 0 && before.is_none_or(|report| now - report.at >= PAUSE) {
+            if new != 0 && before.is_none_or(|report| now - report.at >= REPORT_INTERVAL) {
                 news.push((reason, new));
                 self.0.insert(reason, Report { count, at: now });
             }
@@ -78,7 +78,7 @@ impl Reported {
 /// Time between two readings.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two events with the same reason.
-const PAUSE: Duration = Duration::from_secs(60);
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -97,7 +97,7 @@ mod tests {
         drops.count(DropReason::PortsExhausted, 1);
         let at_once = reported.news(&drops, start + Duration::from_secs(59));
         assert_eq!(at_once, [(DropReason::PortsExhausted, 1)], "each reason has its own pause");
-        assert_eq!(reported.news(&drops, start + PAUSE), [(DropReason::TableFull, 5)]);
-        assert_eq!(reported.news(&drops, start + 3 * PAUSE), [], "nothing new");
+        assert_eq!(reported.news(&drops, start + REPORT_INTERVAL), [(DropReason::TableFull, 5)]);
+        assert_eq!(reported.news(&drops, start + 3 * REPORT_INTERVAL), [], "nothing new");
     }
 }

@@ -83,13 +83,13 @@ impl Failover {
             if !is_replaced(index, &self.ranks) || !has_failed && is_replaced(index, before) {
                 continue;
             }
-            let patience = (!has_failed).then(|| recovery_time(settings));
+            let timeout = (!has_failed).then(|| recovery_time(settings));
             let (waiting, states) = (self.states.clone(), self.states.clone());
             self.sweep(
                 (doomed, EndReason::UplinkFailed),
                 index,
                 async move {
-                    if let Some(time) = patience {
+                    if let Some(time) = timeout {
                         wait_for_recovery(&waiting, index, time).await;
                     }
                 },
@@ -161,7 +161,7 @@ impl Failover {
                 // waits.
                 match engine.pending_notifications() {
                     0..MAX_QUEUED_NOTIFICATIONS => tokio::task::yield_now().await,
-                    MAX_QUEUED_NOTIFICATIONS.. => tokio::time::sleep(PAUSE).await,
+                    MAX_QUEUED_NOTIFICATIONS.. => tokio::time::sleep(QUEUE_RETRY_INTERVAL).await,
                 }
             }
             if sessions != 0 {
@@ -240,6 +240,6 @@ fn recovery_time(settings: &Uplink) -> Duration {
 /// Notifications that may wait before a sweep pauses.
 const MAX_QUEUED_NOTIFICATIONS: usize = 4096;
 /// Pause of a sweep while many notifications wait.
-const PAUSE: Duration = Duration::from_millis(1);
+const QUEUE_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// Recovery time of interfaces that come up together.
 const LINK_DELAY: Duration = Duration::from_secs(1);

@@ -191,7 +191,7 @@ impl Subsystem for FirewallWatch {
                 let _ = self.process.try_wait();
                 self.evaluate(listing).await;
                 let took = now.saturating_duration_since(self.not_before);
-                self.not_before = now + MIN_PAUSE.max(took * PAUSE_FACTOR);
+                self.not_before = now + MIN_LISTING_INTERVAL.max(took * PAUSE_FACTOR);
                 self.next_look = self.next_look.max(self.not_before);
                 self.pipes = Some(pipes);
             }
@@ -276,7 +276,7 @@ const NFNLGRP_NFTABLES: u32 = 7;
 /// Time between two looks without a change. The old iptables reports none.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Least time between the end of a look and the next one.
-const MIN_PAUSE: Duration = Duration::from_secs(2);
+const MIN_LISTING_INTERVAL: Duration = Duration::from_secs(2);
 /// Least ratio of the time between two looks to the time of one.
 const PAUSE_FACTOR: u32 = 50;
 /// Delay after a change, since changes come in bursts.

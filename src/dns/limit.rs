@@ -57,7 +57,7 @@ impl<S: BuildHasher> Limiter<S> {
     pub(super) fn check(&mut self, client: IpAddr, now: Instant) -> RateLimitAction {
         let now = now.saturating_duration_since(self.start) + Duration::from_nanos(1);
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let full = u64::from(self.rate) * TOKEN;
+        let full = u64::from(self.rate) * REPLY_COST;
         let source = network(client);
         let set = &mut self.buckets[self.hasher.hash_one(source) as usize % SETS];
         let known = set.iter().position(|bucket| bucket.source == source);
@@ -76,7 +76,7 @@ impl<S: BuildHasher> Limiter<S> {
         let gained = now.saturating_sub(bucket.last_query).saturating_mul(u64::from(self.rate));
         bucket.tokens = bucket.tokens.saturating_add(gained).min(full);
         bucket.last_query = now;
-        if let Some(left) = bucket.tokens.checked_sub(TOKEN) {
+        if let Some(left) = bucket.tokens.checked_sub(REPLY_COST) {
             bucket.tokens = left;
             return RateLimitAction::Answer;
         }
@@ -95,7 +95,7 @@ pub(super) fn network(client: IpAddr) -> u64 {
 }
 
 /// One token, in billionths.
-const TOKEN: u64 = 1_000_000_000;
+const REPLY_COST: u64 = 1_000_000_000;
 const WAYS: usize = 4;
 const SETS: usize = 1024;
 /// The table is small enough to be allocated at once.

@@ -105,7 +105,7 @@ async fn answer_datagrams(
             Ok(received) => received,
             Err(error) => {
                 tracing::warn!(%error, "dns: datagrams cannot be received");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ERROR_RETRY_INTERVAL).await;
                 continue;
             }
         };
@@ -159,7 +159,7 @@ async fn take_connections(
                 // Most likely the process has no descriptors left. Some are free again after a
                 // pause.
                 tracing::warn!(%error, "dns: connections cannot be accepted");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ERROR_RETRY_INTERVAL).await;
                 continue;
             }
         };
@@ -273,7 +273,7 @@ const BACKLOG: i32 = 128;
 /// Attempts to find a port that is free for both protocols.
 const ATTEMPTS: u32 = 16;
 /// Pause after an error of a socket.
-const PAUSE: Duration = Duration::from_millis(100);
+const ERROR_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests;

@@ -59,7 +59,7 @@ pub(super) async fn follow(
         let changed = tokio::select! {
             changed = uplinks.changed() => changed,
             () = tokio::time::sleep(updater.pause), if updater.has_failed => {
-                updater.pause = (updater.pause * 2).min(MAX_PAUSE);
+                updater.pause = (updater.pause * 2).min(MAX_RETRY_INTERVAL);
                 Ok(())
             }
         };
@@ -99,7 +99,7 @@ impl Updater {
             wanted: Vec::new(),
             last_sent: None,
             has_failed: false,
-            pause: FIRST_PAUSE,
+            pause: MIN_RETRY_INTERVAL,
         }
     }
 
@@ -124,7 +124,7 @@ impl Updater {
                 self.last_errors.update.clear();
                 self.announced.keep(self.own.clone());
                 self.last_sent = Some(self.wanted.clone());
-                self.pause = FIRST_PAUSE;
+                self.pause = MIN_RETRY_INTERVAL;
             }
             Err(error) => {
                 // Whether the update took effect is unknown.
@@ -197,8 +197,8 @@ fn record(name: &Name, address: Ipv4Addr, class: DNSClass, ttl: u32) -> Record {
 }
 
 /// Pause after a failure. The pause doubles with each failure.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

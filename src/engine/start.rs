@@ -105,13 +105,13 @@ fn adopt_all(nat: &ArcSwap<Translator>) -> Adopted {
         && current.inherits()
         && let Some(turn) = turns.next()
     {
-        sum += current.adopt(turn, ADOPTED_AT_ONCE, Tick::now());
+        sum += current.adopt(turn, ADOPTION_BATCH_SIZE, Tick::now());
     }
     sum
 }
 
 /// Records that are adopted under one lock of a pool: less than a tenth of a millisecond.
-const ADOPTED_AT_ONCE: u32 = 64;
+const ADOPTION_BATCH_SIZE: u32 = 64;
 
 /// Running workers. Dropping the engine stops them.
 pub(crate) struct Engine {

@@ -134,7 +134,8 @@ impl<Q: PacketIo> Worker<Q> {
             // While no packet arrives, sessions expire in the same small slices.
             let now = Tick::now();
             let due = self.pipeline.poll(&mut self.queue, now)?;
-            let wait = due.map_or(IDLE_WAIT, |due| Duration::from_millis(due.since(now).0.into()));
+            let wait =
+                due.map_or(IDLE_TIMEOUT, |due| Duration::from_millis(due.since(now).0.into()));
             let frames = self.queue.receive(wait)?;
             if frames != 0 || self.stop.load(Ordering::Acquire) {
                 return Ok(frames);
@@ -169,4 +170,4 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
 
 /// Longest sleep of a worker without sessions. A stop does not wait for its end, because the waker
 /// ends the sleep.
-const IDLE_WAIT: Duration = Duration::from_secs(5);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);

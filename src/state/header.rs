@@ -122,7 +122,7 @@ impl StateHeader {
         if self.layout != nat::layout() {
             return Err(Unusable::Layout);
         }
-        if self.attempts >= MOST_ATTEMPTS {
+        if self.attempts >= MAX_ATTEMPTS {
             return Err(Unusable::Attempts(self.attempts));
         }
         if self.accounting != wanted.accounting {
@@ -189,4 +189,4 @@ pub(super) const HEADER: &str = "header.json";
 const MAGIC: &str = "natbox sessions";
 const VERSION: u32 = 1;
 /// Processes that may die in a row during the adoption. After them the files count as damaged.
-const MOST_ATTEMPTS: u32 = 10;
+const MAX_ATTEMPTS: u32 = 10;

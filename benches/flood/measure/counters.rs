@@ -28,15 +28,15 @@ impl TunQueue {
         Ok(queue)
     }
 
-    /// Waits until at most `most` packets wait.
-    pub(crate) fn wait_for_room(&mut self, most: i64) -> Result<()> {
+    /// Waits until at most `max_queued` packets wait.
+    pub(crate) fn wait_for_space(&mut self, max_queued: i64) -> Result<()> {
         let started = Instant::now();
-        while self.waiting()? > most {
-            if started.elapsed() > PATIENCE {
+        while self.waiting()? > max_queued {
+            if started.elapsed() > READ_TIMEOUT {
                 // The kernel has dropped frames before they reached the queue.
                 self.offset += self.waiting()?;
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
@@ -228,8 +228,8 @@ const TUN: &str = "nb0";
 const SETTLE: Duration = Duration::from_secs(20);
 /// Ticks in a second of the times in `/proc`, on every architecture that natbox runs on.
 const USER_HZ: u64 = 100;
-/// Longest wait for room in the queue.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Longest wait until the queue has space.
+const READ_TIMEOUT: Duration = Duration::from_millis(200);
 /// Time between two looks at the queue.
-const PAUSE: Duration = Duration::from_micros(50);
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
 const POLL: Duration = Duration::from_millis(50);

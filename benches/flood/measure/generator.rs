@@ -62,7 +62,7 @@ impl Generator {
                     return Ok(sent);
                 }
                 if let Some(queue) = &mut paced_by {
-                    queue.wait_for_room(ROOM)?;
+                    queue.wait_for_space(MAX_QUEUED)?;
                 }
                 sent += self.send(chunk)?;
             }
@@ -138,5 +138,5 @@ unsafe impl SocketAddrArg for PacketAddress {
 const CHUNK: usize = 64;
 /// Packets that may wait for natbox when the next chunk is sent. A queue of a TUN device holds 500.
 /// The answers of the server, and bursts of it, need the rest.
-const ROOM: i64 = 128;
+const MAX_QUEUED: i64 = 128;
 const SEND_BUFFER: usize = 4 << 20;

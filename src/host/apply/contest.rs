@@ -20,9 +20,9 @@ const MEMORY: Duration = Duration::from_secs(15 * 60);
 /// Number of times that natbox sets a setting again at once.
 const FREE: u32 = 5;
 /// First pause before a setting is set again.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 /// Time without a removal after which natbox answers at once again.
 const ROW_ENDS: Duration = Duration::from_secs(60);
 
@@ -88,7 +88,9 @@ impl Record {
     fn pause(&self) -> Duration {
         match self.row.checked_sub(FREE) {
             None => Duration::ZERO,
-            Some(exponent) => FIRST_PAUSE.saturating_mul(1 << exponent.min(16)).min(LONGEST_PAUSE),
+            Some(exponent) => {
+                MIN_RETRY_INTERVAL.saturating_mul(1 << exponent.min(16)).min(MAX_RETRY_INTERVAL)
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use crate::time::Tick;
 const WORKERS: usize = 4;
 /// Datagrams whose fragments all workers have at one time: fewer than a source's share of the
 /// store.
-const AT_ONCE: u16 = 100;
+const BATCH_SIZE: u16 = 100;
 const ROUNDS: u16 = 60;
 const NOW: Tick = Tick(1000);
 
@@ -49,11 +49,11 @@ fn fragments_of_one_datagram_meet_on_any_workers() {
                 let mut passed = Vec::new();
                 for round in 0..ROUNDS {
                     barrier.wait();
-                    for number in 0..AT_ONCE {
+                    for number in 0..BATCH_SIZE {
                         // The first fragments take turns on the workers, and so do the others.
                         let index = (worker + usize::from(number)) % WORKERS;
                         let mut fragment =
-                            datagram(round * AT_ONCE + number, published).swap_remove(index);
+                            datagram(round * BATCH_SIZE + number, published).swap_remove(index);
                         let parsed = parse(&fragment, ChecksumMode::Complete).expect("well-formed");
                         let length = fragment.len();
                         fragment.resize(2048, 0);
@@ -83,7 +83,7 @@ fn fragments_of_one_datagram_meet_on_any_workers() {
         };
         payloads.entry(identification).or_default().push((offset, fragment[20..].to_vec()));
     }
-    assert_eq!(payloads.len(), usize::from(ROUNDS * AT_ONCE), "datagrams");
+    assert_eq!(payloads.len(), usize::from(ROUNDS * BATCH_SIZE), "datagrams");
     for mut fragments in payloads.into_values() {
         fragments.sort();
         let number = u16::from_be_bytes([fragments[0].1[8], fragments[0].1[9]]);

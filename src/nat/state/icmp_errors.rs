@@ -36,7 +36,7 @@ impl IcmpErrorLimiter {
 
     /// Whether `receiver` may get an error now; takes the cost of the error.
     pub(crate) fn admit(&self, receiver: Ipv4Addr, random: &mut StdRng, now: Tick) -> bool {
-        self.admit_at(receiver, TOKEN - COST_SPREAD / 2 + random.random_range(0..=COST_SPREAD), now)
+        self.admit_at(receiver, MEAN_COST - COST_SPREAD / 2 + random.random_range(0..=COST_SPREAD), now)
     }
 
     fn admit_at(&self, receiver: Ipv4Addr, cost: u32, now: Tick) -> bool {
@@ -57,7 +57,7 @@ impl IcmpErrorLimiter {
 
 /// Tokens of a full bucket: a second's worth, and enough for the last error at the highest cost.
 fn capacity(rate: u32) -> u32 {
-    rate * TOKEN + COST_SPREAD / 2
+    rate * MEAN_COST + COST_SPREAD / 2
 }
 
 fn pack(time: Tick, tokens: u32) -> u64 {
@@ -65,7 +65,7 @@ fn pack(time: Tick, tokens: u32) -> u64 {
 }
 
 /// Average cost of an error.
-const TOKEN: u32 = 1000;
+const MEAN_COST: u32 = 1000;
 /// Difference between the lowest and the highest cost.
 const COST_SPREAD: u32 = 500;
 /// Buckets, 8 bytes each.
@@ -79,7 +79,7 @@ mod tests {
     const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 6);
 
     fn admitted(limits: &IcmpErrorLimiter, host: Ipv4Addr, now: Tick) -> usize {
-        (0..1000).filter(|_| limits.admit_at(host, TOKEN, now)).count()
+        (0..1000).filter(|_| limits.admit_at(host, MEAN_COST, now)).count()
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
     /// With a rate of one error a second, half of the first errors were refused for their cost.
     #[test]
     fn the_first_error_passes_at_any_cost() {
-        let highest = TOKEN + COST_SPREAD / 2;
+        let highest = MEAN_COST + COST_SPREAD / 2;
         assert!(IcmpErrorLimiter::new(NonZeroU32::new(1), HashKey::of(1), Tick(0)).admit_at(
             HOST,
             highest,

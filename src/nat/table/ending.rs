@@ -159,7 +159,7 @@ impl<F: Family> Table<F> {
 
     /// Ends a session of the box itself in a reserved record that no probe needs any more: its time
     /// is over, it is closing, or it is a TCP connection that is not established and has been
-    /// idle for [`LONGEST_PROBE`]. `uplink` restricts the search to the sessions of an uplink.
+    /// idle for [`MAX_PROBE_IDLE`]. `uplink` restricts the search to the sessions of an uplink.
     pub(crate) fn evict_reserved(
         &self,
         uplink: Option<u8>,
@@ -170,7 +170,7 @@ impl<F: Family> Table<F> {
             uplink.is_none_or(|uplink| record.uplink() == uplink)
                 && (record.state().is_closing()
                     || now.reached(record.deadline(&self.idle_timeouts))
-                    || is_unestablished(record) && now.since(record.last_seen()) >= LONGEST_PROBE)
+                    || is_unestablished(record) && now.since(record.last_seen()) >= MAX_PROBE_IDLE)
         };
         self.evict_from(&self.reserve, RESERVE, is_over, now)
     }
@@ -282,4 +282,4 @@ fn is_unestablished(record: &RecordCommon) -> bool {
 /// Records examined in one search for a victim.
 const EVICTION_SCAN: u32 = 64;
 /// Longest time that a probe takes. A probe that is over has closed its connection.
-const LONGEST_PROBE: Span = Span::seconds(10);
+const MAX_PROBE_IDLE: Span = Span::seconds(10);

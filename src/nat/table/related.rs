@@ -82,7 +82,7 @@ impl Table {
     /// related: a session between the same two hosts. `admits` says which places are usable.
     ///
     /// The first choice is a session with the same remote endpoint, the second one is the latest
-    /// session. Looks at [`MOST_STEPS`] sessions at most.
+    /// session. Looks at [`MAX_STEPS`] sessions at most.
     #[inline]
     pub(crate) fn related(
         &self,
@@ -113,7 +113,7 @@ impl Table {
         let mut latest = None;
         let _locked = lists.lock(list);
         let mut next = lists.heads[list].load(Relaxed);
-        for _ in 0..MOST_STEPS {
+        for _ in 0..MAX_STEPS {
             let Some(slot) = slot_of(next) else { break };
             next = lists.links[slot].next.load(Relaxed);
             let (record, common) = (&self.records[slot], self.records[slot].common());
@@ -139,7 +139,7 @@ impl Table {
 }
 
 /// Sessions that one search looks at.
-const MOST_STEPS: usize = 128;
+const MAX_STEPS: usize = 128;
 
 #[cfg(test)]
 mod tests;

@@ -129,7 +129,7 @@ impl Translator {
     ) -> Result<(), InsertError> {
         let mut result = self.table.insert(context.worker, new, Some(first), now);
         while result == Err(InsertError::Full) && self.table.inherits() {
-            self.adopt(context.worker, ADOPTED_AT_ONCE, now);
+            self.adopt(context.worker, ADOPTION_BATCH_SIZE, now);
             result = self.table.insert(context.worker, new, Some(first), now);
         }
         if result == Err(InsertError::Full)
@@ -230,7 +230,7 @@ impl Opening {
 }
 
 /// Records that are adopted at once if a new session finds no free record.
-const ADOPTED_AT_ONCE: u32 = 256;
+const ADOPTION_BATCH_SIZE: u32 = 256;
 
 /// The match of the packet that opens a session.
 pub(crate) fn initial_match(new: &NewSession) -> Match {

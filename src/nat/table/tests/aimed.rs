@@ -13,7 +13,7 @@ use crate::time::Tick;
 const NOW: Tick = Tick(0);
 const CAPACITY: u32 = 60_000;
 /// Buckets that a look-up of a random key reads at most in a table that is not more than half full.
-const FEW: usize = 8;
+const MAX_PROBES: usize = 8;
 /// Entries of a bucket.
 const SLOTS: usize = 8;
 
@@ -57,7 +57,7 @@ fn keys_aimed_at_one_bucket_lengthen_only_the_look_ups_around_it() {
     const AIMED: usize = 96;
     let table = table();
     let others = established(&table, 20_000);
-    assert!(longest_look_up(&table, &others) <= FEW);
+    assert!(longest_look_up(&table, &others) <= MAX_PROBES);
     let target = table.index.home_of(table.hash(others[0].original));
     let attack: Vec<_> =
         aimed(&table, 2, |hash| table.index.home_of(hash) == target).take(AIMED).collect();
@@ -74,7 +74,7 @@ fn keys_aimed_at_one_bucket_lengthen_only_the_look_ups_around_it() {
             !(target..target + longest).contains(&home)
         })
     };
-    assert!(longest_look_up(&table, others.iter().filter(is_far)) <= FEW);
+    assert!(longest_look_up(&table, others.iter().filter(is_far)) <= MAX_PROBES);
     assert!(longest_look_up(&table, &others) <= 2 * longest);
 }
 
@@ -108,5 +108,5 @@ fn keys_aimed_at_one_shard_fill_that_shard_and_leave_the_others_as_they_were() {
         assert!(table.insert(0, new, None, NOW).is_ok());
     }
     let untouched = others.iter().filter(|new| elsewhere(new));
-    assert!(longest_look_up(&table, untouched.chain(&more)) <= FEW);
+    assert!(longest_look_up(&table, untouched.chain(&more)) <= MAX_PROBES);
 }
