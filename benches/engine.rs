@@ -171,7 +171,8 @@ fn translate_by_dashmap(
         let parsed =
             parse(&frame.buffer[..frame.length], ChecksumMode::Complete).expect("a valid packet");
         let key = Key::of(parsed.tuple().expect("the packet has ports"));
-        let partner = baseline.track(key, table.hash(key), START).expect("an open connection");
+        let partner =
+            baseline.lookup_and_update(key, table.hash(key), START).expect("an open connection");
         parsed.rewrite(frame.buffer, partner.tuple().reversed(), Ttl::Increment);
         translated += 1;
         frames.submit(index, parsed.length(), Offload::default());

@@ -1,9 +1,9 @@
 //! Measures the session table alone, with one worker: `table/<operation>/<variant>/<sessions>`.
 //! Throughput counts sessions.
 //!
-//! * `track` finds sessions in random order, like the packets of many clients. `batched` runs the
-//!   two prefetch stages of the translator, `single` none. `dashmap` is a baseline with the same
-//!   hash and records of the same size behind a DashMap, for the ratio.
+//! * `lookup_and_update` finds sessions in random order, like the packets of many clients. `batched`
+//!   runs the two prefetch stages of the translator, `single` none. `dashmap` is a baseline with the
+//!   same hash and records of the same size behind a DashMap, for the ratio.
 //! * `insert` adds sessions to a table that already holds the given number.
 //! * `expire/ended` ends the given number at once. `expire/alive` is one turn of the wheel over the
 //!   given number of sessions that stay.
@@ -77,14 +77,13 @@ fn fill(table: &Table, sessions: &[NewSession], now: Tick) {
 
 fn refresh(table: &Table, sessions: &[NewSession], now: Tick) {
     for new in sessions {
-        let tracked =
-            table.lookup_and_update(new.original, table.hash(new.original), None, 64, now);
-        assert!(matches!(tracked, Lookup::Hit(_)));
+        let found = table.lookup_and_update(new.original, table.hash(new.original), None, 64, now);
+        assert!(matches!(found, Lookup::Hit(_)));
     }
 }
 
-fn track(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("table/track");
+fn lookup_and_update(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("table/lookup_and_update");
     group.throughput(Throughput::Elements(BATCH as u64)).sample_size(30);
     group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     for size in SIZES {
@@ -109,16 +108,16 @@ fn track(criterion: &mut Criterion) {
                     table.prefetch_record(hash);
                 }
                 for (hash, key) in hashes.iter().zip(batch) {
-                    let tracked = table.lookup_and_update(*key, *hash, None, 64, START);
-                    assert!(matches!(black_box(tracked), Lookup::Hit(_)));
+                    let found = table.lookup_and_update(*key, *hash, None, 64, START);
+                    assert!(matches!(black_box(found), Lookup::Hit(_)));
                 }
             });
         });
         group.bench_function(BenchmarkId::new("single", size), |bencher| {
             bencher.iter(|| {
                 for key in black_box(batches.next().expect("the iterator is endless")) {
-                    let tracked = table.lookup_and_update(*key, table.hash(*key), None, 64, START);
-                    assert!(matches!(black_box(tracked), Lookup::Hit(_)));
+                    let found = table.lookup_and_update(*key, table.hash(*key), None, 64, START);
+                    assert!(matches!(black_box(found), Lookup::Hit(_)));
                 }
             });
         });
@@ -127,7 +126,10 @@ fn track(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("dashmap", size), |bencher| {
             bencher.iter(|| {
                 for key in black_box(batches.next().expect("the iterator is endless")) {
-                    assert!(black_box(baseline.track(*key, table.hash(*key), START)).is_some());
+                    assert!(
+                        black_box(baseline.lookup_and_update(*key, table.hash(*key), START))
+                            .is_some()
+                    );
                 }
             });
         });
@@ -220,5 +222,5 @@ fn expire(criterion: &mut Criterion) {
 /// A little more than one turn of the wheel.
 const TURN: Span = Span::seconds(263);
 
-criterion_group!(benches, track, insert, expire);
+criterion_group!(benches, lookup_and_update, insert, expire);
 criterion_main!(benches);

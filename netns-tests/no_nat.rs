@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::single_box::{CLIENT, Published, SERVER, SingleBox, eventually, seconds};
 
-const EXEMPT_PORT: u16 = 4000;
+const BYPASSED_PORT: u16 = 4000;
 const OTHER_PORT: u16 = 4001;
 
 #[test]
@@ -19,18 +19,18 @@ fn a_bypassed_destination_and_the_inside_see_each_others_own_addresses() {
         let before = testbed.host_state();
         let mut config = testbed.config();
         config.extra =
-            format!("no_nat: [{{ to: {CLIENT}/32, protocol: udp, port: {EXEMPT_PORT} }}]\n");
+            format!("no_nat: [{{ to: {CLIENT}/32, protocol: udp, port: {BYPASSED_PORT} }}]\n");
         let natbox = testbed.start(&config);
-        let exempt = bind(&testbed.net, CLIENT, EXEMPT_PORT);
+        let bypassed = bind(&testbed.net, CLIENT, BYPASSED_PORT);
         let other = bind(&testbed.net, CLIENT, OTHER_PORT);
         let inside = bind(&testbed.server, SERVER, 5000);
         for size in [100, 9000, 60_000] {
             // Outbound, the reply, and an unsolicited datagram.
-            send(&inside, size, SocketAddrV4::new(CLIENT, EXEMPT_PORT));
-            let seen = receive(&exempt, size);
+            send(&inside, size, SocketAddrV4::new(CLIENT, BYPASSED_PORT));
+            let seen = receive(&bypassed, size);
             assert_eq!(seen, SocketAddrV4::new(SERVER, 5000), "{size} bytes, {kind:?}");
-            send(&exempt, size, seen);
-            assert_eq!(receive(&inside, size), SocketAddrV4::new(CLIENT, EXEMPT_PORT));
+            send(&bypassed, size, seen);
+            assert_eq!(receive(&inside, size), SocketAddrV4::new(CLIENT, BYPASSED_PORT));
             // To another port of the same host: translated.
             send(&inside, size, SocketAddrV4::new(CLIENT, OTHER_PORT));
             let seen = receive(&other, size);
@@ -43,8 +43,8 @@ fn a_bypassed_destination_and_the_inside_see_each_others_own_addresses() {
         eventually("the packet is dropped", || {
             (natbox.dropped("source-not-allowed") > 0).then_some(())
         });
-        send(&exempt, 101, SocketAddrV4::new(SERVER, 5000));
-        assert_eq!(receive(&inside, 101), SocketAddrV4::new(CLIENT, EXEMPT_PORT));
+        send(&bypassed, 101, SocketAddrV4::new(SERVER, 5000));
+        assert_eq!(receive(&inside, 101), SocketAddrV4::new(CLIENT, BYPASSED_PORT));
         natbox.stop(Signal::TERM);
         before.assert_same(&testbed.host_state(), &format!("{kind:?}"));
     }

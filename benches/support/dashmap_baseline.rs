@@ -72,7 +72,7 @@ impl DashmapBaseline {
         Self { index, records }
     }
 
-    pub(crate) fn track(&self, key: Key, hash: KeyHash, now: Tick) -> Option<Key> {
+    pub(crate) fn lookup_and_update(&self, key: Key, hash: KeyHash, now: Tick) -> Option<Key> {
         // The guard is held while the record is in use, like the lock of a shard of the table.
         let entry = self.index.get(&Hashed { key, hash: hash.0 })?;
         let record = &self.records[(*entry >> 1) as usize];

@@ -118,9 +118,9 @@ fn packet(input: &mut Input<'_>) -> Vec<u8> {
         }
         5 => {
             let whole = builder::udp(tuple(Protocol::UDP), &[0; 100]);
-            let mut pieces = builder::fragments(&whole, 40);
-            let number = usize::from(input.byte()) % pieces.len();
-            pieces.swap_remove(number)
+            let mut fragments = builder::fragments(&whole, 40);
+            let number = usize::from(input.byte()) % fragments.len();
+            fragments.swap_remove(number)
         }
         6 => builder::other(Protocol(47), from.0.into(), to.0.into(), b"gre"),
         _ => {

@@ -44,7 +44,7 @@ fn accepted(text: &str) -> Config {
     }
 }
 
-fn refused(text: &str) -> String {
+fn rejection(text: &str) -> String {
     match parse("f.yaml", text) {
         Ok(_) => panic!("accepted:\n{text}"),
         Err(problems) => problems.to_string(),
@@ -263,7 +263,7 @@ fn a_box_has_at_most_31_uplinks() {
     };
     assert_eq!(accepted(&with(31)).uplinks.len(), Uplink::MAX);
     assert_eq!(
-        refused(&with(32)),
+        rejection(&with(32)),
         "f.yaml:3:3: uplinks: found 32 items, wanted at most 31 uplinks; leave some out"
     );
 }
@@ -458,7 +458,7 @@ fn bad_files_are_refused_with_exact_messages() {
     ];
     let mut differences = String::new();
     for (text, wanted) in cases {
-        let found = refused(&text);
+        let found = rejection(&text);
         if found.lines().ne(wanted.iter().copied()) {
             writeln!(
                 differences,
@@ -537,7 +537,7 @@ fn hostile_files_are_refused_quickly() {
     ];
     for text in texts {
         let start = Instant::now();
-        let message = refused(&text);
+        let message = rejection(&text);
         let beginning = &text[..text.len().min(40)];
         // A debug build on a busy machine reads a megabyte of YAML in seconds. A quadratic reader
         // takes many minutes.
@@ -552,7 +552,7 @@ fn hostile_files_are_refused_quickly() {
 
 #[test]
 fn messages_show_no_control_characters_from_the_file() {
-    let message = refused(&with("\"\\e[31m\": 1\nname: \"a\\x07\\n\""));
+    let message = rejection(&with("\"\\e[31m\": 1\nname: \"a\\x07\\n\""));
     assert!(!message.contains(|letter: char| letter.is_control() && letter != '\n'), "{message:?}");
     assert_eq!(message.lines().count(), 2);
 }

@@ -13,7 +13,7 @@ use super::sandbox;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::DnsStatus;
 use crate::config::{Config, Dns, DnsUpdate};
-use crate::dns::{self, DnsError, Prepared, Service};
+use crate::dns::{self, DnsError, PreparedService, Service};
 use crate::host::HostFacts;
 use crate::uplinks::{UplinkStates, Uplinks};
 
@@ -42,7 +42,7 @@ pub(super) fn check(config: &Config) -> Result<(), DnsError> {
 ///
 /// # Errors
 /// See [`DnsError`].
-pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
+pub(super) fn prepare(config: &Config) -> Result<Option<PreparedService>, DnsError> {
     let Some(dns) = &config.dns else { return Ok(None) };
     let update = dns.update.as_ref().map(|settings| update(settings, config)).transpose()?;
     dns.hook.as_deref().map(dns::check_hook).transpose()?;
@@ -59,7 +59,7 @@ pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
         update,
         hook_runner,
     };
-    Prepared::new(settings).map(Some)
+    PreparedService::new(settings).map(Some)
 }
 
 /// Makes the name server listen at the probe addresses of some uplinks: those whose address is not
@@ -69,7 +69,7 @@ pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
 /// # Errors
 /// [`DnsError::Bind`].
 pub(super) fn listen_at_probe_addresses(
-    prepared: Option<&mut Prepared>,
+    prepared: Option<&mut PreparedService>,
     config: &Config,
     facts: &HostFacts,
 ) -> Result<Vec<Option<u16>>, DnsError> {
@@ -97,7 +97,7 @@ impl NameService {
     /// # Errors
     /// [`DnsError::Thread`].
     pub(super) fn start(
-        prepared: Prepared,
+        prepared: PreparedService,
         config: &Config,
         uplinks: &Uplinks,
     ) -> Result<Self, DnsError> {

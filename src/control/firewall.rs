@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!   nftables changes ─┐
-//!                     ├─▶ look: lister lists the rules ─▶ doctor evaluates them ─▶ Warnings
+//!                     ├─▶ listing: lister lists the rules ─▶ doctor evaluates them ─▶ Warnings
 //!   once a minute ────┘
 //! ```
 //!
 //! Another program may add a rule at any time: Docker sets the policy of FORWARD to drop when it
 //! starts. The kernel then drops packets without a trace in natbox's counters.
 //!
-//! The pause after a look is at least [`PAUSE_FACTOR`] times as long as the look. So a host whose
-//! large rules change all the time spends little time on looks.
+//! The pause after a listing is at least [`PAUSE_FACTOR`] times as long as the listing. So a host
+//! whose large rules change all the time spends little time on listings.
 
 use std::future::Future;
 use std::io;
@@ -86,19 +86,19 @@ pub(super) struct FirewallWatch {
     reloader: Rc<Reloader>,
     warnings: Rc<Warnings>,
     process: Child,
-    /// None while a look is in progress.
+    /// None while a listing is in progress.
     pipes: Option<Pipes>,
-    look: Option<Look>,
-    next_look: Instant,
-    /// Earliest time of the next look.
+    listing: Option<Listing>,
+    next_listing: Instant,
+    /// Earliest time of the next listing.
     not_before: Instant,
     /// A netlink socket in a UDP wrapper, because both receive one message at a time. None: the
     /// kernel reports no changes.
     changes: Option<UdpSocket>,
 }
 
-/// A look in progress.
-type Look = Pin<Box<dyn Future<Output = (Pipes, Result<String, String>)>>>;
+/// A listing in progress.
+type Listing = Pin<Box<dyn Future<Output = (Pipes, Result<String, String>)>>>;
 
 /// The pipes to the lister.
 pub(super) struct Pipes {
@@ -112,7 +112,7 @@ pub(super) struct Pipes {
 pub(super) enum FirewallEvent {
     /// The lister has answered.
     Listed(Pipes, Result<String, String>),
-    /// A look is due.
+    /// A listing is due.
     Due,
     /// The rules have changed.
     Changed,
@@ -140,8 +140,8 @@ impl FirewallWatch {
             warnings,
             process,
             pipes: Some(Pipes { requests, answers, number: 0 }),
-            look: None,
-            next_look: now,
+            listing: None,
+            next_listing: now,
             not_before: now,
             changes: changes.ok(),
         })
@@ -164,10 +164,10 @@ impl Subsystem for FirewallWatch {
     const NAME: &'static str = "firewall watch";
 
     async fn next(&mut self) -> FirewallEvent {
-        let is_idle = self.look.is_none() && self.pipes.is_some();
+        let is_idle = self.listing.is_none() && self.pipes.is_some();
         tokio::select! {
-            (pipes, listing) = look(&mut self.look) => FirewallEvent::Listed(pipes, listing),
-            () = tokio::time::sleep_until(self.next_look.into()), if is_idle => FirewallEvent::Due,
+            (pipes, listing) = listed(&mut self.listing) => FirewallEvent::Listed(pipes, listing),
+            () = tokio::time::sleep_until(self.next_listing.into()), if is_idle => FirewallEvent::Due,
             () = changed(self.changes.as_ref()) => FirewallEvent::Changed,
         }
     }
@@ -177,22 +177,22 @@ impl Subsystem for FirewallWatch {
         match event {
             FirewallEvent::Due => {
                 if let Some(pipes) = self.pipes.take() {
-                    self.look = Some(Box::pin(list(pipes)));
+                    self.listing = Some(Box::pin(list(pipes)));
                     self.not_before = now;
-                    self.next_look = now + INTERVAL;
+                    self.next_listing = now + INTERVAL;
                 }
             }
             FirewallEvent::Changed => {
-                self.next_look = self.next_look.min(self.not_before.max(now + SETTLE_DELAY));
+                self.next_listing = self.next_listing.min(self.not_before.max(now + SETTLE_DELAY));
             }
             FirewallEvent::Listed(pipes, listing) => {
-                self.look = None;
+                self.listing = None;
                 // Leaves no zombie if another process has taken over.
                 let _ = self.process.try_wait();
                 self.evaluate(listing).await;
                 let took = now.saturating_duration_since(self.not_before);
                 self.not_before = now + MIN_LISTING_INTERVAL.max(took * PAUSE_FACTOR);
-                self.next_look = self.next_look.max(self.not_before);
+                self.next_listing = self.next_listing.max(self.not_before);
                 self.pipes = Some(pipes);
             }
         }
@@ -201,17 +201,17 @@ impl Subsystem for FirewallWatch {
 
     async fn stop(mut self) {
         // The lister ends because its pipe is closed. Waiting for its end leaves no zombie.
-        (self.pipes, self.look) = (None, None);
+        (self.pipes, self.listing) = (None, None);
         while matches!(self.process.try_wait(), Ok(None)) {
             tokio::time::sleep(END_INTERVAL).await;
         }
     }
 }
 
-/// Waits for a look in progress; forever if there is none. Cancel safe: the look stays.
-async fn look(look: &mut Option<Look>) -> (Pipes, Result<String, String>) {
-    match look {
-        Some(look) => look.await,
+/// Waits for a listing in progress; forever if there is none. Cancel safe: the listing stays.
+async fn listed(listing: &mut Option<Listing>) -> (Pipes, Result<String, String>) {
+    match listing {
+        Some(listing) => listing.await,
         None => std::future::pending().await,
     }
 }
@@ -273,11 +273,11 @@ async fn changed(changes: Option<&UdpSocket>) {
 
 /// Group of netlink messages about nftables (linux/netfilter/nfnetlink.h).
 const NFNLGRP_NFTABLES: u32 = 7;
-/// Time between two looks without a change. The old iptables reports none.
+/// Time between two listings without a change. The old iptables reports none.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Least time between the end of a look and the next one.
+/// Least time between the end of a listing and the next one.
 const MIN_LISTING_INTERVAL: Duration = Duration::from_secs(2);
-/// Least ratio of the time between two looks to the time of one.
+/// Least ratio of the time between two listings to the time of one.
 const PAUSE_FACTOR: u32 = 50;
 /// Delay after a change, since changes come in bursts.
 const SETTLE_DELAY: Duration = Duration::from_millis(200);

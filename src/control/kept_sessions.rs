@@ -13,13 +13,13 @@ use crate::engine::{Builder, KeptSessions};
 use crate::host;
 use crate::io::{self, ArpSocket, TunDevice, TunHandle};
 use crate::nat::{Adopted, Contents, Imported, Limits, OldSessions, Policy, import_sessions};
-use crate::state::{self, DescriptorStore, Opened, Preview, SessionState, Wanted};
+use crate::state::{self, DescriptorStore, Opened, Preview, SessionState, StateRequirements};
 use crate::time::Tick;
 
 /// The session files of an instance, with its lock.
 pub(super) struct StateFiles {
     state: Arc<Mutex<SessionState>>,
-    found: Mutex<Found>,
+    found: Mutex<EarlierSessions>,
     /// None: no store could be opened.
     store: Option<DescriptorStore>,
     /// Descriptors that another process has kept open.
@@ -27,7 +27,7 @@ pub(super) struct StateFiles {
 }
 
 /// What the files have for the translator.
-enum Found {
+enum EarlierSessions {
     Nothing,
     Sessions,
     /// Sessions in old files, which need an import, and the reason.
@@ -45,18 +45,18 @@ impl StateFiles {
             return down::remove_left_sessions(config).map(|()| None);
         }
         let (state, opened) =
-            SessionState::open(&config.state.directory, &config.name, &wanted(config))?;
+            SessionState::open(&config.state.directory, &config.name, &required(config))?;
         let found = match opened {
-            Opened::Empty(None) => Found::Nothing,
+            Opened::Empty(None) => EarlierSessions::Nothing,
             Opened::Empty(Some(reason)) => {
                 tracing::warn!(
                     directory = %config.state.directory.display(),
                     "the sessions of the process before this one have ended: {reason}"
                 );
-                Found::Nothing
+                EarlierSessions::Nothing
             }
-            Opened::Inherited => Found::Sessions,
-            Opened::Old(old, reason) => Found::OldSessions(old, reason),
+            Opened::Inherited => EarlierSessions::Sessions,
+            Opened::Old(old, reason) => EarlierSessions::OldSessions(old, reason),
         };
         let (store, inherited) = match descriptors(&state) {
             Ok((store, inherited)) => (Some(store), inherited),
@@ -104,10 +104,10 @@ impl StateFiles {
         let sessions = limits.sessions;
         let failed = |source| RunError::Memory { sessions, source };
         let mut state = self.state.lock();
-        let contents = match std::mem::replace(&mut *self.found.lock(), Found::Nothing) {
-            Found::Nothing => Contents::Empty,
-            Found::Sessions => Contents::Inherited,
-            Found::OldSessions(old, reason) => {
+        let contents = match std::mem::replace(&mut *self.found.lock(), EarlierSessions::Nothing) {
+            EarlierSessions::Nothing => Contents::Empty,
+            EarlierSessions::Sessions => Contents::Inherited,
+            EarlierSessions::OldSessions(old, reason) => {
                 let (files, seed, now) = (&state.files, state.seed, Tick::now());
                 let imported = import_sessions(&old, files, &limits, &policy, workers, seed, now);
                 let imported = imported.map_err(failed)?;
@@ -212,13 +212,13 @@ pub(crate) fn preview(config: &Config) -> Preview {
         let reason = "`state.keep` is false in the configuration".to_owned();
         return Preview::End { reason };
     }
-    state::preview(&config.state.directory, &config.name, &wanted(config))
+    state::preview(&config.state.directory, &config.name, &required(config))
 }
 
 /// Describes the files that a configuration needs.
-fn wanted(config: &Config) -> Wanted {
+fn required(config: &Config) -> StateRequirements {
     let limits = settings::limits(config);
-    Wanted {
+    StateRequirements {
         boot: host::boot_id(),
         sessions: limits.sessions,
         accounting: limits.accounting,

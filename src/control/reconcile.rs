@@ -27,7 +27,7 @@ use crate::api::EventKind;
 use crate::engine::Handle;
 use crate::host::doctor::{self, Finding};
 use crate::host::{
-    self, HostChange, HostReport, LinkChange, LinkEvent, LinkWatch, LookCause, ManagedHost,
+    self, CheckCause, HostChange, HostReport, LinkChange, LinkEvent, LinkWatch, ManagedHost,
     UsedPorts,
 };
 use crate::packet::Protocol;
@@ -81,7 +81,7 @@ impl HostReconciler {
 
     /// Sets missing settings on the host, and adopts the host's addresses and links. Sessions end
     /// only if their external address is gone.
-    async fn reconcile(&mut self, cause: LookCause) {
+    async fn reconcile(&mut self, cause: CheckCause) {
         let before = self.host.config().uplinks.clone();
         match self.host.reconcile(cause).await {
             Ok(report) => self.publish(report),
@@ -261,15 +261,15 @@ impl Subsystem for HostReconciler {
             }
             HostEvent::Reloaded => {
                 self.host.set_config(self.parts.reloader.file_config());
-                Some(LookCause::Interfaces)
+                Some(CheckCause::Interfaces)
             }
-            HostEvent::Look => self.has_drifted().await.then_some(LookCause::Time),
-            HostEvent::Change(HostChange::Addresses) => Some(LookCause::Interfaces),
-            HostEvent::Change(HostChange::Settings) => Some(LookCause::Settings),
+            HostEvent::Look => self.has_drifted().await.then_some(CheckCause::Time),
+            HostEvent::Change(HostChange::Addresses) => Some(CheckCause::Interfaces),
+            HostEvent::Change(HostChange::Settings) => Some(CheckCause::Settings),
             HostEvent::Change(HostChange::Link(change)) => {
                 match change.interface == self.host.config().tun.name {
-                    true => self.apply_tun_event(change.event).then_some(LookCause::Settings),
-                    false => self.apply_link_event(change).then_some(LookCause::Interfaces),
+                    true => self.apply_tun_event(change.event).then_some(CheckCause::Settings),
+                    false => self.apply_link_event(change).then_some(CheckCause::Interfaces),
                 }
             }
         };

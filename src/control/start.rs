@@ -36,7 +36,7 @@ use super::warnings::Warnings;
 use super::workers::{self, WorkerThreads};
 use crate::api::{EventKind, TunStatus};
 use crate::config::{Config, Uplink};
-use crate::dns::Prepared;
+use crate::dns::PreparedService;
 use crate::engine::Handle;
 use crate::host::{self, HostFacts, LinkWatch, PlannedHost};
 use crate::io::ArpSocket;
@@ -50,7 +50,7 @@ pub(super) struct Privileged {
     /// Socket that announces addresses; None: the system refused it.
     pub(super) arp: Option<ArpSocket>,
     /// DNS; None: the configuration has none.
-    pub(super) dns: Option<Prepared>,
+    pub(super) dns: Option<PreparedService>,
     /// The process that lists the rules of nftables.
     pub(super) lister: StartingLister,
     /// The session files; None: sessions end with the process.

@@ -26,7 +26,7 @@ pub(super) async fn until_interfaces_are_up(
     signals: &mut SignalStreams,
     admin: &mut AdminServer,
 ) -> Result<Option<Config>, RunError> {
-    if waiting.look().await? {
+    if waiting.check().await? {
         return Ok(Some(waiting.config()));
     }
     let config = waiting.config();
@@ -34,7 +34,7 @@ pub(super) async fn until_interfaces_are_up(
     admin.publish()?;
     // The watch begins before the next look, so that no change is lost.
     let mut links = LinkWatch::start(&waiting.config()).await?;
-    while !waiting.look().await? {
+    while !waiting.check().await? {
         match next(waiting, signals, admin, &mut links).await {
             WaitEvent::Signal(SignalAction::Stop(name)) => {
                 waiting.events().emit(EventKind::Stopping { signal: name.to_owned() });

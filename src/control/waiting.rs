@@ -47,7 +47,7 @@ impl WaitingInstance {
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub(super) async fn look(&self) -> Result<bool, RunError> {
+    pub(super) async fn check(&self) -> Result<bool, RunError> {
         let awaited = host::awaited_interfaces(&self.config()).await?;
         let can_start = awaited.is_empty();
         if awaited != self.awaited.replace(awaited.clone()) && !can_start {

@@ -10,8 +10,8 @@
 //! A *published* name has the addresses of uplinks that are up.
 //!
 //! A thread of its own runs all of this, so a flood of queries delays nothing else. The start has
-//! two steps. [`Prepared::new`] does what needs privileges: sockets below port 1024, secrets, the
-//! process that runs the hook. [`Prepared::start`] does the rest, after natbox has dropped its
+//! two steps. [`PreparedService::new`] does what needs privileges: sockets below port 1024, secrets, the
+//! process that runs the hook. [`PreparedService::start`] does the rest, after natbox has dropped its
 //! privileges.
 
 mod answer;
@@ -96,7 +96,7 @@ pub(crate) enum DnsError {
 
 /// DNS after the step that needs privileges.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct PreparedService {
     zone: Zone,
     sockets: Vec<Sockets>,
     answers_per_second: u32,
@@ -104,7 +104,7 @@ pub(crate) struct Prepared {
     hook_runner: Option<HookRunner>,
 }
 
-impl Prepared {
+impl PreparedService {
     /// Binds the sockets and starts the process that runs the hook. Needs the privileges for both.
     ///
     /// # Errors

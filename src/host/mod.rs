@@ -48,7 +48,7 @@ mod kernel;
 mod model;
 pub(crate) mod render;
 
-pub(crate) use apply::{HostReport, LookCause, ManagedHost, PlannedHost};
+pub(crate) use apply::{CheckCause, HostReport, ManagedHost, PlannedHost};
 pub(crate) use apply::{JOURNALS, make_journal_directory};
 pub(crate) use apply::{
     awaited_interfaces, boot_id, prepare, remove_left_filter, restore_after_dead, running_owner,

@@ -19,7 +19,7 @@ pub(crate) struct MemoryIo {
     sent: Vec<(Vec<u8>, Offload)>,
     batch: FrameBuffers,
     limit: usize,
-    bad_headers: u64,
+    bad_vnet_headers: u64,
 }
 
 impl MemoryIo {
@@ -39,7 +39,7 @@ impl MemoryIo {
             sent: Vec::new(),
             batch: FrameBuffers::new(),
             limit,
-            bad_headers: 0,
+            bad_vnet_headers: 0,
         }
     }
 
@@ -83,7 +83,7 @@ impl PacketIo for MemoryIo {
             let slot = self.batch.len();
             self.batch.slot(slot)[..wire.len()].copy_from_slice(&wire);
             let accepted = self.batch.accept_read(slot, wire.len());
-            self.bad_headers += u64::from(!accepted);
+            self.bad_vnet_headers += u64::from(!accepted);
         }
         Ok(self.batch.len())
     }
@@ -123,7 +123,7 @@ impl PacketIo for MemoryIo {
     }
 
     fn bad_vnet_headers(&self) -> u64 {
-        self.bad_headers
+        self.bad_vnet_headers
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct PollIo {
     queue: TunQueue,
     waker: Waker,
     batch: FrameBuffers,
-    bad_headers: u64,
+    bad_vnet_headers: u64,
     /// No further packet is read.
     stopped: bool,
 }
@@ -26,7 +26,7 @@ pub(crate) struct PollIo {
 impl PollIo {
     /// Takes over a queue.
     pub(crate) fn new(queue: TunQueue, waker: Waker) -> Self {
-        Self { queue, waker, batch: FrameBuffers::new(), bad_headers: 0, stopped: false }
+        Self { queue, waker, batch: FrameBuffers::new(), bad_vnet_headers: 0, stopped: false }
     }
 
     /// Reads until the queue is empty, the batch is full, or the batch holds [`BYTE_BUDGET`].
@@ -49,7 +49,7 @@ impl PollIo {
             };
             if !accepted {
                 dropped += 1;
-                self.bad_headers += 1;
+                self.bad_vnet_headers += 1;
             }
         }
         Ok(())
@@ -120,7 +120,7 @@ impl PacketIo for PollIo {
     }
 
     fn bad_vnet_headers(&self) -> u64 {
-        self.bad_headers
+        self.bad_vnet_headers
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_headers_are_counted_and_the_packets_after_them_arrive() {
+    fn bad_vnet_headers_are_counted_and_the_packets_after_them_arrive() {
         let (mut io, kernel, _waker) = pair();
         deliver(&kernel, SUPER, &[0; 30]);
         rustix::io::write(&kernel, b"short").expect("room in the socket");

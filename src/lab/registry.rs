@@ -38,7 +38,7 @@ pub(super) fn directory_of(stem: &str) -> PathBuf {
 /// One line of a journal.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Entry {
+enum RegistryEntry {
     Owner(Process),
     Namespace(String),
     Child(Process),
@@ -124,25 +124,26 @@ impl LabJournal {
         file.try_lock().map_err(|error| LabError::file("lock", &draft)(error.into()))?;
         let mut journal = LabJournal { path, file };
         let pid = std::process::id();
-        journal.write(&Entry::Owner(Process::of(pid).unwrap_or(Process { pid, start: 0 })))?;
+        journal
+            .write(&RegistryEntry::Owner(Process::of(pid).unwrap_or(Process { pid, start: 0 })))?;
         fs::rename(&draft, &journal.path).map_err(LabError::file("make", &journal.path))?;
         Ok(journal)
     }
 
     pub(super) fn namespace(&mut self, name: &str) -> Result<(), LabError> {
-        self.write(&Entry::Namespace(name.to_owned()))
+        self.write(&RegistryEntry::Namespace(name.to_owned()))
     }
 
     pub(super) fn child(&mut self, pid: u32) -> Result<(), LabError> {
         // A child that has already ended needs no entry.
-        Process::of(pid).map_or(Ok(()), |process| self.write(&Entry::Child(process)))
+        Process::of(pid).map_or(Ok(()), |process| self.write(&RegistryEntry::Child(process)))
     }
 
     pub(super) fn remove(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
 
-    fn write(&mut self, entry: &Entry) -> Result<(), LabError> {
+    fn write(&mut self, entry: &RegistryEntry) -> Result<(), LabError> {
         let mut line = serde_json::to_string(entry)
             .map_err(|error| LabError::file("write", &self.path)(std::io::Error::other(error)))?;
         line.push('\n');
@@ -197,9 +198,10 @@ fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
         return;
     }
     // A line torn by the kill describes an object that was not made yet.
-    let entries = || text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+    let entries =
+        || text.lines().filter_map(|line| serde_json::from_str::<RegistryEntry>(line).ok());
     for entry in entries() {
-        if let Entry::Child(process) = entry {
+        if let RegistryEntry::Child(process) = entry {
             process.end();
         }
     }
@@ -207,14 +209,14 @@ fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
         match entry {
             // The name must be one that this lab could have made, so that a damaged journal deletes
             // nothing of others.
-            Entry::Namespace(name)
+            RegistryEntry::Namespace(name)
                 if name.strip_prefix(stem).is_some_and(|role| role.starts_with('-')) =>
             {
                 // Children that the owner had started but not recorded when it was killed.
                 processes_in(&name).into_iter().for_each(Process::end);
                 delete_namespace(&name);
             }
-            Entry::Namespace(_) | Entry::Owner(_) | Entry::Child(_) => {}
+            RegistryEntry::Namespace(_) | RegistryEntry::Owner(_) | RegistryEntry::Child(_) => {}
         }
     }
     let _ = fs::remove_dir_all(directory);
@@ -225,7 +227,7 @@ fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
 fn is_dying(journal: &Path) -> bool {
     let text = fs::read_to_string(journal).unwrap_or_default();
     let owner = text.lines().next().and_then(|line| serde_json::from_str(line).ok());
-    let Some(Entry::Owner(owner)) = owner else { return false };
+    let Some(RegistryEntry::Owner(owner)) = owner else { return false };
     Process::of(owner.pid) != Some(owner) || owner.is_dying()
 }
 
@@ -278,7 +280,7 @@ mod tests {
         let mut journal = LabJournal::create_in(run.path(), "x-2-0").unwrap();
         journal.child(recorded.id()).unwrap();
         let same_pid = Process { start: 1, ..Process::of(later.id()).unwrap() };
-        journal.write(&Entry::Child(same_pid)).unwrap();
+        journal.write(&RegistryEntry::Child(same_pid)).unwrap();
         drop(journal);
 
         sweep_in(run.path()).unwrap();

@@ -55,7 +55,7 @@ pub struct Translator {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct External {
     pub(super) uplink: u8,
-    pub(super) owned: bool,
+    pub(super) assigned_to_host: bool,
 }
 
 impl Translator {
@@ -240,7 +240,7 @@ impl Translator {
 
     /// Reports whether the host has an external address.
     pub(super) fn is_assigned(&self, address: Ipv4Addr) -> bool {
-        self.external(address).is_some_and(|external| external.owned)
+        self.external(address).is_some_and(|external| external.assigned_to_host)
     }
 
     pub(super) fn external(&self, address: Ipv4Addr) -> Option<External> {
@@ -300,7 +300,10 @@ pub(super) fn idle_timeouts(limits: &Limits) -> IdleTimeouts {
 pub(super) fn externals(policy: &Policy) -> HashMap<Ipv4Addr, External> {
     let of_uplink = |(number, uplink): (usize, &Uplink)| {
         let external = |external: &ExternalAddress| {
-            (external.address, External { uplink: number as u8, owned: external.assigned_to_host })
+            (
+                external.address,
+                External { uplink: number as u8, assigned_to_host: external.assigned_to_host },
+            )
         };
         uplink.addresses.iter().map(external).collect::<Vec<_>>()
     };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use super::descriptors::{DescriptorStore, end_keeper};
-use super::header::{HEADER, StateHeader, Unusable, Wanted};
+use super::header::{HEADER, StateHeader, StateRequirements, Unusable};
 use super::import::{self, FILES};
 use super::keeper::SOCKET;
 use super::tmpfs;
@@ -82,25 +82,26 @@ impl SessionState {
     pub(crate) fn open(
         base: &Path,
         name: &str,
-        wanted: &Wanted,
+        required: &StateRequirements,
     ) -> Result<(Self, Opened), StateError> {
         let directory = base.join(name);
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| StateError::System { path, source }
         };
-        let sizes =
-            SessionFileSizes::of(wanted.sessions, wanted.accounting).map_err(failed(&directory))?;
+        let sizes = SessionFileSizes::of(required.sessions, required.accounting)
+            .map_err(failed(&directory))?;
         make_base(base).map_err(failed(base))?;
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(&directory).map_err(failed(&directory))?;
         let lock = lock(&directory)?;
-        let found = found(&directory, wanted, sizes).unwrap_or_else(Found::Unusable);
-        let (header, opened) = match found {
-            Found::Nothing => (None, Opened::Empty(None)),
-            Found::Unusable(reason) => (None, Opened::Empty(Some(reason.to_string()))),
-            Found::Usable(header) => (Some(header), Opened::Inherited),
-            Found::Old(old, reason) => (None, Opened::Old(old, reason)),
+        let existing =
+            existing_files(&directory, required, sizes).unwrap_or_else(ExistingFiles::Unusable);
+        let (header, opened) = match existing {
+            ExistingFiles::Nothing => (None, Opened::Empty(None)),
+            ExistingFiles::Unusable(reason) => (None, Opened::Empty(Some(reason.to_string()))),
+            ExistingFiles::Usable(header) => (Some(header), Opened::Inherited),
+            ExistingFiles::Old(old, reason) => (None, Opened::Old(old, reason)),
         };
         match opened {
             Opened::Empty(_) => clear(&directory),
@@ -117,7 +118,7 @@ impl SessionState {
             }
             (reserved, opened) => (reserved?, opened),
         };
-        let header = header.unwrap_or_else(|| StateHeader::new(wanted, rand::random()));
+        let header = header.unwrap_or_else(|| StateHeader::new(required, rand::random()));
         let header = header.taken_over();
         if !matches!(opened, Opened::Old(..)) {
             header.write(&directory, HEADER).map_err(failed(&directory))?;
@@ -208,7 +209,7 @@ fn lock(directory: &Path) -> Result<File, StateError> {
 }
 
 /// What a directory has.
-enum Found {
+enum ExistingFiles {
     Nothing,
     Unusable(Unusable),
     Usable(StateHeader),
@@ -217,23 +218,27 @@ enum Found {
 }
 
 /// Looks at the files of a directory, and sets them aside if they need an import.
-fn found(directory: &Path, wanted: &Wanted, sizes: SessionFileSizes) -> Result<Found, Unusable> {
+fn existing_files(
+    directory: &Path,
+    required: &StateRequirements,
+    sizes: SessionFileSizes,
+) -> Result<ExistingFiles, Unusable> {
     let (header, reason) = match import::pending(directory)? {
         Some(header) => (header, Err(Unusable::CutOff)),
         None => match StateHeader::read(directory, HEADER)? {
             Some(header) => (header, Ok(())),
-            None => return Ok(Found::Nothing),
+            None => return Ok(ExistingFiles::Nothing),
         },
     };
-    let reason = match header.check(wanted).and(reason) {
+    let reason = match header.check(required).and(reason) {
         Err(reason) if reason.allows_import() => reason,
-        Err(reason) => return Ok(Found::Unusable(reason)),
+        Err(reason) => return Ok(ExistingFiles::Unusable(reason)),
         Ok(()) => {
             check_lengths(directory, str::to_owned, sizes)?;
-            return Ok(Found::Usable(header));
+            return Ok(ExistingFiles::Usable(header));
         }
     };
-    let Some(format) = header.format() else { return Ok(Found::Unusable(reason)) };
+    let Some(format) = header.format() else { return Ok(ExistingFiles::Unusable(reason)) };
     let header = header.taken_over();
     import::set_aside(directory, &header)?;
     check_lengths(directory, import::aside, header.sizes(format))?;
@@ -241,7 +246,7 @@ fn found(directory: &Path, wanted: &Wanted, sizes: SessionFileSizes) -> Result<F
     let [records, index, accounts] = FILES;
     let files =
         SessionFiles { records: open(records)?, index: open(index)?, accounts: open(accounts)? };
-    Ok(Found::Old(header.old_sessions(files, format, wanted), reason.to_string()))
+    Ok(ExistingFiles::Old(header.old_sessions(files, format, required), reason.to_string()))
 }
 
 /// Checks the lengths of files. `named`: the present name of a file.
@@ -250,8 +255,8 @@ fn check_lengths(
     named: impl Fn(&'static str) -> String,
     sizes: SessionFileSizes,
 ) -> Result<(), Unusable> {
-    for (name, wanted) in FILES.into_iter().zip([sizes.records, sizes.index, sizes.accounts]) {
-        if fs::metadata(directory.join(named(name)))?.len() != wanted {
+    for (name, required) in FILES.into_iter().zip([sizes.records, sizes.index, sizes.accounts]) {
+        if fs::metadata(directory.join(named(name)))?.len() != required {
             return Err(Unusable::Length(name));
         }
     }

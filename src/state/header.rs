@@ -11,7 +11,7 @@ use crate::nat::{self, FileFormat, OldSessions, Seed, SessionFileSizes, SessionF
 
 /// What a process needs of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct StateRequirements {
     /// Identifier of this boot: the times in the files count from the boot.
     pub(crate) boot: String,
     /// Capacity of the session table.
@@ -34,7 +34,7 @@ pub(super) struct StateHeader {
     version: u32,
     /// [`nat::layout`] of the program that made the files.
     layout: Vec<u64>,
-    /// [`Wanted::boot`].
+    /// [`StateRequirements::boot`].
     boot: String,
     sessions: u32,
     accounting: bool,
@@ -70,8 +70,8 @@ pub(super) enum Unusable {
 }
 
 impl StateHeader {
-    pub(super) fn new(wanted: &Wanted, seed: [u8; 32]) -> Self {
-        let Wanted { boot, sessions, accounting, uplinks, meaning } = wanted.clone();
+    pub(super) fn new(required: &StateRequirements, seed: [u8; 32]) -> Self {
+        let StateRequirements { boot, sessions, accounting, uplinks, meaning } = required.clone();
         Self {
             magic: MAGIC.to_owned(),
             version: VERSION,
@@ -112,11 +112,11 @@ impl StateHeader {
     }
 
     /// Checks whether a process can continue the sessions.
-    pub(super) fn check(&self, wanted: &Wanted) -> Result<(), Unusable> {
+    pub(super) fn check(&self, required: &StateRequirements) -> Result<(), Unusable> {
         if self.magic != MAGIC || self.version != VERSION {
             return Err(Unusable::Version { found: self.version });
         }
-        if self.boot != wanted.boot {
+        if self.boot != required.boot {
             return Err(Unusable::Boot);
         }
         if self.layout != nat::layout() {
@@ -125,16 +125,16 @@ impl StateHeader {
         if self.attempts >= MAX_ATTEMPTS {
             return Err(Unusable::Attempts(self.attempts));
         }
-        if self.accounting != wanted.accounting {
+        if self.accounting != required.accounting {
             return Err(Unusable::Configuration("`limits.accounting`"));
         }
-        if self.uplinks != wanted.uplinks {
+        if self.uplinks != required.uplinks {
             return Err(Unusable::Configuration("list of uplinks"));
         }
-        if self.meaning != wanted.meaning {
+        if self.meaning != required.meaning {
             return Err(Unusable::Configuration("mapping behaviour"));
         }
-        if self.sessions != wanted.sessions {
+        if self.sessions != required.sessions {
             return Err(Unusable::Configuration("`limits.sessions`"));
         }
         Ok(())
@@ -155,14 +155,14 @@ impl StateHeader {
         self,
         files: SessionFiles,
         format: FileFormat,
-        wanted: &Wanted,
+        required: &StateRequirements,
     ) -> OldSessions {
         OldSessions {
             files,
             format,
             capacity: self.sessions,
             accounting: self.accounting,
-            other_mappings: self.meaning != wanted.meaning,
+            other_mappings: self.meaning != required.meaning,
             uplinks: self.uplinks,
             seed: Seed::from(self.seed),
         }

@@ -25,6 +25,6 @@ mod tmpfs;
 
 pub(crate) use descriptors::{DESCRIPTORS, DescriptorStore};
 pub(crate) use directory::{Opened, SessionState, StateError, remove};
-pub(crate) use header::Wanted;
+pub(crate) use header::StateRequirements;
 pub(crate) use keeper::{KEEPER_COMMAND, keep_descriptors};
 pub(crate) use preview::{Preview, preview};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::header::{HEADER, StateHeader, Wanted};
+use super::header::{HEADER, StateHeader, StateRequirements};
 
 /// What a start does with the sessions in a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,13 +28,13 @@ pub(crate) enum Preview {
 
 /// Tells what a start with these wants does. Takes no lock and changes nothing, so a process may
 /// have the sessions meanwhile.
-pub(crate) fn preview(base: &Path, name: &str, wanted: &Wanted) -> Preview {
+pub(crate) fn preview(base: &Path, name: &str, required: &StateRequirements) -> Preview {
     let header = match StateHeader::read(&base.join(name), HEADER) {
         Ok(Some(header)) => header,
         Ok(None) => return Preview::None,
         Err(error) => return Preview::End { reason: error.to_string() },
     };
-    match header.check(wanted) {
+    match header.check(required) {
         Ok(()) => Preview::Continue,
         Err(reason) if reason.allows_import() && header.format().is_some() => {
             Preview::Import { reason: reason.to_string() }
@@ -48,8 +48,8 @@ mod tests {
     use super::*;
     use crate::state::directory::SessionState;
 
-    fn wanted(sessions: u32, boot: &str) -> Wanted {
-        Wanted {
+    fn required(sessions: u32, boot: &str) -> StateRequirements {
+        StateRequirements {
             boot: boot.to_owned(),
             sessions,
             accounting: false,
@@ -61,15 +61,15 @@ mod tests {
     #[test]
     fn a_preview_is_what_a_start_does() {
         let base = tempfile::tempdir().expect("a directory");
-        let look = |wanted: &Wanted| preview(base.path(), "box", wanted);
-        let usual = wanted(100, "one");
-        assert_eq!(look(&usual), Preview::None);
+        let start = |required: &StateRequirements| preview(base.path(), "box", required);
+        let usual = required(100, "one");
+        assert_eq!(start(&usual), Preview::None);
         // Also while a process has the sessions.
         let _running = SessionState::open(base.path(), "box", &usual).expect("state");
-        assert_eq!(look(&usual), Preview::Continue);
+        assert_eq!(start(&usual), Preview::Continue);
         let reason = "the configuration has another `limits.sessions`".to_owned();
-        assert_eq!(look(&wanted(200, "one")), Preview::Import { reason });
+        assert_eq!(start(&required(200, "one")), Preview::Import { reason });
         let reason = "the files are of another boot".to_owned();
-        assert_eq!(look(&wanted(100, "two")), Preview::End { reason });
+        assert_eq!(start(&required(100, "two")), Preview::End { reason });
     }
 }

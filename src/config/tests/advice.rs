@@ -4,7 +4,7 @@ use super::*;
 
 /// Returns the problem of the only bad key.
 fn problem(text: &str) -> String {
-    let problems = refused(text);
+    let problems = rejection(text);
     assert_eq!(problems.lines().count(), 1, "{problems}");
     problems
 }

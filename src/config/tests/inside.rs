@@ -81,7 +81,7 @@ fn problems_of_a_leg_are_named_with_its_place() {
         ),
     ];
     for (text, problem) in cases {
-        let found = refused(&text);
+        let found = rejection(&text);
         assert!(found.contains(problem), "{text}\nfound  {found}\nwanted {problem}");
     }
 }

@@ -163,7 +163,7 @@ fn broken_files_are_refused_by_the_reader_and_by_the_schema() {
         with("dns: { zone: a.org, names: [{ name: w }], listen: false, hook: /x, mailbox: a }"),
         with("dns: { zone: a.org, names: [], listen: false, hook: /x }"),
     ] {
-        refused(&text);
+        rejection(&text);
         assert!(!complaints(&validator, &text).is_empty(), "the schema accepts\n{text}");
     }
 }

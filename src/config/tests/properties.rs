@@ -272,7 +272,7 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                     .collect(),
                 hash_by: pick(usize::from(octet)),
             };
-            let exemption = |octet: u8| {
+            let no_nat_rule = |octet: u8| {
                 let protocol = pick(usize::from(octet));
                 NoNatRule {
                     to: ipnet::Ipv4Net::new_assert([octet, 0, 0, 0].into(), 8 + octet % 25),
@@ -298,7 +298,7 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                 },
                 inside: inside(usize::from(workers % 4)),
                 forwards: forwards.into_iter().enumerate().map(forward).collect(),
-                no_nat: rules.iter().map(|octet| exemption(*octet)).collect(),
+                no_nat: rules.iter().map(|octet| no_nat_rule(*octet)).collect(),
                 outbound: rules.into_iter().map(rule).collect(),
                 uplinks,
                 nat: Nat {

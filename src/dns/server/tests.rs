@@ -7,7 +7,7 @@ use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::RecordType;
 
 use super::super::testing::{name, set_up, uplinks, zone};
-use super::super::{DnsSettings, Prepared, Service};
+use super::super::{DnsSettings, PreparedService, Service};
 use super::*;
 use crate::uplinks::Uplinks;
 
@@ -25,7 +25,7 @@ fn start(rate: u32) -> Fixture {
         update: None,
         hook_runner: None,
     };
-    let prepared = Prepared::new(settings).unwrap();
+    let prepared = PreparedService::new(settings).unwrap();
     let uplinks = uplinks();
     let service = prepared.start(&uplinks, || {}).unwrap();
     let server = service.listening()[0];
@@ -101,7 +101,7 @@ fn a_connection_takes_one_query_after_the_other() {
     let fixture = start(1);
     let mut stream = fixture.connect();
     let message = framed(&query("www.example.org"));
-    // Two at once, then one in pieces; the limit is for datagrams only.
+    // Two at once, then one in parts; the limit is for datagrams only.
     stream.write_all(&[message.clone(), message.clone()].concat()).unwrap();
     let answers = [read_framed(&mut stream), read_framed(&mut stream)];
     assert!(answers.iter().all(|answer| answer.answers.len() == 3));
@@ -224,7 +224,7 @@ fn the_error_names_a_port_that_is_taken() {
         update: None,
         hook_runner: None,
     };
-    let error = Prepared::new(settings).unwrap_err().to_string();
+    let error = PreparedService::new(settings).unwrap_err().to_string();
     assert!(
         error.contains(&address.to_string()) && error.contains("another name server"),
         "{error}"

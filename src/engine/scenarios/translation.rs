@@ -392,7 +392,8 @@ fn udp_lite_and_dccp_have_right_checksums_after_the_translation() {
         let mut sent = make(server, client);
         builder::set_identification(&mut sent, 100 + number as u16);
         let out = harness.run(&frames(&builder::fragments(&sent, 48)));
-        let joined: Vec<u8> = out.iter().flat_map(|(piece, _)| piece[20..].to_vec()).collect();
+        let joined: Vec<u8> =
+            out.iter().flat_map(|(fragment, _)| fragment[20..].to_vec()).collect();
         assert_eq!(joined, make((G, 80), client)[20..], "in fragments");
     }
 }

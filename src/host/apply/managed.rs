@@ -7,7 +7,7 @@ use super::compare::{StepStatus, compare};
 use super::contest::{Contest, Setting};
 use super::journal::{self, Journal, JournalEntry, JournalFile, JournalHeader};
 use super::namespace::NamespaceLock;
-use super::report::{HostReport, LookCause, depends_on_interface, dispute, missing};
+use super::report::{CheckCause, HostReport, depends_on_interface, dispute, missing};
 use super::revert::revert;
 use super::unfit::unowned_rules;
 use crate::config::Config;
@@ -208,12 +208,12 @@ impl ManagedHost {
     ///
     /// # Errors
     /// When the kernel does not answer, or the journal cannot be written.
-    pub(crate) async fn reconcile(&mut self, cause: LookCause) -> Result<HostReport, HostError> {
+    pub(crate) async fn reconcile(&mut self, cause: CheckCause) -> Result<HostReport, HostError> {
         let snapshot = self.kernel.snapshot().await?;
         let config = self.file_config.resolve(&snapshot.dynamic_addresses(&self.file_config));
         let mut report = HostReport::default();
         if self.journal.is_some()
-            && let Some(ids) = self.ids.moved(&snapshot, &config, cause == LookCause::Time)
+            && let Some(ids) = self.ids.moved(&snapshot, &config, cause == CheckCause::Time)
         {
             let end = self.ids.priorities().end;
             let before = preceding(&snapshot, &config, end);
@@ -301,7 +301,7 @@ impl ManagedHost {
     /// When the host cannot be read.
     async fn restore_missing(
         &mut self,
-        cause: LookCause,
+        cause: CheckCause,
         report: &mut HostReport,
     ) -> Result<(), HostError> {
         let mut snapshot = self.kernel.snapshot().await?;
@@ -349,7 +349,7 @@ impl ManagedHost {
 
     /// Returns true when another program, and neither the kernel nor natbox, has undone a step.
     /// `before`: the interfaces as of the look before.
-    fn was_removed(&self, step: &Step, cause: LookCause, before: &[Link]) -> bool {
+    fn was_removed(&self, step: &Step, cause: CheckCause, before: &[Link]) -> bool {
         let index = |links: &[Link]| {
             let link = links.iter().find(|link| Some(link.name.as_str()) == step.interface());
             link.map(|link| link.index)
@@ -360,9 +360,11 @@ impl ManagedHost {
         }
         let tun = &self.config.tun.name;
         match cause {
-            LookCause::Interfaces => self.placed.contains(step) && !depends_on_interface(step, tun),
+            CheckCause::Interfaces => {
+                self.placed.contains(step) && !depends_on_interface(step, tun)
+            }
             // A changed sysctl may need another value of a sysctl that natbox has set before.
-            LookCause::Settings | LookCause::Time => {
+            CheckCause::Settings | CheckCause::Time => {
                 self.placed.contains(step)
                     || self.placed.iter().any(|placed| placed.sets_same(step))
             }

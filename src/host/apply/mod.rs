@@ -34,7 +34,7 @@ pub(crate) use journal::DIRECTORY as JOURNALS;
 pub(crate) use managed::ManagedHost;
 pub(crate) use namespace::boot_id;
 pub(crate) use planned::{PlannedHost, prepare};
-pub(crate) use report::{HostReport, LookCause};
+pub(crate) use report::{CheckCause, HostReport};
 pub(crate) use unfit::warnings;
 pub(crate) use wait::wait_until_gone;
 

@@ -6,7 +6,7 @@ use crate::host::model::step::Step;
 
 /// Reason of a look at the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LookCause {
+pub(crate) enum CheckCause {
     /// Interfaces or addresses changed. The kernel itself then drops what depends on an interface.
     Interfaces,
     /// Rules or routes changed, or settings of the TUN.

@@ -100,9 +100,8 @@ pub(crate) fn awaited(config: &Config, links: &[Link]) -> Vec<AwaitedInterface> 
         let awaited = AwaitedInterface::new(key, &uplink.interface, links);
         awaited.filter(|_| !uplink.follows_interface)
     });
-    let all_or_none = |awaited: Option<Vec<AwaitedInterface>>| awaited.unwrap_or_default();
-    let mut awaited = all_or_none(legs.collect());
-    awaited.extend(all_or_none(uplinks.collect()));
+    let mut awaited: Vec<_> = legs.collect::<Option<_>>().unwrap_or_default();
+    awaited.extend(uplinks.collect::<Option<Vec<_>>>().unwrap_or_default());
     awaited
 }
 

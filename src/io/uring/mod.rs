@@ -57,7 +57,7 @@ struct Inbox {
     failed: Option<io::Error>,
     /// No further packet is read.
     stopped: bool,
-    bad_headers: u64,
+    bad_vnet_headers: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -98,7 +98,8 @@ impl UringIo {
         }
         let whole = |((ring, batch, buffers), queue)| {
             let arrived = VecDeque::with_capacity(BATCH);
-            let inbox = Inbox { buffers, arrived, failed: None, stopped: false, bad_headers: 0 };
+            let inbox =
+                Inbox { buffers, arrived, failed: None, stopped: false, bad_vnet_headers: 0 };
             Self { ring, batch, inbox, queue, _waker: waker.clone() }
         };
         Ok(rings.into_iter().zip(queues).map(whole).collect())
@@ -119,7 +120,7 @@ impl Inbox {
         {
             bytes += count;
             if !batch.accept_read(usize::from(slot), count) {
-                self.bad_headers += 1;
+                self.bad_vnet_headers += 1;
                 self.buffers.give(slot);
             }
         }
@@ -151,7 +152,7 @@ impl Inbox {
             // No buffer was free. One is free when the read is armed again.
             Errno::NOBUFS | Errno::AGAIN | Errno::INTR | Errno::CANCELED => {}
             // The kernel could not describe the packet in a virtio header, and has dropped it.
-            Errno::INVAL => self.bad_headers += 1,
+            Errno::INVAL => self.bad_vnet_headers += 1,
             errno => {
                 self.failed.get_or_insert(errno.into());
             }
@@ -171,7 +172,7 @@ impl PacketIo for UringIo {
         let mut flushed = Flushed::default();
         if inbox.is_empty() && !inbox.stopped {
             ring.arm_reads(wanted);
-            ring.look()?;
+            ring.submit_pending()?;
             inbox.reap(ring, &mut flushed);
         }
         if inbox.is_empty() && !inbox.stopped && !wait.is_zero() {
@@ -215,6 +216,6 @@ impl PacketIo for UringIo {
     }
 
     fn bad_vnet_headers(&self) -> u64 {
-        self.inbox.bad_headers
+        self.inbox.bad_vnet_headers
     }
 }

@@ -149,7 +149,7 @@ impl Ring {
     }
 
     /// Runs deferred work and submits entries, with a system call only if there are any.
-    pub(super) fn look(&mut self) -> io::Result<()> {
+    pub(super) fn submit_pending(&mut self) -> io::Result<()> {
         let queue = self.ring.submission();
         if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
             return Ok(());

@@ -111,7 +111,7 @@ fn more_packets_than_buffers_and_entries_come_and_go_in_order() {
 }
 
 #[test]
-fn bad_headers_are_counted_and_the_packets_after_them_arrive() {
+fn bad_vnet_headers_are_counted_and_the_packets_after_them_arrive() {
     both(|multishot| {
         let (mut io, kernel, _waker) = pair(multishot);
         for _ in 0..BATCH {

@@ -64,7 +64,7 @@ pub(crate) enum Admit {
     /// Determine the disposition of this first fragment, then call [`Fragments::resolve`].
     First,
     /// Do the same as with the first fragment.
-    Known(Disposition),
+    Resolved(Disposition),
     /// Nothing: the store holds the fragment until the first one comes.
     Held,
     /// Drop the fragment.
@@ -178,7 +178,7 @@ impl Fragments {
             if datagram.is_complete() {
                 store.remove(id);
             }
-            return Admit::Known(disposition);
+            return Admit::Resolved(disposition);
         }
         store.hold(id, bytes.into());
         Admit::Held

@@ -36,7 +36,11 @@ impl IcmpErrorLimiter {
 
     /// Whether `receiver` may get an error now; takes the cost of the error.
     pub(crate) fn admit(&self, receiver: Ipv4Addr, random: &mut StdRng, now: Tick) -> bool {
-        self.admit_at(receiver, MEAN_COST - COST_SPREAD / 2 + random.random_range(0..=COST_SPREAD), now)
+        self.admit_at(
+            receiver,
+            MEAN_COST - COST_SPREAD / 2 + random.random_range(0..=COST_SPREAD),
+            now,
+        )
     }
 
     fn admit_at(&self, receiver: Ipv4Addr, cost: u32, now: Tick) -> bool {

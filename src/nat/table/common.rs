@@ -39,7 +39,7 @@ plain! {
 const _: () = assert!(size_of::<RecordCommon>() == 40);
 
 /// Effect of a packet on its session.
-pub(crate) struct Tracked {
+pub(crate) struct RecordChange {
     /// The new state allows less time than the state before, so the record's slot of the wheel is
     /// too late; or the session is closing from now on.
     pub(crate) ends_sooner: bool,
@@ -138,14 +138,14 @@ impl RecordCommon {
     /// Refreshes the session with a packet and moves the session's state. `is_dns`: whether the
     /// packets of the initiator go to port 53.
     #[inline]
-    pub(crate) fn track(
+    pub(crate) fn update(
         &self,
         direction: Direction,
         segment: Option<&Segment>,
         now: Tick,
         idle_timeouts: &IdleTimeouts,
         is_dns: impl FnOnce() -> bool,
-    ) -> Tracked {
+    ) -> RecordChange {
         let before = self.state();
         let mut refreshes = true;
         let after = match (before, segment) {
@@ -185,10 +185,10 @@ impl RecordCommon {
             self.last_seen.store(now.0, Relaxed);
         }
         if after == before {
-            return Tracked { ends_sooner: false, established: false };
+            return RecordChange { ends_sooner: false, established: false };
         }
         self.state.store(after.number(), Relaxed);
-        Tracked {
+        RecordChange {
             ends_sooner: idle_timeouts.of(after) < idle_timeouts.of(before)
                 || after.is_closing() && !before.is_closing(),
             established: before == State::Tentative

@@ -66,7 +66,7 @@ impl<F: Family> Table<F> {
         }
         let common = record.common();
         let tracked =
-            common.track(direction, segment, now, &self.idle_timeouts, || record.is_dns());
+            common.update(direction, segment, now, &self.idle_timeouts, || record.is_dns());
         if tracked.established && self.subscribers.any() {
             self.publish(SessionChange::Established, slot, record, now);
         }

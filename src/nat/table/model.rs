@@ -32,7 +32,7 @@ pub(crate) struct Session {
 
 /// Outcome of a lookup in the model.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Known {
+pub(crate) enum ExpectedLookup {
     Miss,
     /// The session of this original key has ended.
     Expired(Key),
@@ -150,18 +150,23 @@ impl Model {
         Ok(())
     }
 
-    pub(crate) fn peek(&self, key: Key, now: Tick) -> Known {
-        let Some((index, direction)) = self.find(key) else { return Known::Miss };
+    pub(crate) fn lookup(&self, key: Key, now: Tick) -> ExpectedLookup {
+        let Some((index, direction)) = self.find(key) else { return ExpectedLookup::Miss };
         let session = &self.sessions[index];
         if now.reached(session.deadline(&self.idle_timeouts)) {
-            return Known::Expired(session.new.original);
+            return ExpectedLookup::Expired(session.new.original);
         }
-        Known::Hit(self.expected(index, direction))
+        ExpectedLookup::Hit(self.expected(index, direction))
     }
 
-    pub(crate) fn track(&mut self, key: Key, segment: Option<&Segment>, now: Tick) -> Known {
-        let known = self.peek(key, now);
-        let Known::Hit(expected) = known else { return known };
+    pub(crate) fn lookup_and_update(
+        &mut self,
+        key: Key,
+        segment: Option<&Segment>,
+        now: Tick,
+    ) -> ExpectedLookup {
+        let found = self.lookup(key, now);
+        let ExpectedLookup::Hit(expected) = found else { return found };
         let (index, direction) = self.find(key).expect("it was just found");
         let session = &mut self.sessions[index];
         let before = session.state;
@@ -197,7 +202,7 @@ impl Model {
         }
         let ends_sooner = self.idle_timeouts.of(session.state) < self.idle_timeouts.of(before)
             || session.state.is_closing() && !before.is_closing();
-        Known::Hit(Expected { ends_sooner, ..expected })
+        ExpectedLookup::Hit(Expected { ends_sooner, ..expected })
     }
 
     /// Removes a session that the table has ended. The model must have it, the same in every part.

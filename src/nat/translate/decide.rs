@@ -154,7 +154,7 @@ impl Translator {
         let is_mapped = || self.mappings.exists(tuple.protocol, tuple.destination);
         let server = match self.receiver(query, external) {
             Receiver::Server(server) => Some(server),
-            Receiver::Mapping if !external.owned || is_mapped() => None,
+            Receiver::Mapping if !external.assigned_to_host || is_mapped() => None,
             // A packet from inside to an address of the host is for the host itself, even
             // midstream: the host's replies do not pass the translator.
             Receiver::Host | Receiver::Mapping => return Ok(Decision::PassToHost),

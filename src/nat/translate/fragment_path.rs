@@ -33,25 +33,25 @@ impl Translator {
             identification,
         };
         let start = u32::from(offset);
-        let piece = FragmentRange {
+        let range = FragmentRange {
             start,
             end: start + (parsed.length() - parsed.header_length()) as u32,
             more,
         };
-        let fate = match self.fragments.admit(name, piece, &buffer[..parsed.length()], now) {
+        let decision = match self.fragments.admit(name, range, &buffer[..parsed.length()], now) {
             Admit::First => {
                 let packet = Packet { parsed, buffer, wire_length };
                 return self.translate_first_fragment(context, packet, name, first_tuple, now);
             }
             Admit::Held => Decision::Hold,
             Admit::Refused(reason) => return Verdict::Drop(reason),
-            Admit::Known(Disposition::Dropped(reason)) => return Verdict::Drop(reason),
-            Admit::Known(Disposition::PassedToHost) => Decision::PassToHost,
-            Admit::Known(Disposition::Translated { to, inside }) => {
+            Admit::Resolved(Disposition::Dropped(reason)) => return Verdict::Drop(reason),
+            Admit::Resolved(Disposition::PassedToHost) => Decision::PassToHost,
+            Admit::Resolved(Disposition::Translated { to, inside }) => {
                 Decision::Fragment(FragmentRewrite { to, inside })
             }
         };
-        self.carry_out(context, Packet { parsed, buffer, wire_length }, None, fate, now)
+        self.carry_out(context, Packet { parsed, buffer, wire_length }, None, decision, now)
     }
 
     /// Translates the first fragment of a datagram by its ports. Translates the fragments that wait
@@ -73,9 +73,9 @@ impl Translator {
             }
             None => self.untranslated_verdict(parsed.destination(), DropReason::UnsupportedIcmp),
         };
-        let fate = self.fate(buffer, verdict);
-        for mut piece in self.fragments.resolve(name, fate, now) {
-            match fate {
+        let disposition = self.disposition_of(buffer, verdict);
+        for mut fragment in self.fragments.resolve(name, disposition, now) {
+            match disposition {
                 Disposition::Dropped(reason) => {
                     context.counters.drops.count(reason, 1);
                     continue;
@@ -84,20 +84,20 @@ impl Translator {
                 Disposition::Translated { to, inside } => {
                     let rewrite = FragmentRewrite { to, inside };
                     if let Verdict::Drop(reason) =
-                        self.rewrite_fragment(context, &mut piece, rewrite)
+                        self.rewrite_fragment(context, &mut fragment, rewrite)
                     {
                         context.counters.drops.count(reason, 1);
                         continue;
                     }
                 }
             }
-            context.outbox.push(piece);
+            context.outbox.push(fragment);
         }
         verdict
     }
 
     /// Returns the consequence of the first fragment's verdict for the other fragments.
-    fn fate(&self, translated: &[u8], verdict: Verdict) -> Disposition {
+    fn disposition_of(&self, translated: &[u8], verdict: Verdict) -> Disposition {
         match verdict {
             Verdict::Translated => {
                 let Ok(parsed) = parse(translated, ChecksumMode::Complete) else {
@@ -116,7 +116,7 @@ impl Translator {
             }
             Verdict::PassToHost => Disposition::PassedToHost,
             Verdict::Reply(_, reason) | Verdict::Drop(reason) => Disposition::Dropped(reason),
-            Verdict::Held => unreachable!("a first piece never waits"),
+            Verdict::Held => unreachable!("a first fragment never waits"),
         }
     }
 

@@ -84,10 +84,10 @@ pub fn import_sessions(
         imported: Imported::default(),
     };
     if old.other_mappings || limits.sessions < old.capacity {
-        // A translator without sessions judges what the policy allows.
+        // A translator without sessions knows what the policy allows.
         let limits = Limits { sessions: 1, accounting: false, ..limits.clone() };
-        let judge = Translator::new(limits, policy.clone(), 1, seed, now)?;
-        let ranked = import.ranked(&judge);
+        let empty = Translator::new(limits, policy.clone(), 1, seed, now)?;
+        let ranked = import.ranked(&empty);
         import.enter_all(&ranked);
     } else {
         for first in (0..import.old.records()).step_by(BATCH) {
@@ -110,11 +110,11 @@ struct Import {
 
 impl Import {
     /// Returns the slots of the old sessions, the best first.
-    fn ranked(&self, judge: &Translator) -> Vec<u32> {
+    fn ranked(&self, empty: &Translator) -> Vec<u32> {
         let rank = |session: &SessionInfo| {
             let uplink = self.uplink(session);
             let moved = uplink.map(|uplink| SessionInfo { uplink, ..*session });
-            let is_allowed = moved.is_some_and(|session| judge.allows_on_uplink(&session));
+            let is_allowed = moved.is_some_and(|session| empty.allows_on_uplink(&session));
             (!is_allowed, !is_first_choice(session), self.now.since(session.last_seen))
         };
         let sessions = (0..self.old.records()).filter_map(|slot| self.old.session(slot));

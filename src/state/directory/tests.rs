@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn wanted(sessions: u32) -> Wanted {
+fn required(sessions: u32) -> StateRequirements {
     let uplinks = vec!["isp1".to_owned(), "isp2".to_owned()];
     let (boot, meaning) = ("boot".to_owned(), "eim".to_owned());
-    Wanted { boot, sessions, accounting: false, uplinks, meaning }
+    StateRequirements { boot, sessions, accounting: false, uplinks, meaning }
 }
 
 fn reason(opened: Opened) -> String {
@@ -18,8 +18,8 @@ fn reason(opened: Opened) -> String {
     }
 }
 
-fn open(base: &Path, wanted: &Wanted) -> (SessionState, Opened) {
-    SessionState::open(base, "box", wanted).expect("state")
+fn open(base: &Path, required: &StateRequirements) -> (SessionState, Opened) {
+    SessionState::open(base, "box", required).expect("state")
 }
 
 /// What the first byte of the records says.
@@ -31,7 +31,7 @@ fn mark(files: &SessionFiles) -> u8 {
 
 /// Makes files for 1,000 sessions, whose first byte is 7.
 fn marked_files(base: &Path) {
-    let (mut state, opened) = open(base, &wanted(1000));
+    let (mut state, opened) = open(base, &required(1000));
     assert_eq!(reason(opened), "");
     state.files.records.write_all_at(&[7], 0).expect("room");
     state.adopted().expect("a header");
@@ -58,14 +58,14 @@ fn names(base: &Path) -> Vec<String> {
 #[test]
 fn files_are_inherited_by_a_process_with_the_same_wants() {
     let base = tempfile::tempdir().expect("a directory");
-    let open = |wanted: &Wanted| SessionState::open(base.path(), "box", wanted);
-    let (first, opened) = open(&wanted(1000)).expect("state");
+    let open = |required: &StateRequirements| SessionState::open(base.path(), "box", required);
+    let (first, opened) = open(&required(1000)).expect("state");
     assert_eq!(reason(opened), "");
     let seed = first.seed;
-    let error = open(&wanted(1000)).expect_err("locked");
+    let error = open(&required(1000)).expect_err("locked");
     assert!(matches!(error, StateError::InUse { .. }), "{error}");
     drop(first);
-    let (mut second, opened) = open(&wanted(1000)).expect("state");
+    let (mut second, opened) = open(&required(1000)).expect("state");
     assert_eq!(reason(opened), "inherited");
     assert!(second.seed == seed);
     second.adopted().expect("a header");
@@ -76,11 +76,14 @@ fn files_are_inherited_by_a_process_with_the_same_wants() {
 #[test]
 fn files_of_another_configuration_stay_until_their_sessions_are_imported() {
     let base = tempfile::tempdir().expect("a directory");
-    let changes: [(&str, Wanted); 4] = [
-        ("`limits.sessions`", wanted(2000)),
-        ("`limits.accounting`", Wanted { accounting: true, ..wanted(1000) }),
-        ("list of uplinks", Wanted { uplinks: vec!["isp2".to_owned()], ..wanted(1000) }),
-        ("mapping behaviour", Wanted { meaning: "adm".to_owned(), ..wanted(1000) }),
+    let changes: [(&str, StateRequirements); 4] = [
+        ("`limits.sessions`", required(2000)),
+        ("`limits.accounting`", StateRequirements { accounting: true, ..required(1000) }),
+        (
+            "list of uplinks",
+            StateRequirements { uplinks: vec!["isp2".to_owned()], ..required(1000) },
+        ),
+        ("mapping behaviour", StateRequirements { meaning: "adm".to_owned(), ..required(1000) }),
     ];
     for (change, other) in changes {
         marked_files(base.path());
@@ -99,7 +102,7 @@ fn files_of_another_configuration_stay_until_their_sessions_are_imported() {
         old(opened, &sentence);
         state.files.records.write_all_at(&[9], 0).expect("room");
         drop(state);
-        old(open(base.path(), &wanted(1000)).1, "a process died while it imported them");
+        old(open(base.path(), &required(1000)).1, "a process died while it imported them");
         let (mut state, opened) = open(base.path(), &other);
         old(opened, &sentence);
         assert_eq!(mark(&state.files), 0, "an import begins with empty files");
@@ -125,7 +128,7 @@ fn files_that_are_set_aside_in_part_are_imported() {
         for name in &FILES[..steps] {
             fs::rename(directory.join(name), directory.join(import::aside(name))).expect("a file");
         }
-        let (mut state, opened) = open(base.path(), &wanted(1000));
+        let (mut state, opened) = open(base.path(), &required(1000));
         match opened {
             Opened::Old(old, _) => assert_eq!(mark(&old.files), 7, "{steps}"),
             opened @ (Opened::Empty(_) | Opened::Inherited) => panic!("{steps}: {opened:?}"),
@@ -136,7 +139,7 @@ fn files_that_are_set_aside_in_part_are_imported() {
         for name in &FILES[steps..] {
             fs::write(directory.join(import::aside(name)), "old").expect("a file");
         }
-        assert_eq!(reason(open(base.path(), &wanted(1000)).1), "inherited");
+        assert_eq!(reason(open(base.path(), &required(1000)).1), "inherited");
         assert_eq!(names(base.path()), ["accounts", HEADER, "index", "lock", "records"]);
         remove(base.path(), "box").expect("removed");
     }
@@ -154,7 +157,7 @@ fn files_of_an_older_layout_are_imported_and_those_of_unknown_ones_are_not() {
     for (key, value, sentence) in cases {
         marked_files(base.path());
         edit_header(base.path(), key, value);
-        let reason = reason(open(base.path(), &wanted(1000)).1);
+        let reason = reason(open(base.path(), &required(1000)).1);
         assert!(reason.starts_with(sentence), "{reason}");
         remove(base.path(), "box").expect("removed");
     }
@@ -167,7 +170,7 @@ const FIRST_LAYOUT: [u64; 25] =
 #[test]
 fn processes_that_die_during_the_adoption_lead_to_empty_files() {
     let base = tempfile::tempdir().expect("a directory");
-    let open = || reason(open(base.path(), &wanted(10)).1);
+    let open = || reason(open(base.path(), &required(10)).1);
     assert_eq!(open(), "");
     for _ in 1..10 {
         assert_eq!(open(), "inherited");
@@ -181,17 +184,17 @@ fn processes_that_die_during_the_import_lead_to_empty_files() {
     let base = tempfile::tempdir().expect("a directory");
     marked_files(base.path());
     for _ in 0..10 {
-        assert!(reason(open(base.path(), &wanted(10)).1).starts_with("old"));
+        assert!(reason(open(base.path(), &required(10)).1).starts_with("old"));
     }
     let sentence = "10 processes in a row died while they took the sessions over";
-    assert_eq!(reason(open(base.path(), &wanted(10)).1), sentence);
+    assert_eq!(reason(open(base.path(), &required(10)).1), sentence);
     assert_eq!(names(base.path()), ["accounts", HEADER, "index", "lock", "records"]);
 }
 
 #[test]
 fn damage_leads_to_empty_files_and_a_sentence() {
     let base = tempfile::tempdir().expect("a directory");
-    let open = |sessions| reason(open(base.path(), &wanted(sessions)).1);
+    let open = |sessions| reason(open(base.path(), &required(sessions)).1);
     for sessions in [10, 20] {
         for (file, content) in
             [(HEADER, "{"), ("records", "short"), ("index", ""), (HEADER, "{\"magic\": 1}")]

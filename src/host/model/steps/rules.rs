@@ -228,7 +228,7 @@ impl StepPlanner<'_> {
         addresses.filter(|(_, address)| !self.config.inside.contains(*address))
     }
 
-    /// Lists the rules for packets that `no_nat` exempts from translation.
+    /// Lists the rules for packets that pass without translation by `no_nat`.
     ///
     /// Such packets carry inside addresses as their destinations. The errors table takes them to
     /// natbox, because each of its routes leads into the TUN. Natbox checks protocols and ports.

@@ -28,9 +28,9 @@ fn fragments_in_any_order_share_the_disposition_of_the_first_and_leave_nothing_b
             let (start, end, more) = FRAGMENTS[index];
             match store.admit(id(1), fragment(start, end, more), &[index as u8], NOW) {
                 Admit::First => passed += 1 + store.resolve(id(1), PASSED, NOW).len(),
-                Admit::Known(PASSED) => passed += 1,
+                Admit::Resolved(PASSED) => passed += 1,
                 Admit::Held => {}
-                other @ (Admit::Known(_) | Admit::Refused(_)) => panic!("{other:?}"),
+                other @ (Admit::Resolved(_) | Admit::Refused(_)) => panic!("{other:?}"),
             }
         }
         assert_eq!(passed, 3, "{order:?}");
@@ -94,7 +94,7 @@ fn a_late_fragment_does_not_join_a_datagram_whose_time_is_over() {
     let store = store(10);
     store.admit(id(1), fragment(0, 8, true), b"a", NOW);
     store.resolve(id(1), PASSED, NOW);
-    assert_eq!(store.admit(id(1), fragment(8, 16, true), b"b", NOW), Admit::Known(PASSED));
+    assert_eq!(store.admit(id(1), fragment(8, 16, true), b"b", NOW), Admit::Resolved(PASSED));
     let later = NOW.after(Span(15_000));
     assert_eq!(store.admit(id(1), fragment(16, 20, false), b"c", later), Admit::Held);
 }
@@ -105,7 +105,7 @@ fn an_identification_is_free_for_the_next_datagram_once_all_fragments_have_passe
     for _ in 0..3 {
         assert_eq!(store.admit(id(1), fragment(0, 8, true), b"a", NOW), Admit::First);
         store.resolve(id(1), PASSED, NOW);
-        assert_eq!(store.admit(id(1), fragment(8, 9, false), b"b", NOW), Admit::Known(PASSED));
+        assert_eq!(store.admit(id(1), fragment(8, 9, false), b"b", NOW), Admit::Resolved(PASSED));
     }
 }
 
@@ -154,7 +154,7 @@ fn a_source_that_never_completes_its_datagrams_harms_itself_alone() {
         }
         assert_consistent(&store);
         assert!(store.0.lock().datagrams.len() <= 2 + 125);
-        assert_eq!(store.admit(id(1), fragment(8, 9, false), b"b", NOW), Admit::Known(PASSED));
+        assert_eq!(store.admit(id(1), fragment(8, 9, false), b"b", NOW), Admit::Resolved(PASSED));
         assert_eq!(store.admit(id(2), fragment(0, 8, true), b"a", NOW), Admit::First);
         assert_eq!(store.resolve(id(2), PASSED, NOW).len(), 1);
     }
@@ -171,7 +171,10 @@ fn spoofed_sources_take_no_room_from_datagrams_that_come_in_order() {
             store.admit(flood, fragment(8, 65_448, true), &[0; 65_460], NOW);
             store.admit(of_source(1_000_000 + number, round), fragment(0, 8, true), b"a", NOW);
         }
-        assert_eq!(store.admit(id(round), fragment(8, 9, false), b"b", NOW), Admit::Known(PASSED));
+        assert_eq!(
+            store.admit(id(round), fragment(8, 9, false), b"b", NOW),
+            Admit::Resolved(PASSED)
+        );
     }
     assert_consistent(&store);
     assert!(store.expire(NOW).evicted > 40_000);
@@ -221,7 +224,7 @@ proptest! {
                     released += store.resolve(id, disposition, now).len() as u64;
                 }
                 Admit::Held => held += 1,
-                Admit::Known(_) | Admit::Refused(_) => {}
+                Admit::Resolved(_) | Admit::Refused(_) => {}
             }
             assert_consistent(&store);
         }

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 
 use super::{TUPLES, idle_timeouts, random_session, session, tuple};
 use crate::nat::table::key::Key;
-use crate::nat::table::model::{Expected, Known, Model};
+use crate::nat::table::model::{Expected, ExpectedLookup, Model};
 use crate::nat::table::session::NewSession;
 use crate::nat::table::{EndedSession, InsertError, Lookup, Table, TableCursor};
 use crate::nat::tracking::tcp_window::Segment;
@@ -128,13 +128,15 @@ impl Pair {
                 let inserted = self.table.insert(worker, &new, None, now).map(|_| ());
                 prop_assert_eq!(inserted, self.model.insert(&new, None, now));
             }
-            Operation::Track { target, segment } => self.track(self.key(target), segment, now)?,
+            Operation::Track { target, segment } => {
+                self.lookup_and_update(self.key(target), segment, now)?
+            }
             Operation::Peek { target } => {
                 let key = self.key(target);
                 let found = self.table.lookup(key, now).map(|hit| Expected::of(&hit));
-                let expected = match self.model.peek(key, now) {
-                    Known::Hit(expected) => Some(expected),
-                    Known::Miss | Known::Expired(_) => None,
+                let expected = match self.model.lookup(key, now) {
+                    ExpectedLookup::Hit(expected) => Some(expected),
+                    ExpectedLookup::Miss | ExpectedLookup::Expired(_) => None,
                 };
                 prop_assert_eq!(found, expected);
             }
@@ -160,20 +162,28 @@ impl Pair {
         Ok(())
     }
 
-    fn track(&mut self, key: Key, segment: &Segment, now: Tick) -> Result<(), TestCaseError> {
+    fn lookup_and_update(
+        &mut self,
+        key: Key,
+        segment: &Segment,
+        now: Tick,
+    ) -> Result<(), TestCaseError> {
         let segment = (key.protocol == Protocol::TCP.0).then_some(segment);
-        let expected = self.model.track(key, segment, now);
+        let expected = self.model.lookup_and_update(key, segment, now);
         match self.table.lookup_and_update(key, self.table.hash(key), segment, 0, now) {
-            Lookup::Miss => prop_assert_eq!(Known::Miss, expected),
+            Lookup::Miss => prop_assert_eq!(ExpectedLookup::Miss, expected),
             Lookup::Hit(hit) => {
-                prop_assert_eq!(Known::Hit(Expected::of(&hit)), expected);
+                prop_assert_eq!(ExpectedLookup::Hit(Expected::of(&hit)), expected);
                 if let Some(id) = hit.reschedule {
                     self.table.reschedule(id, now);
                 }
             }
             Lookup::Expired(id) => {
                 let ended = self.table.reap_if_expired(id, now);
-                prop_assert_eq!(ended.map(|ended| Known::Expired(ended.original)), Some(expected));
+                prop_assert_eq!(
+                    ended.map(|ended| ExpectedLookup::Expired(ended.original)),
+                    Some(expected)
+                );
                 self.remove_ended(ended.as_slice(), now)?;
                 prop_assert_eq!(
                     self.table.reap_if_expired(id, now),

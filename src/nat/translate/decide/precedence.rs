@@ -39,7 +39,7 @@ impl Translator {
     #[cold]
     fn receiver_of_shared(&self, query: &Query, external: External, server: Endpoint) -> Receiver {
         let Tuple { protocol, destination, .. } = query.tuple;
-        if external.owned && self.is_for_host(query) {
+        if external.assigned_to_host && self.is_for_host(query) {
             return Receiver::Host;
         }
         let has_services = matches!(protocol, Protocol::TCP | Protocol::UDP);
