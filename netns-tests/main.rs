@@ -12,7 +12,7 @@
 //! | `exposed_host` | an exposed host or a forward of all ports: the rest of the box works beside it |
 //! | `overload` | floods of five kinds: established sessions, new requests, limits, memory, counters |
 //! | `exhaustion` | inside hosts take all sessions or all ports: the box's own probes still work |
-//! | `line_quality` | loss, latency, unsteady uplinks and captive portals: uplinks fail and return without flapping |
+//! | `uplink_quality` | loss, latency, unsteady uplinks and captive portals: uplinks fail and return without flapping |
 //! | `tiers` | backup uplinks carry nothing until they are needed, and are left afterwards |
 //! | `host_route` | the host's own packets follow the healthy uplinks (`host.default_route: follow`) |
 //! | `events` | events arrive in order, for followers and for later readers |
@@ -81,7 +81,7 @@ mod kept;
 mod kernel_errors;
 mod lab;
 mod lifecycle;
-mod line_quality;
+mod uplink_quality;
 mod malformed;
 mod no_nat;
 mod other_programs;

@@ -20,7 +20,7 @@ use crate::lab::{TIMEOUT, wait_for};
 pub(super) enum Fault {
     /// The router of an uplink dies and comes back.
     RouterDies,
-    /// The line of an uplink is cut and comes back.
+    /// An uplink loses its link and gets it back.
     CarrierLost,
     /// The configuration changes, and changes back.
     Reload,
@@ -133,17 +133,17 @@ fn healthy(testbed: &Testbed, uplink: usize, healthy: bool) -> Result<()> {
     waited.with_context(|| format!("the status says: {reason:?}"))
 }
 
-/// The router of an uplink dies and comes back. The hook must be told of both.
+/// The router of an uplink dies and comes back. The hook must run for both.
 fn router_dies(testbed: &Testbed, uplink: usize) -> Result<()> {
     for (alive, state) in [(false, "down"), (true, "up")] {
         let log = hook_log(testbed.directory());
-        let told = || fs::read_to_string(&log).unwrap_or_default();
-        let before = told().lines().count();
+        let calls = || fs::read_to_string(&log).unwrap_or_default();
+        let before = calls().lines().count();
         set_router(testbed.uplink(uplink), alive)?;
         healthy(testbed, uplink, alive)?;
         let line = format!(" isp{} {state}", uplink + 1);
         wait_for(&format!("the hook:{line}"), || {
-            Ok(told().lines().skip(before).any(|told| told.ends_with(&line)).then_some(()))
+            Ok(calls().lines().skip(before).any(|call| call.ends_with(&line)).then_some(()))
         })?;
     }
     Ok(())

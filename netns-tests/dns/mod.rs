@@ -1,17 +1,17 @@
 //! DNS that follows the uplinks, tested with dig, a recursive resolver, a plain client, and the
 //! server of a zone elsewhere.
 //!
-//! | file        | behaviour                                                                                    |
-//! |-------------|----------------------------------------------------------------------------------------------|
-//! | `answers`   | what dig sees; the limit of answers; names in `natbox status`                                 |
-//! | `dead_uplink` | two boxes, one line dies: who is led where, and when                                           |
-//! | `healthy_uplinks` | one box with two lines: it leads clients to the healthy ones, at their addresses of the moment |
-//! | `letter_case` | a resolver that checks the letter case of the answers                                        |
-//! | `tiers`     | a backup uplink is named only while it is in use                                               |
-//! | `updates`   | RFC 2136 against BIND; the hook                                                                |
-//! | `named_targets` | targets of health checks by name, when no name can be looked up                           |
-//! | `update_ways` | an update leaves by a line that is alive                                                     |
-//! | `programs`  | helpers: dig, unbound, named                                                                   |
+//! | file | behaviour |
+//! |---|---|
+//! | `answers` | what dig sees; the limit of answers; names in `natbox status` |
+//! | `dead_uplink` | two boxes, one uplink fails: where each client goes, and when |
+//! | `healthy_uplinks` | one box with two uplinks: clients reach the healthy ones, at their present addresses |
+//! | `letter_case` | a resolver that checks the letter case of the answers |
+//! | `tiers` | a backup uplink is named only while it is in use |
+//! | `updates` | RFC 2136 against BIND; the hook |
+//! | `named_targets` | targets of health checks by name, when no name can be looked up |
+//! | `update_ways` | an update leaves by a healthy uplink |
+//! | `programs` | helpers: dig, unbound, named |
 
 mod answers;
 mod dead_uplink;

@@ -1,16 +1,16 @@
 //! One box with several uplinks and one private interface. The server has one address and no policy
 //! routing, and every reply uses the uplink of its request.
 //!
-//! | file        | behaviour                                                                                        |
-//! |-------------|--------------------------------------------------------------------------------------------------|
-//! | `replies`   | TCP, UDP, ping, fragments, errors and hairpin over real kernels, whatever is offloaded              |
-//! | `conflicts` | one client endpoint talks to the same server port over several lines at once                     |
-//! | `million`   | a million requests, half of them in conflict, each packet read by a random worker                |
-//! | `sum`       | two, three and four shaped lines add up                                                          |
-//! | `wires`     | lines that share an interface, lines of one parent interface, lines of different MTU             |
-//! | `packets`   | the same packet by packet: errors, fragments, hairpin, MTUs, a full table                           |
-//! | `related`   | sessions that the server opens to a client: TFTP, active FTP                                     |
-//! | `own`       | published addresses that are the host's own: the host, too, answers by the right line            |
+//! | file | behaviour |
+//! |---|---|
+//! | `replies` | TCP, UDP, ping, fragments, errors and hairpin over real kernels, whatever is offloaded |
+//! | `conflicts` | one client endpoint talks to the same server port over several uplinks at once |
+//! | `million` | a million requests, half of them in conflict, each packet read by a random worker |
+//! | `sum` | two, three and four shaped uplinks add up |
+//! | `wires` | uplinks that share an interface, have one parent interface, or have different MTUs |
+//! | `packets` | the same packet by packet: errors, fragments, hairpin, MTUs, a full table |
+//! | `related` | sessions that the server opens to a client: TFTP, active FTP |
+//! | `own` | published addresses of the host itself: the host's own replies use the right uplink |
 
 mod conflicts;
 mod million;

@@ -196,13 +196,13 @@ fn first_return_is_quick_and_the_second_one_is_held() -> Result<()> {
     let config =
         site.three_legged_config().uplink(1, &ping(site.uplink(1), ", hold: { step: 3s }"));
     let natbox = site.start(0, &config)?;
-    let line = site.uplink(1);
+    let second = site.uplink(1);
     let mut returns = Vec::new();
     for _ in 0..2 {
         wait_for("an answer", || Ok(uplink(&natbox, 1)?.latency_milliseconds))?;
-        set_router(line, false)?;
+        set_router(second, false)?;
         wait_until(&natbox, 1, false)?;
-        set_router(line, true)?;
+        set_router(second, true)?;
         let since = Instant::now();
         let mut held = None;
         wait_for("the return", || {
