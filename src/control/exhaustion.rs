@@ -23,9 +23,9 @@ pub(super) struct ExhaustionWatch {
 
 /// The last report of each reason.
 #[derive(Default)]
-struct Reported(HashMap<DropReason, Report>);
+struct Reported(HashMap<DropReason, LastReport>);
 
-struct Report {
+struct LastReport {
     /// Packets dropped since the start.
     count: u64,
     at: Instant,
@@ -68,7 +68,7 @@ impl Reported {
             let new = count - before.map_or(0, |report| report.count);
             if new != 0 && before.is_none_or(|report| now - report.at >= REPORT_INTERVAL) {
                 news.push((reason, new));
-                self.0.insert(reason, Report { count, at: now });
+                self.0.insert(reason, LastReport { count, at: now });
             }
         }
         news

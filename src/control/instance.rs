@@ -13,24 +13,24 @@ use crate::api::{EffectiveConfig, Reloaded, SessionCursor, SessionPage, Status};
 
 /// The instance in its present stage. Connections of clients outlive the stages.
 pub(super) struct Instance {
-    stage: RefCell<Stage>,
+    stage: RefCell<InstanceStage>,
     events: Rc<Events>,
 }
 
 #[derive(Clone)]
-enum Stage {
+enum InstanceStage {
     Waiting(Rc<WaitingInstance>),
     Running(Rc<InstanceHandle>),
 }
 
 impl Instance {
     pub(super) fn new(waiting: Rc<WaitingInstance>, events: Rc<Events>) -> Self {
-        Self { stage: RefCell::new(Stage::Waiting(waiting)), events }
+        Self { stage: RefCell::new(InstanceStage::Waiting(waiting)), events }
     }
 
     /// Answers from the running instance from now on.
     pub(super) fn run(&self, running: Rc<InstanceHandle>) {
-        self.stage.replace(Stage::Running(running));
+        self.stage.replace(InstanceStage::Running(running));
     }
 
     /// Returns the events of all stages.
@@ -41,8 +41,8 @@ impl Instance {
     /// Returns the present status.
     pub(super) fn status(&self) -> Status {
         match self.stage() {
-            Stage::Waiting(waiting) => waiting.status(),
-            Stage::Running(running) => running.status(),
+            InstanceStage::Waiting(waiting) => waiting.status(),
+            InstanceStage::Running(running) => running.status(),
         }
     }
 
@@ -52,16 +52,16 @@ impl Instance {
     /// The instance is stopping.
     pub(super) async fn sessions(&self, from: SessionCursor) -> Result<SessionPage, JoinError> {
         match self.stage() {
-            Stage::Waiting(_) => Ok(SessionPage { sessions: Vec::new(), next: None }),
-            Stage::Running(running) => running.sessions(from).await,
+            InstanceStage::Waiting(_) => Ok(SessionPage { sessions: Vec::new(), next: None }),
+            InstanceStage::Running(running) => running.sessions(from).await,
         }
     }
 
     /// Returns the configuration in use, and the identifiers of routing tables and rules.
     pub(super) fn effective_config(&self) -> EffectiveConfig {
         match self.stage() {
-            Stage::Waiting(waiting) => waiting.effective_config(),
-            Stage::Running(running) => running.effective_config(),
+            InstanceStage::Waiting(waiting) => waiting.effective_config(),
+            InstanceStage::Running(running) => running.effective_config(),
         }
     }
 
@@ -71,12 +71,12 @@ impl Instance {
     /// See [`ReloadError`].
     pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
         match self.stage() {
-            Stage::Waiting(waiting) => waiting.reload().await,
-            Stage::Running(running) => running.reloader.reload().await,
+            InstanceStage::Waiting(waiting) => waiting.reload().await,
+            InstanceStage::Running(running) => running.reloader.reload().await,
         }
     }
 
-    fn stage(&self) -> Stage {
+    fn stage(&self) -> InstanceStage {
         self.stage.borrow().clone()
     }
 }

@@ -23,11 +23,11 @@ use super::counters::SharedCounters;
 pub(crate) struct Handle {
     nat: Arc<ArcSwap<Translator>>,
     counters: Arc<[Arc<SharedCounters>]>,
-    changes: Sender<Change>,
+    changes: Sender<PolicySwap>,
 }
 
 /// A change of policy, and the callback that receives the number of ended sessions.
-struct Change {
+struct PolicySwap {
     policy: Policy,
     done: Box<dyn FnOnce(usize) + Send>,
 }
@@ -56,11 +56,11 @@ impl Handle {
         counters: Vec<Arc<SharedCounters>>,
         confine: fn(),
     ) -> std::io::Result<Self> {
-        let (changes, queue) = unbounded::<Change>();
+        let (changes, queue) = unbounded::<PolicySwap>();
         let translator = Arc::clone(&nat);
         std::thread::Builder::new().name("natbox-policy".to_owned()).spawn(move || {
             confine();
-            for Change { policy, done } in queue {
+            for PolicySwap { policy, done } in queue {
                 done(change_policy(&translator, policy));
             }
         })?;
@@ -150,7 +150,7 @@ impl Handle {
     /// Applies a policy, ends the sessions that it does not allow, and calls `done` with their
     /// number on the policy thread. Policies take effect in the order of the calls.
     pub(crate) fn change_policy(&self, policy: Policy, done: impl FnOnce(usize) + Send + 'static) {
-        let change = Change { policy, done: Box::new(done) };
+        let change = PolicySwap { policy, done: Box::new(done) };
         self.changes.send(change).expect("the thread runs as long as a handle exists");
     }
 }

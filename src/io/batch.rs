@@ -27,26 +27,26 @@ pub struct FrameBuffers {
     /// Offset of the first slot in `memory`.
     base: usize,
     /// The received frames, each in a slot of its own.
-    frames: Vec<Received>,
+    frames: Vec<ReceivedFrame>,
     outgoing: Vec<Outgoing>,
     /// Packets that are no frames, each with its header in front.
     extra: Vec<u8>,
 }
 
-struct Received {
+struct ReceivedFrame {
     slot: usize,
     length: usize,
     offload: Offload,
 }
 
 struct Outgoing {
-    start: Start,
+    start: HeaderPosition,
     length: usize,
     offload: Offload,
 }
 
 /// The position of an outgoing packet's header.
-enum Start {
+enum HeaderPosition {
     /// Offset in `memory`.
     Frame(usize),
     /// Offset in `extra`.
@@ -70,7 +70,7 @@ impl FrameBuffers {
     /// Frees all slots, those of submitted frames included. Keeps extra packets.
     pub(super) fn recycle(&mut self) {
         self.frames.clear();
-        self.outgoing.retain(|outgoing| matches!(outgoing.start, Start::Extra(_)));
+        self.outgoing.retain(|outgoing| matches!(outgoing.start, HeaderPosition::Extra(_)));
     }
 
     /// Returns the number of frames.
@@ -114,12 +114,12 @@ impl FrameBuffers {
     /// Makes a frame of the packet that was read into a slot.
     pub(super) fn accept(&mut self, slot: usize, length: usize, offload: Offload) {
         debug_assert!(self.frames.len() < BATCH && length <= BUFFER_SIZE);
-        self.frames.push(Received { slot, length, offload });
+        self.frames.push(ReceivedFrame { slot, length, offload });
     }
 
     /// See [`Frames::frame`](crate::packet::Frames::frame).
     pub(super) fn frame(&mut self, index: usize) -> Frame<'_> {
-        let Received { slot, length, offload } = self.frames[index];
+        let ReceivedFrame { slot, length, offload } = self.frames[index];
         let start = self.start_of(slot);
         Frame { offload, length, buffer: &mut self.memory[start + PACKET_START..start + SLOT_SIZE] }
     }
@@ -128,13 +128,13 @@ impl FrameBuffers {
     pub(super) fn submit(&mut self, index: usize, length: usize, offload: Offload) {
         assert!(index < self.frames.len(), "frame {index} of {} submitted", self.frames.len());
         assert!(length <= BUFFER_SIZE, "{length} bytes submitted of a buffer of {BUFFER_SIZE}");
-        let start = Start::Frame(self.start_of(self.frames[index].slot) + HEADER_START);
+        let start = HeaderPosition::Frame(self.start_of(self.frames[index].slot) + HEADER_START);
         self.outgoing.push(Outgoing { start, length, offload });
     }
 
     /// See [`Frames::send`](crate::packet::Frames::send).
     pub(super) fn send(&mut self, packet: &[u8], offload: Offload) {
-        let start = Start::Extra(self.extra.len());
+        let start = HeaderPosition::Extra(self.extra.len());
         self.extra.extend_from_slice(&[0; HEADER_SIZE]);
         self.extra.extend_from_slice(packet);
         self.outgoing.push(Outgoing { start, length: packet.len(), offload });
@@ -144,8 +144,8 @@ impl FrameBuffers {
     pub(super) fn encode_outgoing(&mut self) {
         for Outgoing { start, offload, .. } in &self.outgoing {
             let (memory, start) = match *start {
-                Start::Frame(start) => (&mut self.memory, start),
-                Start::Extra(start) => (&mut self.extra, start),
+                HeaderPosition::Frame(start) => (&mut self.memory, start),
+                HeaderPosition::Extra(start) => (&mut self.extra, start),
             };
             memory[start..start + HEADER_SIZE].copy_from_slice(&virtio::encode(offload));
         }
@@ -155,8 +155,8 @@ impl FrameBuffers {
     pub(super) fn outgoing(&self) -> impl Iterator<Item = (&[u8], &Offload)> {
         self.outgoing.iter().map(|Outgoing { start, length, offload }| {
             let (memory, start) = match *start {
-                Start::Frame(start) => (&self.memory, start),
-                Start::Extra(start) => (&self.extra, start),
+                HeaderPosition::Frame(start) => (&self.memory, start),
+                HeaderPosition::Extra(start) => (&self.extra, start),
             };
             (&memory[start..start + HEADER_SIZE + length], offload)
         })

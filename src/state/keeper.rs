@@ -77,7 +77,7 @@ impl Keeper {
     /// # Errors
     /// The keeper does not answer.
     pub(super) fn keep(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        send(&self.connection, Request::KEEP, None)?;
+        send(&self.connection, ProtocolByte::KEEP, None)?;
         send_all(&self.connection, descriptors)?;
         self.expect_done()
     }
@@ -87,7 +87,7 @@ impl Keeper {
     /// # Errors
     /// The keeper does not answer.
     pub(super) fn give(&self) -> io::Result<Vec<OwnedFd>> {
-        send(&self.connection, Request::GIVE, None)?;
+        send(&self.connection, ProtocolByte::GIVE, None)?;
         receive_all(&self.connection)
     }
 
@@ -96,13 +96,13 @@ impl Keeper {
     /// # Errors
     /// The keeper does not answer.
     pub(super) fn end(&self) -> io::Result<()> {
-        send(&self.connection, Request::END, None)?;
+        send(&self.connection, ProtocolByte::END, None)?;
         self.expect_done()
     }
 
     fn expect_done(&self) -> io::Result<()> {
         match receive(&self.connection)? {
-            (Request::DONE, _) => Ok(()),
+            (ProtocolByte::DONE, _) => Ok(()),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -130,15 +130,15 @@ pub(crate) fn keep_descriptors() -> io::Result<()> {
 fn serve(connection: &UnixStream, kept: &mut Vec<OwnedFd>) -> io::Result<bool> {
     loop {
         match receive(connection)?.0 {
-            Request::KEEP => {
+            ProtocolByte::KEEP => {
                 *kept = receive_all(connection)?;
-                send(connection, Request::DONE, None)?;
+                send(connection, ProtocolByte::DONE, None)?;
             }
-            Request::GIVE => send_all(connection, kept)?,
-            Request::END => {
+            ProtocolByte::GIVE => send_all(connection, kept)?,
+            ProtocolByte::END => {
                 // Closed before the answer: after it the device can be removed.
                 kept.clear();
-                send(connection, Request::DONE, None)?;
+                send(connection, ProtocolByte::DONE, None)?;
                 return Ok(true);
             }
             _ => return Err(io::ErrorKind::InvalidData.into()),
@@ -147,9 +147,9 @@ fn serve(connection: &UnixStream, kept: &mut Vec<OwnedFd>) -> io::Result<bool> {
 }
 
 /// Bytes of the protocol.
-struct Request;
+struct ProtocolByte;
 
-impl Request {
+impl ProtocolByte {
     const KEEP: u8 = b'k';
     const GIVE: u8 = b'g';
     const END: u8 = b'e';
@@ -163,7 +163,7 @@ fn send_all(connection: &UnixStream, descriptors: &[impl AsFd]) -> io::Result<()
         send(connection, byte, None)?;
     }
     let mut descriptors = descriptors.iter();
-    descriptors.try_for_each(|one| send(connection, Request::DESCRIPTOR, Some(one.as_fd())))
+    descriptors.try_for_each(|one| send(connection, ProtocolByte::DESCRIPTOR, Some(one.as_fd())))
 }
 
 fn receive_all(connection: &UnixStream) -> io::Result<Vec<OwnedFd>> {
@@ -250,7 +250,7 @@ mod tests {
         drop(theirs);
         // A client that breaks off changes nothing.
         let broken = connect();
-        send(&broken.connection, Request::KEEP, None).expect("sent");
+        send(&broken.connection, ProtocolByte::KEEP, None).expect("sent");
         drop(broken);
         for _ in 0..2 {
             let given = connect().give().expect("an answer");

@@ -71,9 +71,9 @@ pub(in crate::config) fn read(text: &str, diagnostics: &Diagnostics) -> Option<N
         let outcome = match parser.next_event() {
             None | Some(Ok((Event::StreamEnd, _))) => break,
             Some(Ok((event, span))) => builder.add(event, Position::from(&span.start)),
-            Some(Err(error)) => Err(Refusal::syntax(&error, text)),
+            Some(Err(error)) => Err(Unreadable::syntax(&error, text)),
         };
-        if let Err(Refusal { position, found, wanted, advice }) = outcome {
+        if let Err(Unreadable { position, found, wanted, advice }) = outcome {
             diagnostics.report(
                 &Location { position: Some(position), key: String::new() },
                 found,
@@ -125,14 +125,14 @@ impl From<&Marker> for Position {
 }
 
 /// A problem that ends the reading, because the rest of the file cannot be interpreted.
-struct Refusal {
+struct Unreadable {
     position: Position,
     found: String,
     wanted: String,
     advice: String,
 }
 
-impl Refusal {
+impl Unreadable {
     fn new(position: Position, found: &str, wanted: &str, advice: &str) -> Self {
         Self { position, found: found.into(), wanted: wanted.into(), advice: advice.into() }
     }
@@ -176,11 +176,11 @@ enum Open {
 }
 
 impl Builder {
-    fn add(&mut self, event: Event<'_>, position: Position) -> Result<(), Refusal> {
+    fn add(&mut self, event: Event<'_>, position: Position) -> Result<(), Unreadable> {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) if self.root.is_none() => Ok(()),
-            Event::DocumentStart(_) => Err(Refusal::new(
+            Event::DocumentStart(_) => Err(Unreadable::new(
                 position,
                 "a second YAML document",
                 "one",
@@ -196,9 +196,12 @@ impl Builder {
             }
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, Some(_))
-            | Event::MappingStart(_, Some(_)) => {
-                Err(Refusal::new(position, "a YAML tag (`!`)", "a plain value", "remove the tag"))
-            }
+            | Event::MappingStart(_, Some(_)) => Err(Unreadable::new(
+                position,
+                "a YAML tag (`!`)",
+                "a plain value",
+                "remove the tag",
+            )),
             Event::Scalar(text, style, _, None) => {
                 self.add_scalar(text.into_owned(), style, position)
             }
@@ -227,7 +230,7 @@ impl Builder {
         text: String,
         style: ScalarStyle,
         position: Position,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Unreadable> {
         if let Some(Open::Mapping(_, _, key @ None)) = self.open.last_mut() {
             *key = Some((text, position));
             return Ok(());
@@ -246,10 +249,10 @@ impl Builder {
         Ok(())
     }
 
-    fn start(&mut self, collection: Open, position: Position) -> Result<(), Refusal> {
+    fn start(&mut self, collection: Open, position: Position) -> Result<(), Unreadable> {
         if let Some(Open::Mapping(_, _, None)) = self.open.last() {
             let found = "a list or mapping as a key";
-            return Err(Refusal::new(
+            return Err(Unreadable::new(
                 position,
                 found,
                 "text as a key",
@@ -257,7 +260,7 @@ impl Builder {
             ));
         }
         if self.open.len() == MAX_DEPTH {
-            return Err(Refusal::too_deep(position));
+            return Err(Unreadable::too_deep(position));
         }
         self.open.push(collection);
         Ok(())
@@ -276,8 +279,8 @@ impl Builder {
     }
 }
 
-fn shared(position: Position) -> Refusal {
-    Refusal::new(
+fn shared(position: Position) -> Unreadable {
+    Unreadable::new(
         position,
         "a YAML anchor or alias (`&`, `*`)",
         "the value itself",

@@ -115,21 +115,21 @@ pub(in crate::config) fn absent<S: Section>() -> S {
 }
 
 /// The type of a mapping.
-pub(in crate::config) struct Mapping<S>(PhantomData<S>);
+pub(in crate::config) struct MappingType<S>(PhantomData<S>);
 
 /// Returns the type of a mapping.
-pub(in crate::config) fn mapping<S: Section>() -> Mapping<S> {
-    Mapping(PhantomData)
+pub(in crate::config) fn mapping<S: Section>() -> MappingType<S> {
+    MappingType(PhantomData)
 }
 
-impl<S: Section> Mapping<S> {
+impl<S: Section> MappingType<S> {
     /// Makes a key whose default holds the default of each key below it.
     pub(crate) fn with_defaults(self) -> KeySpec<Self, WithDefault<S>> {
         self.default(absent())
     }
 }
 
-impl<S: Section> ValueType for Mapping<S> {
+impl<S: Section> ValueType for MappingType<S> {
     type Value = S;
 
     fn read(&self, cursor: &Cursor<'_>) -> Option<S> {

@@ -36,11 +36,11 @@ type LookUp = Pin<Box<dyn Future<Output = io::Result<Vec<Ipv4Addr>>> + Send>>;
 struct NameEntry {
     addresses: Vec<Ipv4Addr>,
     /// Result of the look-up that is in progress.
-    pending: Option<watch::Receiver<Outcome>>,
+    pending: Option<watch::Receiver<LookupResult>>,
 }
 
 /// None: not yet. An error is text, because several probes may wait for it.
-type Outcome = Option<Result<(), String>>;
+type LookupResult = Option<Result<(), String>>;
 
 impl Names {
     /// Makes a resolver that asks the host.
@@ -85,7 +85,7 @@ impl Names {
 
     /// Begins a look-up unless one is in progress. Returns its result channel, and whether the
     /// look-up is new.
-    fn begin(&self, name: &str) -> (watch::Receiver<Outcome>, bool) {
+    fn begin(&self, name: &str) -> (watch::Receiver<LookupResult>, bool) {
         let mut all = self.known.lock();
         let known = all.entry(name.to_owned()).or_default();
         if let Some(pending) = &known.pending {

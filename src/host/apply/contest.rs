@@ -47,11 +47,11 @@ impl Setting {
 /// The settings that natbox has set again.
 #[derive(Debug, Default)]
 pub(super) struct Contest {
-    records: Vec<Record>,
+    records: Vec<Removals>,
 }
 
 #[derive(Debug)]
-struct Record {
+struct Removals {
     setting: Setting,
     /// Times that natbox has set the setting again, each within [`MEMORY`] of the one before.
     times: u32,
@@ -63,7 +63,7 @@ struct Record {
     is_disputed: bool,
 }
 
-impl Record {
+impl Removals {
     fn new(setting: &Setting) -> Self {
         let setting = setting.clone();
         Self { setting, times: 0, row: 0, last: VecDeque::new(), is_disputed: false }
@@ -104,7 +104,7 @@ impl Contest {
     /// reachability depends never waits.
     pub(super) fn allows(&self, setting: &Setting, now: Instant) -> bool {
         let record = self.records.iter().find(|record| record.setting == *setting);
-        let has_waited = |record: &Record| {
+        let has_waited = |record: &Removals| {
             record.last.back().is_none_or(|last| now.duration_since(*last) >= record.pause())
         };
         setting.keeps_host_reachable() || record.is_none_or(has_waited)
@@ -115,7 +115,7 @@ impl Contest {
         self.records.retain(|record| record.is_remembered(now));
         let place = self.records.iter().position(|record| record.setting == *setting);
         let place = place.unwrap_or_else(|| {
-            self.records.push(Record::new(setting));
+            self.records.push(Removals::new(setting));
             self.records.len() - 1
         });
         self.records[place].add(now);
@@ -125,7 +125,7 @@ impl Contest {
     /// Lists the settings that another program has removed again and again, with the number of
     /// removals.
     pub(super) fn disputed(&self, now: Instant) -> impl Iterator<Item = (&Setting, u32)> {
-        let is_disputed = move |record: &&Record| record.is_disputed && record.is_remembered(now);
+        let is_disputed = move |record: &&Removals| record.is_disputed && record.is_remembered(now);
         let disputed = self.records.iter().filter(is_disputed);
         disputed.map(|record| (&record.setting, record.times))
     }

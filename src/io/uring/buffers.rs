@@ -10,7 +10,7 @@ use crate::packet::BATCH;
 
 /// The slots of a batch, as buffers that a read of the kernel picks from.
 pub(super) struct ProvidedBuffers {
-    entries: Box<Page>,
+    entries: Box<RingPage>,
     /// Address of each slot, where its virtio header starts.
     addresses: Box<[u64]>,
     /// Bytes of a slot from there on.
@@ -21,13 +21,13 @@ pub(super) struct ProvidedBuffers {
 
 /// One page, as the kernel requires. The first [`BATCH`] entries are used.
 #[repr(C, align(4096))]
-struct Page([Entry; 4096 / size_of::<Entry>()]);
+struct RingPage([RingEntry; 4096 / size_of::<RingEntry>()]);
 
 /// The kernel's `struct io_uring_buf`. The kernel reads it while this process may write the next
 /// one.
 #[repr(C)]
 #[derive(Default)]
-struct Entry {
+struct RingEntry {
     address: AtomicU64,
     length: AtomicU32,
     slot: AtomicU16,
@@ -43,7 +43,7 @@ impl ProvidedBuffers {
         let addresses = (0..BATCH)
             .map(|slot| batch.slot(slot).as_mut_ptr().expose_provenance() as u64)
             .collect();
-        let entries = Box::new(Page(std::array::from_fn(|_| Entry::default())));
+        let entries = Box::new(RingPage(std::array::from_fn(|_| RingEntry::default())));
         let mut buffers = Self { entries, addresses, length, tail: 0 };
         for slot in 0..BATCH as u16 {
             buffers.give(slot);
@@ -75,14 +75,14 @@ impl ProvidedBuffers {
     }
 }
 
-const _: () = assert!(BATCH.is_power_of_two() && size_of::<Page>() == 4096);
-const _: () = assert!(BATCH <= 4096 / size_of::<Entry>());
-const _: () = assert!(size_of::<Entry>() == size_of::<BufRingEntry>());
+const _: () = assert!(BATCH.is_power_of_two() && size_of::<RingPage>() == 4096);
+const _: () = assert!(BATCH <= 4096 / size_of::<RingEntry>());
+const _: () = assert!(size_of::<RingEntry>() == size_of::<BufRingEntry>());
 // include/uapi/linux/io_uring.h: struct io_uring_buf, and struct io_uring_buf_ring over its first
 // entry.
 const _: () = assert!(
-    offset_of!(Entry, address) == 0
-        && offset_of!(Entry, length) == 8
-        && offset_of!(Entry, slot) == 12
-        && offset_of!(Entry, tail) == 14
+    offset_of!(RingEntry, address) == 0
+        && offset_of!(RingEntry, length) == 8
+        && offset_of!(RingEntry, slot) == 12
+        && offset_of!(RingEntry, tail) == 14
 );

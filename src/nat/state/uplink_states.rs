@@ -38,10 +38,10 @@ pub(crate) struct UplinkStates {
     /// The least MTU of the inside legs. Almost every packet is within it, so the hit path need not
     /// look for the packet's leg.
     least_leg_mtu: AtomicU16,
-    uplinks: Box<[UplinkState]>,
+    uplinks: Box<[AtomicUplink]>,
 }
 
-struct UplinkState {
+struct AtomicUplink {
     mtu: AtomicU16,
     admission: AtomicU8,
     is_last_resort: AtomicBool,
@@ -49,7 +49,7 @@ struct UplinkState {
 
 impl UplinkStates {
     pub(crate) fn new(policy: &Policy) -> Self {
-        let state = |uplink: &Uplink| UplinkState {
+        let state = |uplink: &Uplink| AtomicUplink {
             mtu: AtomicU16::new(uplink.mtu),
             admission: AtomicU8::new(AdmitNew::All as u8),
             is_last_resort: AtomicBool::new(false),

@@ -52,20 +52,20 @@ pub(crate) struct SessionsV1 {
     accounts: Option<Region<AtomicU32>>,
     capacity: u32,
     secret: [u64; 4],
-    shape: Shape,
+    shape: IndexShape,
     /// For each shard: whether a process was changing it.
     torn: Vec<bool>,
 }
 
 /// Shape of an index.
 #[derive(Clone, Copy)]
-struct Shape {
+struct IndexShape {
     shards: u64,
     /// A power of two.
     shard_buckets: u64,
 }
 
-impl Shape {
+impl IndexShape {
     fn of(capacity: u32) -> Self {
         let wanted = (record_count(capacity) * 4).div_ceil(8);
         let least = wanted.min(1024);
@@ -83,7 +83,7 @@ pub(super) fn sizes(capacity: u32, accounting: bool) -> SessionFileSizes {
     let records = record_count(capacity) * LINE;
     SessionFileSizes {
         records,
-        index: Shape::of(capacity).buckets() * LINE,
+        index: IndexShape::of(capacity).buckets() * LINE,
         accounts: if accounting { records } else { 0 },
     }
 }
@@ -101,7 +101,7 @@ impl SessionsV1 {
     ) -> io::Result<Self> {
         let sizes = sizes(capacity, accounting);
         let words = |bytes: u64| usize::try_from(bytes / 4).map_err(io::Error::other);
-        let shape = Shape::of(capacity);
+        let shape = IndexShape::of(capacity);
         let index = Region::<AtomicU32>::map_file(&files.index, words(sizes.index)?)?;
         let shards = index.chunks(words(shape.shard_buckets * LINE)?);
         let is_torn = |shard: &[AtomicU32]| {
@@ -186,7 +186,7 @@ impl SessionsV1 {
 
     /// Reports whether the index has an entry of a hash.
     fn has_entry(&self, hash: u64, entry: u32) -> bool {
-        let Shape { shard_buckets, .. } = self.shape;
+        let IndexShape { shard_buckets, .. } = self.shape;
         let tag = (hash as u16).max(1);
         let home = self.home_bucket(hash);
         let (shard, offset) = (home / shard_buckets, home % shard_buckets);

@@ -19,7 +19,7 @@ use crate::packet::{IcmpError, Parsed, Ttl, Tuple};
 use crate::time::Tick;
 
 /// The packet that an error reports on.
-struct Report {
+struct QuotedPacket {
     /// The quoted packet as its sender wrote it.
     sent: Tuple,
     /// True: the sender is inside.
@@ -50,7 +50,7 @@ impl Translator {
         {
             return Decision::Drop(DropReason::Martian);
         }
-        let Some(report) = self.report(error.quoted, now) else {
+        let Some(report) = self.quoted_packet(error.quoted, now) else {
             return self.decide_bypass_error(parsed, error).unwrap_or_else(|| {
                 match self.is_assigned(parsed.destination()) {
                     true => Decision::PassToHost,
@@ -86,9 +86,9 @@ impl Translator {
         Verdict::Translated
     }
 
-    fn report(&self, quoted: Tuple, now: Tick) -> Option<Report> {
+    fn quoted_packet(&self, quoted: Tuple, now: Tick) -> Option<QuotedPacket> {
         if let Some(hit) = self.table.lookup(Key::of(quoted.reversed()), now) {
-            return Some(Report {
+            return Some(QuotedPacket {
                 sent: hit.to.reversed(),
                 to_inside: hit.origin.is_inbound(hit.direction),
             });
@@ -98,7 +98,7 @@ impl Translator {
             && !(server.is_shared && self.has_other_sender(quoted.protocol, quoted.source))
         {
             let sent = Tuple { source: server.inside, ..quoted };
-            return Some(Report { sent, to_inside: true });
+            return Some(QuotedPacket { sent, to_inside: true });
         }
         if self.external(quoted.source.address).is_some() {
             // Only a session sends packets from an external address to a server.
@@ -110,7 +110,7 @@ impl Translator {
         }
         let published = self.forwards.published(quoted.protocol, quoted.destination, None)?;
         let sent = Tuple { destination: published.external, ..quoted };
-        Some(Report { sent, to_inside: false })
+        Some(QuotedPacket { sent, to_inside: false })
     }
 
     /// Reports whether `reporter` may send an error about the quoted packet.
@@ -151,7 +151,7 @@ impl Translator {
     /// Returns the source address of the translated error. The outside must not see the address of
     /// an inside reporter, so its error gets the destination to which the quoted packet was sent
     /// (RFC 5508 REQ-5). An outside reporter keeps its own address.
-    fn error_source(&self, parsed: &Parsed, report: &Report) -> Ipv4Addr {
+    fn error_source(&self, parsed: &Parsed, report: &QuotedPacket) -> Ipv4Addr {
         let reporter = parsed.source();
         if self.is_kernels_own(reporter) {
             // An error of the host's kernel about a packet that the translator sent.

@@ -12,7 +12,7 @@ use crate::host::doctor::nft::ruleset::Chain;
 
 /// Reports rules of other programs that drop or rewrite natbox's packets.
 pub(crate) fn evaluate(facts: FilteredBox<'_>) -> Vec<Finding> {
-    let mut report = Report::default();
+    let mut report = ChainFindings::default();
     let mut doubts = BTreeSet::new();
     for PassingPacket { packet, hooks, name } in packets(facts) {
         for hook in hooks {
@@ -35,13 +35,13 @@ pub(crate) fn evaluate(facts: FilteredBox<'_>) -> Vec<Finding> {
 
 /// Findings, one per chain.
 #[derive(Default)]
-struct Report {
+struct ChainFindings {
     findings: Vec<Finding>,
     /// Name of the chain of each finding.
     chains: Vec<String>,
 }
 
-impl Report {
+impl ChainFindings {
     fn add(&mut self, chain: &Chain, outcome: FilterOutcome, packets: &str, selector: &str) {
         let name = format!("{} {} {}", chain.family, chain.table, chain.name);
         let dropped = "dropped packets never reach natbox, or never leave the box";

@@ -126,7 +126,7 @@ pub(super) fn firewall(
                 reply: true,
                 ..FilteredPacket::default()
             };
-            let service = Service { address: entry.address, protocol, port: forward.to_port };
+            let service = ServedPort { address: entry.address, protocol, port: forward.to_port };
             let requests = REQUEST_HOOKS.map(|hook| (hook, &request));
             let replies = REPLY_HOOKS.map(|hook| (hook, &reply));
             for (hook, packet) in requests.into_iter().chain(replies) {
@@ -138,7 +138,7 @@ pub(super) fn firewall(
 }
 
 /// A port of the server.
-struct Service<'a> {
+struct ServedPort<'a> {
     address: Ipv4Addr,
     protocol: &'a str,
     port: u16,
@@ -148,10 +148,10 @@ fn obstacles(
     facts: &ServerFacts,
     hook: &str,
     packet: &FilteredPacket<'_>,
-    service: &Service<'_>,
+    service: &ServedPort<'_>,
     doubts: &mut BTreeSet<usize>,
 ) -> Vec<Finding> {
-    let Service { address, protocol, port } = service;
+    let ServedPort { address, protocol, port } = service;
     let (packets, selector) = match packet.reply {
         false => ("requests to", format!("ip daddr {address} {protocol} dport {port}")),
         true => ("replies from", format!("ip saddr {address} {protocol} sport {port}")),

@@ -82,12 +82,12 @@ fn damages() -> impl Strategy<Value = (bool, Damage)> {
 }
 
 /// The content of a file, and its lines that are not all zeros.
-struct Content {
+struct FileLines {
     bytes: Vec<u8>,
     used: Vec<usize>,
 }
 
-impl Content {
+impl FileLines {
     fn read(file: &std::fs::File) -> Self {
         let mut bytes = vec![0; file.metadata().expect("a length").len() as usize];
         file.read_exact_at(&mut bytes, 0).expect("its content");
@@ -242,7 +242,7 @@ proptest! {
         let mut old = Instance::in_files(behaviour, Tick(u32::MAX - 30_000), &files, Contents::Empty);
         old.play(&before);
         let files = copy(&files);
-        let [mut records, mut index] = [&files.records, &files.index].map(Content::read);
+        let [mut records, mut index] = [&files.records, &files.index].map(FileLines::read);
         for (hits_records, damage) in &damages {
             (if *hits_records { &mut records } else { &mut index }).damage(damage);
         }
