@@ -28,7 +28,7 @@ fn records(log: &str) -> Vec<Record> {
             "mapping ends" => false,
             _ => return None,
         };
-        assert_eq!(value["box"], "natbox");
+        assert_eq!(value["instance"], "natbox");
         Some(Record {
             begins,
             protocol: text("protocol")?,

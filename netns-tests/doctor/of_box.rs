@@ -27,7 +27,7 @@ fn doctor_names_and_fixes_each_breakage_of_a_box() -> Result<()> {
     let healthy = examine(host, &[], &arguments)?;
     ensure!(healthy.healthy, "{healthy:#?}");
     for id in [
-        "box",
+        "instance",
         "uplink",
         "host",
         "path",
@@ -205,7 +205,7 @@ fn doctor_names_a_silent_gateway_and_a_stopped_box() -> Result<()> {
     let report = examine(host, &[], &by_file)?;
     let errors = report.errors();
     ensure!(
-        errors.len() == 1 && errors[0].id == "box" && errors[0].advice.contains("natbox run"),
+        errors.len() == 1 && errors[0].id == "instance" && errors[0].advice.contains("natbox run"),
         "{report:#?}"
     );
     Ok(())

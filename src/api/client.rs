@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::request::{Refusal, Request};
-use crate::config::{Admin, wanted_box_name};
+use crate::config::{Admin, wanted_instance_name};
 
 /// Reason why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +73,7 @@ pub fn find(socket: Option<&Path>, name: Option<&str>) -> Result<PathBuf, Client
     }
     if let Some(name) = name {
         // A name with a slash would lead to a socket of another directory.
-        return match wanted_box_name(name) {
+        return match wanted_instance_name(name) {
             Some(wanted) => {
                 Err(ClientError::NoName { name: name.escape_debug().to_string(), wanted })
             }

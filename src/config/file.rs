@@ -16,7 +16,7 @@ section! {
     #[derive(Debug)]
     pub(super) struct File {
         /// Name of the box.
-        pub name: Unresolved<String> = names::box_name()
+        pub name: Unresolved<String> = names::instance_name()
             .optional("the name of the file without its extension")
             .example("reference"),
         /// The TUN device that natbox creates, and the threads that serve it.

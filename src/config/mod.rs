@@ -60,7 +60,7 @@ pub(crate) use sections::{
     DnsName, DnsServer, Host, Limits, Nat, NoNatRule, Persistence, StatusRange, Timeouts, Tun,
 };
 pub(crate) use types::ConfigEnum;
-pub(crate) use types::names::wanted_box_name;
+pub(crate) use types::names::wanted_instance_name;
 pub(crate) use types::network::PortRange;
 
 #[cfg(test)]

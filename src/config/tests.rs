@@ -277,7 +277,7 @@ fn bad_files_are_refused_with_exact_messages() {
         ("- 1\n".into(), &["f.yaml:1:1: found a list, wanted a mapping; its keys are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `no_nat`, `nat`, `timeouts`, `limits`, `host`, `admin`, ..."]),
         ("name: a\u{0}b\n".into(), &["f.yaml:1:8: found the control character U+0000, wanted text; remove it, or check that this is a YAML file"]),
         (with("tun:\n\tname: nb0"), &["f.yaml:4:2: found broken YAML (tabs disallowed within this context (block indentation)), wanted YAML; indent with spaces, not with tabs"]),
-        (with("---\nname: b"), &["f.yaml:3:1: found a second YAML document, wanted one; write one box per file and remove the `---`"]),
+        (with("---\nname: b"), &["f.yaml:3:1: found a second YAML document, wanted one; write one configuration per file and remove the `---`"]),
         (with("host: &h { manage: true }"), &["f.yaml:3:7: found a YAML anchor or alias (`&`, `*`), wanted the value itself; write the value out"]),
         (with("name: !!str x"), &["f.yaml:3:7: found a YAML tag (`!`), wanted a plain value; remove the tag"]),
         (with("? [a, b]\n: c"), &["f.yaml:3:3: found a list or mapping as a key, wanted text as a key; check the indentation and the brackets"]),
@@ -498,7 +498,7 @@ fn an_unreadable_file_is_one_problem() {
     );
     assert_eq!(
         message(&file("my box.yaml", SHORT.as_bytes())),
-        "D/my box.yaml:1:1: name: found no such key, and the file's name `my box` is no name of a box, wanted a name of 1 to 63 letters, digits, `-`, `_`, `.`, beginning with a letter or digit; add `name: NAME`"
+        "D/my box.yaml:1:1: name: found no such key, and the file's name `my box` is no name of an instance, wanted a name of 1 to 63 letters, digits, `-`, `_`, `.`, beginning with a letter or digit; add `name: NAME`"
     );
     assert_eq!(load(&file("box7.yaml", SHORT.as_bytes())).unwrap().config.name, "box7");
 }

@@ -45,5 +45,5 @@ fn write(name: &str, event: &MappingEvent) {
         MappingChange::Begins => "mapping begins",
         MappingChange::Ends => "mapping ends",
     };
-    tracing::info!(target: MAPPINGS, r#box = name, %protocol, %inside, %external, %at, "{change}");
+    tracing::info!(target: MAPPINGS, instance = name, %protocol, %inside, %external, %at, "{change}");
 }

@@ -76,7 +76,7 @@ pub fn run(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
         }
         None => {
             let (name, findings) = examine_box(arguments)?;
-            (format!("box {name}"), findings, arguments.json)
+            (format!("instance {name}"), findings, arguments.json)
         }
     };
     let report = DoctorReport::new(findings);
@@ -148,10 +148,10 @@ fn no_answer(name: &str, error: &ClientError) -> Finding {
         let found = format!("{name}: this user may not connect to {}", path.display());
         let why = "natbox does not know whether the instance runs, and did not check the settings of \
                    the host";
-        return Finding::warning("box", found, why).advice("run natbox doctor as root");
+        return Finding::warning("instance", found, why).advice("run natbox doctor as root");
     }
     let found = format!("{name} does not run: {error}");
-    Finding::error("box", found, "no packet is translated").advice(format!(
+    Finding::error("instance", found, "no packet is translated").advice(format!(
         "start the instance: systemctl start natbox@{name}, or natbox run --config FILE"
     ))
 }

@@ -76,8 +76,8 @@ mod tests {
         ]);
         assert!(!report.healthy);
         assert_eq!(
-            report.text("box a"),
-            "box a: 1 error, 1 warning, 1 check passed\n\nERROR rules: one is missing\n  lost\n    ip rule add x\n\n\
+            report.text("instance a"),
+            "instance a: 1 error, 1 warning, 1 check passed\n\nERROR rules: one is missing\n  lost\n    ip rule add x\n\n\
              WARNING mtu: wan0 has MTU 900\n  small\n  think\n\nok path: all paths are right\n"
         );
         let json: serde_json::Value =

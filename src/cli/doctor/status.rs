@@ -10,9 +10,9 @@ use crate::nat::DropReason;
 pub(super) fn instance(status: &Status) -> Finding {
     let Status { name, pid, .. } = status;
     match status.state {
-        InstanceState::Running => Finding::ok("box", format!("{name} runs, pid {pid}")),
+        InstanceState::Running => Finding::ok("instance", format!("{name} runs, pid {pid}")),
         InstanceState::Waiting => Finding::error(
-            "box",
+            "instance",
             format!("{name} (pid {pid}) waits: {}", status.waiting_for.join("; ")),
             "natbox translates no packet yet and has changed nothing on the host",
         )

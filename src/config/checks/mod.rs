@@ -20,7 +20,7 @@ use super::reader::cursor::Located;
 use super::reader::tree::Node;
 use super::schema::Unresolved;
 use super::sections::{Admin, EndpointDependence, FileAdmin, Nat};
-use super::types::names::parse_box_name;
+use super::types::names::parse_instance_name;
 
 use checker::Checker;
 use inside::InsideLegs;
@@ -34,7 +34,7 @@ pub(super) fn check(
 ) -> Option<Config> {
     let all_uplinks = file.uplinks.as_ref().and_then(|uplinks| uplinks.value.all());
     let checker = &Checker::new(root, diagnostics, all_uplinks.unwrap_or_default());
-    let name = box_name(&file.name, file_name, checker);
+    let name = instance_name(&file.name, file_name, checker);
     let inside = &InsideLegs::of(&file.inside);
     inside::check(inside, &file.tun, checker);
     check_nat(&file.nat, checker);
@@ -73,18 +73,22 @@ fn readable<T>(list: &Unresolved<super::types::Items<T>>) -> &[Located<T>] {
     list.given().map_or(&[], |items| &items.value.readable)
 }
 
-/// Returns the name of the box. Without the key, the name of the file serves.
-fn box_name(name: &Unresolved<String>, file_name: &str, checker: &Checker<'_>) -> Option<String> {
+/// Returns the name of the instance. Without the key, the name of the file serves.
+fn instance_name(
+    name: &Unresolved<String>,
+    file_name: &str,
+    checker: &Checker<'_>,
+) -> Option<String> {
     match name {
         Unresolved::Unreadable => return None,
         Unresolved::Given(name) => return Some(name.value.clone()),
         Unresolved::Absent => {}
     }
     let stem = Path::new(file_name).file_stem().unwrap_or_default().to_string_lossy();
-    let name = parse_box_name(&stem);
+    let name = parse_instance_name(&stem);
     if let Err(error) = &name {
         let found =
-            format!("no such key, and the file's name {} is no name of a box", quoted(&stem));
+            format!("no such key, and the file's name {} is no name of an instance", quoted(&stem));
         checker.diagnostics.report(
             &checker.location_of("name"),
             found,

@@ -184,7 +184,7 @@ impl Builder {
                 position,
                 "a second YAML document",
                 "one",
-                "write one box per file and remove the `---`",
+                "write one configuration per file and remove the `---`",
             )),
             Event::Alias(_) => Err(shared(position)),
             Event::Scalar(_, _, anchor, _)

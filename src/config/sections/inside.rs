@@ -44,7 +44,7 @@ section! {
         /// The box's own address on the interface, which is the next hop of the servers. Without
         /// it, `plan` and `doctor` on another host do not know the address.
         pub address: Unresolved<Ipv4Addr> = network::address()
-            .optional("the address that a running box finds on the interface")
+            .optional("the address that a running instance finds on the interface")
             .example("10.0.0.1"),
         /// Private prefixes behind the interface. No two may overlap, even those of different
         /// inside legs.

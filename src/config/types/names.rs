@@ -9,13 +9,13 @@ use super::constraint::pattern;
 use super::scalar::{Format, shown};
 
 /// Returns the type of a box's name, which becomes part of file names.
-pub(in crate::config) fn box_name() -> Format<String> {
-    Format::text("name of 1 to 63 letters, digits, `-`, `_`, `.`", parse_box_name, shown)
+pub(in crate::config) fn instance_name() -> Format<String> {
+    Format::text("name of 1 to 63 letters, digits, `-`, `_`, `.`", parse_instance_name, shown)
         .bounded(|| pattern("^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"))
 }
 
 /// Reads a box's name.
-pub(in crate::config) fn parse_box_name(text: &str) -> Result<String, ValueError> {
+pub(in crate::config) fn parse_instance_name(text: &str) -> Result<String, ValueError> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
     if (1..=MAX_NAME).contains(&text.len())
         && text.chars().all(plain)
@@ -30,8 +30,8 @@ pub(in crate::config) fn parse_box_name(text: &str) -> Result<String, ValueError
 }
 
 /// Describes valid names of boxes if this name is not one of them; None if the name is valid.
-pub(crate) fn wanted_box_name(text: &str) -> Option<String> {
-    parse_box_name(text).err().map(|error| error.wanted)
+pub(crate) fn wanted_instance_name(text: &str) -> Option<String> {
+    parse_instance_name(text).err().map(|error| error.wanted)
 }
 
 /// Returns the type of the name of an uplink or a forward, for listings.

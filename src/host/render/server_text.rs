@@ -82,11 +82,15 @@ impl ServerView<'_> {
     pub(super) fn commands(&self) -> Vec<String> {
         let mut commands = UniqueTexts::default();
         for entry in self.addresses {
-            let (variable, box_name) = (entry.gateway_variable(), &entry.config.name);
+            let (variable, instance_name) = (entry.gateway_variable(), &entry.config.name);
             commands.push(match entry.gateway() {
-                Some(address) => format!("{variable}={address}  # inside address of {box_name}"),
+                Some(address) => {
+                    format!("{variable}={address}  # inside address of {instance_name}")
+                }
                 None => {
-                    format!(": \"${{{variable}:?set it to the inside address of {box_name}}}\"")
+                    format!(
+                        ": \"${{{variable}:?set it to the inside address of {instance_name}}}\""
+                    )
                 }
             });
             let (interface, network) = (entry.interface(), entry.network());

@@ -27,7 +27,7 @@ fn groups_are_names_or_numbers() {
 proptest! {
     #[test]
     fn no_text_makes_a_reader_panic(text in "\\PC{0,24}|[0-9a-z:./%-]{0,24}") {
-        let _ = (parse_box_name(&text), parse_label(&text), parse_socket_path(&text));
+        let _ = (parse_instance_name(&text), parse_label(&text), parse_socket_path(&text));
         let _ = (parse_absolute_path(&text), parse_group(&text));
     }
 }
