@@ -78,7 +78,7 @@ mod fragments;
 mod mapping;
 mod policy;
 mod seed;
-mod state;
+mod shared;
 mod table;
 mod tracking;
 mod translate;
@@ -96,7 +96,7 @@ pub use policy::rules::{
     Policy, Uplink,
 };
 pub use seed::Seed;
-pub use state::uplink_states::AdmitNew;
+pub use shared::uplink_states::AdmitNew;
 pub use table::hash::KeyHash;
 pub use table::key::Key;
 pub use table::session::{EndpointKind, NewSession, SessionKind};

@@ -66,7 +66,7 @@ const FOLDERS: [(&str, &[&[&str]]); 2] = [
             &["table"],
             &["mapping"],
             &["fragments"],
-            &["state"],
+            &["shared"],
             &["context"],
             &["translator"],
             &["translate"],

@@ -6,7 +6,7 @@
 //! session has its tuple by then.
 
 use crate::nat::context::WorkerContext;
-use crate::nat::state::delayed_rejects::DelayedReject;
+use crate::nat::shared::delayed_rejects::DelayedReject;
 use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;

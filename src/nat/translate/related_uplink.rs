@@ -1,7 +1,7 @@
 //! The uplink and address of a session from inside that is related to an inbound session; see
 //! [`crate::nat::table::related`].
 
-use crate::nat::state::uplink_states::AdmitNew;
+use crate::nat::shared::uplink_states::AdmitNew;
 use crate::nat::table::related::RelatedPlace;
 use crate::nat::translator::Translator;
 use crate::packet::Tuple;

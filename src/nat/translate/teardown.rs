@@ -4,7 +4,7 @@
 //! The control thread ends sessions in slices (see [`crate::nat::translate::sessions`]). The
 //! notifications wait in [`NotificationQueue`] until a worker sends them.
 //!
-//! [`NotificationQueue`]: crate::nat::state::notifications::NotificationQueue
+//! [`NotificationQueue`]: crate::nat::shared::notifications::NotificationQueue
 
 use crate::nat::context::WorkerContext;
 use crate::nat::table::session::SessionInfo;

@@ -11,7 +11,7 @@
 use std::net::Ipv4Addr;
 
 use crate::nat::policy::rules::{HashBy, OutboundRule};
-use crate::nat::state::uplink_states::{AdmitNew, Usability};
+use crate::nat::shared::uplink_states::{AdmitNew, Usability};
 use crate::nat::table::related::RelatedPlace;
 use crate::nat::translate::decide::has_ports;
 use crate::nat::translator::Translator;

@@ -12,7 +12,7 @@
 //! lives. Clients outside cannot hold the ports that the pool keeps back for mappings.
 
 use crate::nat::policy::forwards::PublishedEndpoint;
-use crate::nat::state::uplink_states::{AdmitNew, Usability};
+use crate::nat::shared::uplink_states::{AdmitNew, Usability};
 use crate::nat::tracking::state::State;
 use crate::nat::tracking::tcp_state::TcpState;
 use crate::nat::translate::decide::decision::Receiver;
