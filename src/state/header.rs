@@ -63,6 +63,8 @@ pub(super) enum Unusable {
     Attempts(u32),
     #[error("the configuration has another {0}")]
     Configuration(&'static str),
+    #[error("only one of the two processes counts the packets and bytes of each session")]
+    Accounting,
     #[error("the file `{0}` has another length")]
     Length(&'static str),
     #[error("a process died while it imported them")]
@@ -126,7 +128,7 @@ impl StateHeader {
             return Err(Unusable::Attempts(self.attempts));
         }
         if self.accounting != required.accounting {
-            return Err(Unusable::Configuration("`limits.accounting`"));
+            return Err(Unusable::Accounting);
         }
         if self.uplinks != required.uplinks {
             return Err(Unusable::Configuration("list of uplinks"));
@@ -173,7 +175,7 @@ impl Unusable {
     /// Reports whether an import can still read the files, if it knows their format.
     pub(super) fn allows_import(&self) -> bool {
         match self {
-            Self::Layout | Self::Configuration(_) | Self::CutOff => true,
+            Self::Layout | Self::Configuration(_) | Self::Accounting | Self::CutOff => true,
             Self::Unreadable(_)
             | Self::Damaged(_)
             | Self::Boot

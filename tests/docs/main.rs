@@ -9,6 +9,7 @@
 mod banned;
 mod commands;
 mod comments;
+mod keys;
 mod links;
 mod map;
 mod markdown;
@@ -16,6 +17,7 @@ mod reference;
 mod security;
 mod sentences;
 mod snippets;
+mod source;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -77,15 +77,21 @@ fn files_are_inherited_by_a_process_with_the_same_wants() {
 fn files_of_another_configuration_stay_until_their_sessions_are_imported() {
     let base = tempfile::tempdir().expect("a directory");
     let changes: [(&str, StateRequirements); 4] = [
-        ("`limits.sessions`", required(2000)),
-        ("`limits.accounting`", StateRequirements { accounting: true, ..required(1000) }),
+        ("the configuration has another `limits.sessions`", required(2000)),
         (
-            "list of uplinks",
+            "only one of the two processes counts the packets and bytes of each session",
+            StateRequirements { accounting: true, ..required(1000) },
+        ),
+        (
+            "the configuration has another list of uplinks",
             StateRequirements { uplinks: vec!["isp2".to_owned()], ..required(1000) },
         ),
-        ("mapping behaviour", StateRequirements { meaning: "adm".to_owned(), ..required(1000) }),
+        (
+            "the configuration has another mapping behaviour",
+            StateRequirements { meaning: "adm".to_owned(), ..required(1000) },
+        ),
     ];
-    for (change, other) in changes {
+    for (sentence, other) in changes {
         marked_files(base.path());
         let old = |opened: Opened, wanted_reason: &str| match opened {
             Opened::Old(old, reason) => {
@@ -94,17 +100,16 @@ fn files_of_another_configuration_stay_until_their_sessions_are_imported() {
                 assert_eq!(old.uplinks, ["isp1", "isp2"]);
                 assert_eq!(old.other_mappings, other.meaning == "adm" && !reason.contains("died"));
             }
-            opened @ (Opened::Empty(_) | Opened::Inherited) => panic!("{change}: {opened:?}"),
+            opened @ (Opened::Empty(_) | Opened::Inherited) => panic!("{sentence}: {opened:?}"),
         };
         // Three processes die during the import. The second one has the first configuration again.
-        let sentence = format!("the configuration has another {change}");
         let (state, opened) = open(base.path(), &other);
-        old(opened, &sentence);
+        old(opened, sentence);
         state.files.records.write_all_at(&[9], 0).expect("room");
         drop(state);
         old(open(base.path(), &required(1000)).1, "a process died while it imported them");
         let (mut state, opened) = open(base.path(), &other);
-        old(opened, &sentence);
+        old(opened, sentence);
         assert_eq!(mark(&state.files), 0, "an import begins with empty files");
         state.files.records.write_all_at(&[8], 0).expect("room");
         state.imported().expect("a header");
