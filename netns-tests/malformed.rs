@@ -233,7 +233,7 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
             status.drops
         );
     }
-    // Early in the flood the server's own sessions may have found room, which the table frees
+    // Early in the flood the server's own sessions may have got records, which the table frees
     // again.
     assert_eq!(testbed.fetch().unwrap(), crate::single_box::CLIENT.to_string());
     assert_every_packet_is_accounted_for(&testbed, &natbox);

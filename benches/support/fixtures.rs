@@ -212,7 +212,7 @@ pub(crate) fn session_files(limits: &Limits, directory: impl AsRef<Path>) -> Ses
         let file = tempfile::tempfile_in(&directory).expect("a file");
         // Reserved as natbox does, so that no page is made later.
         let flags = rustix::fs::FallocateFlags::empty();
-        rustix::fs::fallocate(&file, flags, 0, bytes).expect("room");
+        rustix::fs::fallocate(&file, flags, 0, bytes).expect("space");
         file
     };
     SessionFiles {

@@ -234,8 +234,8 @@ fn packet_size_is_checked_against_the_mtu_of_its_own_uplink() {
     probe.silence();
 }
 
-/// Without room for a session the box cannot know the uplink of a reply. No packet may leave by a
-/// guess, and no client may be mistaken for another.
+/// Without a record for a session the box cannot know the uplink of a reply. No packet may leave by
+/// a guess, and no client may be mistaken for another.
 #[test]
 fn a_full_table_sends_nothing_by_the_wrong_uplink() {
     let probe = start(Setup::new().limits("sessions: 1"));
@@ -249,7 +249,7 @@ fn a_full_table_sends_nothing_by_the_wrong_uplink() {
         probe.second().send(&segment(CLIENT, F2, flags, open.outside_next, open.inside_next));
         probe.silence();
     }
-    // Another client gets in, and the reply waits for room instead of taking the wrong uplink.
+    // Another client gets in, and the reply waits for a record instead of taking the wrong uplink.
     let other = at(E1, 6000);
     for published in [F2, F] {
         let uplink = if published == F { &probe.outside } else { probe.second() };

@@ -125,7 +125,7 @@ impl StateFiles {
 }
 
 fn report_import(imported: &Imported, reason: &str) {
-    let Imported { kept, without_room, dropped, without_uplink } = imported;
+    let Imported { kept, without_record, dropped, without_uplink } = imported;
     let without_uplink = without_uplink.len();
     tracing::info!(
         kept,
@@ -133,10 +133,10 @@ fn report_import(imported: &Imported, reason: &str) {
         without_uplink,
         "sessions of the process before this one were imported: {reason}"
     );
-    if *without_room > 0 {
+    if *without_record > 0 {
         tracing::warn!(
-            without_room,
-            "limits.sessions: there is no room for all sessions of the process before this one"
+            without_record,
+            "limits.sessions: the table is too small for all sessions of the process before this one"
         );
     }
 }

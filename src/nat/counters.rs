@@ -73,7 +73,7 @@ counters! {
     sessions_created,
     /// Sessions that ended by their idle timeout.
     sessions_expired,
-    /// Sessions ended early to make room in a full table.
+    /// Sessions ended early because the table was full.
     sessions_evicted,
     /// Batches with at least one packet.
     batches,

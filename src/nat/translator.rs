@@ -136,16 +136,16 @@ impl Translator {
         &self.table
     }
 
-    /// Subscribes to the beginnings and ends of mappings from now on. At most `room` events wait
-    /// for the reader; further events are lost and counted. Call this before the first packet. A
-    /// second call replaces the first.
+    /// Subscribes to the beginnings and ends of mappings from now on. At most `capacity` events
+    /// wait for the reader; further events are lost and counted. Call this before the first packet.
+    /// A second call replaces the first.
     ///
     /// # Panics
     /// If another translator already shares the mappings ([`Self::with_policy`]).
-    pub fn log_mappings(&mut self, room: usize) -> MappingEvents {
+    pub fn log_mappings(&mut self, capacity: usize) -> MappingEvents {
         Arc::get_mut(&mut self.mappings)
             .expect("log_mappings: call this before with_policy, which shares the mappings")
-            .log(room)
+            .log(capacity)
     }
 
     /// Number of events that [`Self::log_mappings`] has lost.
@@ -223,7 +223,8 @@ impl Translator {
     }
 
     /// Sets the TCP or UDP ports that programs of the host use: those at which they listen, and
-    /// those of their connections. No new mapping gets one of these ports on an address of the host.
+    /// those of their connections. No new mapping gets one of these ports on an address of the
+    /// host.
     pub fn exclude_ports(&self, protocol: Protocol, listening: &[u16], connected: &[u16]) {
         self.mappings.exclude(protocol, listening, connected);
     }

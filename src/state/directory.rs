@@ -55,7 +55,7 @@ pub(crate) enum StateError {
     },
     /// The file system has too little space.
     #[error(
-        "{path}: no room for {bytes} bytes of session state; give its file system more space, \
+        "{path}: no space for {bytes} bytes of session state; give its file system more space, \
          choose another `state.directory`, or lower `limits.sessions`"
     )]
     NoSpace {
@@ -113,7 +113,7 @@ impl SessionState {
         let (files, opened) = match (reserved, opened) {
             (Err(StateError::NoSpace { .. }), Opened::Old(..)) => {
                 import::discard(&directory).map_err(failed(&directory))?;
-                let reason = "there is no room for the old and the new session files".to_owned();
+                let reason = "there is no space for the old and the new session files".to_owned();
                 (reserve_all(&directory, sizes)?, Opened::Empty(Some(reason)))
             }
             (reserved, opened) => (reserved?, opened),

@@ -137,7 +137,8 @@ impl Testbed {
         Ok([inward, outward])
     }
 
-    /// Counts the sessions that the flood has opened: those of other senders than client and server.
+    /// Counts the sessions that the flood has opened: those of other senders than client and
+    /// server.
     pub(crate) fn sessions_of_flood(&self) -> Result<u64> {
         let natbox = self.natbox.as_ref().context("natbox runs")?;
         let own = [CLIENT, SERVER].map(|address| format!("{address}:"));
@@ -154,7 +155,7 @@ impl Testbed {
     }
 }
 
-/// Binds a socket in a namespace, with room for all datagrams of a run.
+/// Binds a socket in a namespace, with a buffer for all datagrams of a run.
 fn bound(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
     let socket = namespace.enter(|| UdpSocket::bind((address, port)))??;
     set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)?;

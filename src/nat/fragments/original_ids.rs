@@ -19,7 +19,7 @@ pub(crate) struct OriginalIds {
 }
 
 impl OriginalIds {
-    /// Makes room for `capacity` datagrams, each for `lifetime`.
+    /// Makes an empty list of `capacity` datagrams at most, each for `lifetime`.
     pub(crate) fn new(capacity: usize, lifetime: Span, key: HashKey) -> Self {
         Self { by_id: HashMap::with_hasher(key), order: VecDeque::new(), capacity, lifetime }
     }

@@ -27,7 +27,7 @@
 //! * [`MAX_FRAGMENTS`] fragments a datagram;
 //! * `timeouts.fragment` for each datagram, from its first arrival.
 //!
-//! When there is no room, the store admits the new datagram and evicts another: one of the same
+//! When a bound is reached, the store admits the new datagram and evicts another: one of the same
 //! source if the source has its share, else one of all if the store is full. Datagrams whose first
 //! fragment was not sent on go first, then the others, each kind by age. So a source harms itself
 //! alone. Many spoofed sources together evict another host's datagram only if its fragments lie
@@ -76,7 +76,7 @@ pub(crate) enum Admit {
 pub(crate) struct LostFragments {
     /// The first fragment did not come in time.
     pub(crate) expired: u64,
-    /// The fragments made room for others.
+    /// The store evicted the fragments for others.
     pub(crate) evicted: u64,
     /// Another fragment of the datagram overlapped one of them.
     pub(crate) refused: u64,
@@ -154,7 +154,7 @@ impl Fragments {
         let mut store = self.0.lock();
         store.remove_expired(now);
         if !store.datagrams.contains_key(&id) {
-            store.make_room(id.source);
+            store.make_space(id.source);
             store.enter(id, now);
         }
         let datagram = store.datagrams.get_mut(&id).expect("it was found or entered just above");
@@ -265,8 +265,8 @@ impl Store {
         }
     }
 
-    /// Makes room for one more datagram of `source`.
-    fn make_room(&mut self, source: Ipv4Addr) {
+    /// Evicts until the store can take one more datagram of `source`.
+    fn make_space(&mut self, source: Ipv4Addr) {
         let share = (self.capacity / SHARE).max(MIN_SOURCE_SHARE);
         if self.usage.get(&source).is_some_and(|used| used.datagrams >= share) {
             let (_, order) = self
@@ -283,8 +283,8 @@ impl Store {
         }
     }
 
-    /// Holds a fragment until the disposition of its datagram is known; other held fragments make
-    /// room.
+    /// Holds a fragment until the disposition of its datagram is known. Evicts other held fragments
+    /// if the bytes do not fit.
     fn hold(&mut self, id: DatagramId, bytes: Box<[u8]>) {
         let own = self.datagrams[&id].order;
         let length = bytes.len();
@@ -361,7 +361,7 @@ const MAX_HELD_BYTES: usize = 4 << 20;
 const MAX_FRAGMENTS: usize = 128;
 /// One source has at most one part in this many of the datagrams and of the held bytes.
 const SHARE: usize = 8;
-/// Datagrams that a source may have however small the store is, if there is room.
+/// Datagrams that a source may have however small the store is, if the store is not full.
 const MIN_SOURCE_SHARE: usize = 16;
 const FIRST_EVICTION_ORDER: EvictionOrder = EvictionOrder { sent_on: false, number: 0 };
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   by_inside       (protocol, uplink, inside endpoint, [remote]) -> external endpoint, sessions
-//!   by_external     (protocol, external endpoint, [remote])       -> key of by_inside
-//!   allocators      (protocol, external address)                  -> ports: free and delayed ones
-//!   overlap_counts  (protocol, external endpoint)                 -> mappings; only where ports overlap
+//!   by_external     (protocol, external endpoint, [remote])       -> key of by_inside allocators
+//!   (protocol, external address)                  -> ports: free and delayed ones overlap_counts
+//!   (protocol, external endpoint)                 -> mappings; only where ports overlap
 //! ```
 //!
 //! The bit of a port in the allocator reserves the port. Where ports may overlap (RFC 7857 section
@@ -96,10 +96,10 @@ impl Mappings {
         let allocators = allocators(policy, allocator);
         share_ports(&allocators, forwards);
         let free = allocators.values().map(|allocator| allocator.ports.free() as usize);
-        let room = free.sum::<usize>().min(limits.sessions as usize);
+        let capacity = free.sum::<usize>().min(limits.sessions as usize);
         Self {
-            by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(room, key, SHARDS),
-            by_external: DashMap::with_capacity_and_hasher_and_shard_amount(room, key, SHARDS),
+            by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(capacity, key, SHARDS),
+            by_external: DashMap::with_capacity_and_hasher_and_shard_amount(capacity, key, SHARDS),
             allocators: ArcSwap::from_pointee(allocators),
             ports: limits.ports,
             delayed_ports,

@@ -34,12 +34,12 @@ struct Delayed {
 }
 
 impl ReuseDelay {
-    /// Makes room for `capacity` ports, each for `delay`.
+    /// Makes an empty quarantine of `capacity` ports at most, each for `delay`.
     pub(crate) fn new(delay: Span, capacity: u32) -> Self {
         Self { inner: Mutex::default(), delay, capacity: capacity as usize }
     }
 
-    /// Keeps a port for its holder, and hands ports that must make room to `release`.
+    /// Keeps a port for its holder, and passes the ports that it displaces to `release`.
     pub(crate) fn quarantine(
         &self,
         port: u16,

@@ -1,4 +1,4 @@
-//! Ends of sessions: by time, by request, and to make room.
+//! Ends of sessions: by time, by request, and for new sessions.
 
 use parking_lot::MutexGuard;
 
@@ -144,7 +144,7 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Makes room in a full table by ending one session. The first choice is a session that
+    /// Ends one session of a full table. The first choice is a session that
     /// [`yields_first`]; the second is a session that is closing. No other session is a victim:
     /// natbox does not end live mappings for newcomers (RFC 6888 REQ-11). Looks at a bounded number
     /// of records of each pool, `worker`'s first.
@@ -231,7 +231,8 @@ impl<F: Family> Table<F> {
     /// shards. True if both entries were there.
     ///
     /// Damage of inherited files may have put another entry of the record where no lookup finds it
-    /// yet. So the record loses its keys, too: no packet belongs to an entry that comes to light.
+    /// yet. So the record loses its keys as well: no packet belongs to an entry that comes to
+    /// light.
     pub(super) fn leave_index(&self, slot: u32, before: impl FnOnce()) -> bool {
         let record = &self.records[slot as usize];
         let [original, reply] = [Direction::Original, Direction::Reply]

@@ -1,4 +1,4 @@
-//! Memory that holds plain data only: one mapping, seen as a slice of records.
+//! Memory that holds plain data only: one mapping, which is a slice of records.
 //!
 //! A region is anonymous and ends with the process, or it is the content of a file and outlives the
 //! process. Everything in a region is made of atomics, so workers and processes may share the
@@ -96,7 +96,8 @@ unsafe impl<T: Plain> Send for Region<T> {}
 unsafe impl<T: Plain> Sync for Region<T> {}
 
 impl<T: Plain> Region<T> {
-    /// Maps room for `count` values, all zeros at first, on huge pages where the kernel grants them.
+    /// Maps memory for `count` values, all zeros at first, on huge pages where the kernel grants
+    /// them.
     ///
     /// # Errors
     /// The kernel's, when the address space or memory cannot be had.
@@ -189,8 +190,8 @@ impl<T: Plain> Deref for Region<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping holds `count` values of `T`, aligned to a page; every bit pattern is a
-        // `T`, `T` allows shared mutation (`Plain`), and the mapping lives as long as `self`.
+        // SAFETY: the mapping holds `count` values of `T`, aligned to a page; every bit pattern is
+        // a `T`, `T` allows shared mutation (`Plain`), and the mapping lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.count) }
     }
 }
@@ -199,8 +200,8 @@ impl<T: Plain> Drop for Region<T> {
     fn drop(&mut self) {
         let length = Self::length(self.count)
             .expect("the same length was computed when the region was mapped");
-        // SAFETY: the mapping was made by `map_with` with this length, and no reference to it outlives
-        // `self`.
+        // SAFETY: the mapping was made by `map_with` with this length, and no reference to it
+        // outlives `self`.
         unsafe { libc::munmap(self.base.as_ptr().cast(), length) };
     }
 }

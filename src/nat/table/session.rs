@@ -249,7 +249,8 @@ pub struct EndedSession<K = Key> {
     pub adopted: bool,
 }
 
-/// Outcome of a slice of the adoption. The first slice counts what the check of the files has found.
+/// Outcome of a slice of the adoption. The first slice counts what the check of the files has
+/// found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Adopted {
     /// Sessions that continue.
@@ -312,7 +313,7 @@ impl SessionInfo {
         ]
     }
 
-    /// Remote endpoint as seen outside. None for a hairpin session.
+    /// Remote endpoint in packets outside. None for a hairpin session.
     pub fn remote_endpoint(&self) -> Option<Endpoint> {
         let SessionKind { initiator, responder } = self.origin;
         match (initiator.is_inside(), responder.is_inside()) {

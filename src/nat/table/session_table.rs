@@ -280,7 +280,7 @@ impl<F: Family> Table<F> {
     }
 
     /// Adds a session of the box itself in a reserved record. Only such sessions get one of these
-    /// records, so a table that is full of other sessions has room for them. At most `most`
+    /// records, so a table that is full of other sessions still takes them. At most `most`
     /// reserved records are in use afterwards.
     ///
     /// # Errors

@@ -5,16 +5,15 @@
 //! 2. "Original" is the direction of the initiator, "reply" that of the responder.
 //!
 //! ```text
-//!   SynOriginal --SYN from reply--> SynBoth --ACK--> Established
-//!   SynReply ---SYN from original-> SynBoth
-//!   Midstream --any but SYN, FIN, RST from reply--> Established
-//!   Midstream --FIN from reply--------------------> FinReply
-//!   Midstream --FIN from original-----------------> MidstreamFin --the same from reply--> FinOriginal or FinBoth
-//!   Established --FIN from original--> FinOriginal --FIN from reply----> FinBoth
-//!   Established --FIN from reply-----> FinReply ---FIN from original--> FinBoth
-//!   Established, FinOriginal, FinReply --RST--> Reset --anything in window but RST, SYN, FIN--> Established
-//!   FinBoth, Reset --SYN--> SynOriginal or SynReply, by its direction: the tuple is used again
-//!   all from Midstream on --SYN-ACK to a SYN from outside the window--> SynBoth: both ends have lost the old connection
+//!   SynOriginal --SYN from reply--> SynBoth --ACK--> Established SynReply ---SYN from original->
+//!   SynBoth Midstream --any but SYN, FIN, RST from reply--> Established Midstream --FIN from
+//!   reply--------------------> FinReply Midstream --FIN from original----------------->
+//!   MidstreamFin --the same from reply--> FinOriginal or FinBoth Established --FIN from
+//!   original--> FinOriginal --FIN from reply----> FinBoth Established --FIN from reply----->
+//!   FinReply ---FIN from original--> FinBoth Established, FinOriginal, FinReply --RST--> Reset
+//!   --anything in window but RST, SYN, FIN--> Established FinBoth, Reset --SYN--> SynOriginal or
+//!   SynReply, by its direction: the tuple is used again all from Midstream on --SYN-ACK to a SYN
+//!   from outside the window--> SynBoth: both ends have lost the old connection
 //! ```
 //!
 //! A segment that is not drawn leaves the state as it is. RST counts only with the exact next
@@ -29,26 +28,26 @@ use crate::packet::TcpFlags;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum TcpState {
-    /// SYN seen from the original side.
+    /// SYN from the original side.
     SynOriginal = 0,
-    /// SYN seen from the reply side only: a closed tuple was opened again in the opposite
+    /// SYN from the reply side only: a closed tuple was opened again in the opposite
     /// direction.
     SynReply,
-    /// SYN seen from both sides.
+    /// SYN from both sides.
     SynBoth,
-    /// Adopted in mid-stream over a static forward; only packets of the original side were seen.
+    /// Adopted in mid-stream over a static forward; only the original side has sent packets.
     Midstream,
     /// Like [`Self::Midstream`], and the original side has sent FIN.
     MidstreamFin,
     /// Handshake complete.
     Established,
-    /// FIN seen from the original side.
+    /// FIN from the original side.
     FinOriginal,
-    /// FIN seen from the reply side.
+    /// FIN from the reply side.
     FinReply,
-    /// FIN seen from both sides.
+    /// FIN from both sides.
     FinBoth,
-    /// RST seen; kept for the transitory timeout in case a segment follows (RFC 7857 section 2.2).
+    /// A RST; kept for the transitory timeout in case a segment follows (RFC 7857 section 2.2).
     Reset,
 }
 

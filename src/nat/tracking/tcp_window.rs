@@ -18,10 +18,14 @@
 //! both sides begin again, and the segment *reopens* the connection. A host that still has the old
 //! connection sends a plain ACK (RFC 5961 section 4.2).
 //!
-//! The window word of a record holds for each direction a nibble of scale (15: no segment of that
-//! direction seen yet), a nibble for the logarithm of the largest window, and a bit that says
-//! whether the direction has acknowledged anything. The rest holds, of the last SYN outside the
-//! window, the direction and the low 13 bits of the sequence number after it.
+//! The window word of a record holds for each direction:
+//!
+//! * a nibble of scale; 15: no segment of that direction received yet;
+//! * a nibble for the logarithm of the largest window;
+//! * a bit that says whether the direction has acknowledged anything.
+//!
+//! The rest describes the last SYN outside the window: its direction, and the low 13 bits of the
+//! sequence number after it.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -69,7 +73,7 @@ impl Segment {
 /// the fields exactly; [`Self::sequences`] interprets them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TcpSnapshot {
-    /// Sequence number after the last byte that the direction sent; 0 while nothing was seen.
+    /// Sequence number after the last byte that the direction sent; 0 before its first segment.
     pub next_sequence: [u32; 2],
     /// Highest acknowledgement that the direction sent, or the least that it may send first.
     pub acknowledged: [u32; 2],
@@ -77,7 +81,7 @@ pub struct TcpSnapshot {
     pub window: u32,
 }
 
-/// Sequence numbers of a connection, indexed by [`Direction::number`]; None: not seen yet.
+/// Sequence numbers of a connection, indexed by [`Direction::number`]; None: no segment yet.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpSequences {
     /// Sequence number after the last byte that the direction sent.
@@ -87,7 +91,7 @@ pub struct TcpSequences {
 }
 
 impl TcpSnapshot {
-    /// Sequence numbers that were seen.
+    /// Sequence numbers of the received segments.
     pub fn sequences(&self) -> TcpSequences {
         let next = |own| (scale(self.window, own) != UNSEEN).then_some(self.next_sequence[own]);
         let acknowledged =
@@ -116,7 +120,7 @@ impl TcpFields {
         self.window.store(snapshot.window, Relaxed);
     }
 
-    /// Resets both directions: no segment seen.
+    /// Resets both directions: no segment received.
     pub(crate) fn reset(&self) {
         for number in 0..2 {
             self.next_sequence[number].store(0, Relaxed);
@@ -125,7 +129,7 @@ impl TcpFields {
         self.window.store(UNSEEN | UNSEEN << 4, Relaxed);
     }
 
-    /// Resets a direction that begins again: no segment seen, and nothing of it acknowledged.
+    /// Resets a direction that begins again: no segment received, and nothing of it acknowledged.
     pub(crate) fn reset_direction(&self, direction: Direction) {
         let (own, other) = (direction.number(), direction.opposite().number());
         let window = self.window.load(Relaxed) & !(1 << (16 + other));
@@ -277,7 +281,7 @@ fn mark(direction: Direction, next: u32) -> u32 {
 
 /// First bit of the remembered SYN in the window word.
 const SYN_MARK: u32 = 18;
-/// Scale of a direction of which no segment was seen; shifts end at 14 (RFC 7323 section 2.3).
+/// Scale of a direction without a segment so far; shifts end at 14 (RFC 7323 section 2.3).
 const UNSEEN: u32 = 15;
 /// Least window, in bytes, so that retransmissions and probes around a closed window pass.
 const MIN_WINDOW: u32 = 1 << 16;

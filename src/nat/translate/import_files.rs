@@ -7,8 +7,8 @@
 //! first packet on, and its adoption ends those that the new configuration does not allow.
 //!
 //! The import takes place before the first packet. During an import behind the traffic, every
-//! packet of a session that was not yet imported would be lost, or would open another session in its
-//! place.
+//! packet of a session that was not yet imported would be lost, or would open another session in
+//! its place.
 
 use std::io;
 use std::ops::Range;
@@ -33,8 +33,8 @@ use crate::time::Tick;
 pub struct Imported {
     /// Sessions in the new files.
     pub kept: u32,
-    /// Sessions for which the new table has no room.
-    pub without_room: u32,
+    /// Sessions for which the new table has no record.
+    pub without_record: u32,
     /// Sessions whose time is over, or whose record is damaged.
     pub dropped: u32,
     /// Sessions of uplinks that are not configured any more. The translator over the new files
@@ -45,7 +45,7 @@ pub struct Imported {
 /// Imports the sessions of old files into new ones, which are all zeros. `seed` and `workers` are
 /// those of the translator that will inherit the new files, `now` is the present.
 ///
-/// If the new table has no room for all sessions, the established and the published ones that the
+/// If the new table is too small for all sessions, the established and the published ones that the
 /// policy allows come first, and among them those with the latest packet. If mappings depend on
 /// another part of the remote endpoint than before, the adoption goes through the sessions in this
 /// order.
@@ -166,7 +166,7 @@ impl Import {
         };
         match entered {
             Ok(_) => self.imported.kept += 1,
-            Err(InsertError::Full) => self.imported.without_room += 1,
+            Err(InsertError::Full) => self.imported.without_record += 1,
             Err(InsertError::AlreadyExists | InsertError::ReplyConflict) => {
                 self.imported.dropped += 1;
             }

@@ -93,7 +93,7 @@ fn resets(to: Tuple, sequences: TcpSequences, inside: Direction) -> Packets {
 
 /// Notifications that a worker sends at once.
 const BATCH_SIZE: usize = 64;
-/// Room for an ICMP error.
+/// Length of a buffer that holds any ICMP error.
 const BUFFER: usize = 2048;
 /// ICMP code 13 (RFC 1812 section 5.2.7.1). Of the codes that are true here, kernels pass this one
 /// to programs (Linux: EHOSTUNREACH); they hide host unreachable from programs that do not ask for

@@ -333,7 +333,7 @@ fn sessions_of_every_layout_continue_with_their_external_ports() {
         let (new, seed) = (SessionFiles::temporary(CAPACITY), Seed::from(8));
         let imported = import_sessions(&old, &new, &limits, &policy, 1, seed, now);
         let imported = imported.expect("memory");
-        assert_eq!((imported.kept, imported.dropped, imported.without_room), (13, 0, 0));
+        assert_eq!((imported.kept, imported.dropped, imported.without_record), (13, 0, 0));
         let contents = Contents::Imported(imported);
         let nat = Translator::in_files(limits, policy, 1, seed, now, &new, contents);
         let nat = nat.expect("memory");

@@ -198,7 +198,7 @@ fn a_smaller_table_keeps_the_best_sessions() {
     let (limits, policy) = settings(INDEPENDENT);
     let configuration = (Limits { sessions: 6, ..limits }, policy);
     let (mut new, imported) = restarted(INDEPENDENT, files, now, configuration);
-    assert_eq!((imported.kept, imported.without_room, imported.dropped), (6, 9, 0));
+    assert_eq!((imported.kept, imported.without_record, imported.dropped), (6, 9, 0));
     assert_eq!((adopt_all(&new), new.nat.table().len()), (6, 6));
     let mut kept: Vec<_> = new.sessions().iter().map(|it| it.original.source.port).collect();
     kept.sort_unstable();
