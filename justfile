@@ -29,7 +29,7 @@ conformance:
 bless:
     NATBOX_BLESS=1 cargo test --locked --all-features --lib --test docs
 
-# Fuzz targets with cargo-fuzz: those named, or all of them (10 minutes each, as many at a time as processors)
+# Fuzz targets with cargo-fuzz: those named, or all (10 minutes each, one a processor at a time)
 fuzz *TARGETS:
     fuzz/run "$@"
 

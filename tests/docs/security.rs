@@ -50,18 +50,19 @@ fn every_promise_has_tests_that_exist() {
 fn every_dependency_has_its_reason() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let mut section = "";
+    let mut before = "";
     let mut complaints = Vec::new();
     let mut dependencies = 0;
-    for line in manifest.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for line in manifest.lines() {
         if line.starts_with('[') {
             section = line;
-        } else if section.ends_with("dependencies]") {
+        } else if section.ends_with("dependencies]") && line.starts_with(char::is_alphanumeric) {
             dependencies += 1;
-            let reason = line.split_once(" # ").map_or("", |(_, reason)| reason);
-            if reason.is_empty() {
-                complaints.push(format!("Cargo.toml: no reason: {line}"));
+            if !before.starts_with("# ") {
+                complaints.push(format!("Cargo.toml: no reason above: {line}"));
             }
         }
+        before = line;
     }
     fail_with(&complaints);
     assert!(dependencies > 30);
