@@ -10,12 +10,13 @@
 //!   * `natbox` is the translator.
 //!   * `dashmap` is a baseline that parses and rewrites with the same code, one packet after the
 //!     other, and finds sessions in a DashMap. The baseline tracks no TCP state and has no timers.
-//!   * `memory_baseline` copies the packets, fetches two independent cache lines for each packet from
-//!     memory of the same size, and writes the headers.
+//!   * `memory_baseline` copies the packets, fetches two independent cache lines for each packet
+//!     from memory of the same size, and writes the headers.
 //! * `new-forward` and `new-outbound` are SYNs. Each opens a session beside the existing ones.
 //!
 //! `NATBOX_BENCH_SESSIONS=10000,1000000` chooses the sizes; 16,777,216 needs 6 GiB.
-//! `NATBOX_BENCH_KEEP=DIRECTORY` keeps the sessions in files of the directory, as with `state.keep`.
+//! `NATBOX_BENCH_KEEP=DIRECTORY` keeps the sessions in files of the directory, as with
+//! `state.keep`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

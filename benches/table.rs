@@ -1,9 +1,9 @@
 //! Measures the session table alone, with one worker: `table/<operation>/<variant>/<sessions>`.
 //! Throughput counts sessions.
 //!
-//! * `lookup_and_update` finds sessions in random order, like the packets of many clients. `batched`
-//!   runs the two prefetch stages of the translator, `single` none. `dashmap` is a baseline with the
-//!   same hash and records of the same size behind a DashMap, for the ratio.
+//! * `lookup_and_update` finds sessions in random order, like the packets of many clients.
+//!   `batched` runs the two prefetch stages of the translator, `single` none. `dashmap` is a
+//!   baseline with the same hash and records of the same size behind a DashMap, for the ratio.
 //! * `insert` adds sessions to a table that already holds the given number.
 //! * `expire/ended` ends the given number at once. `expire/alive` is one turn of the wheel over the
 //!   given number of sessions that stay.

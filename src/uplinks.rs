@@ -176,8 +176,8 @@ impl Uplinks {
         Self { states: watch::Sender::new(states), first: OnceCell::new() }
     }
 
-    /// Calls `apply` with each new state, before a follower or a reader sees the state. `apply` must
-    /// not read the channel. Only the first call of this method has an effect.
+    /// Calls `apply` with each new state, before a follower or a reader sees the state. `apply`
+    /// must not read the channel. Only the first call of this method has an effect.
     pub(crate) fn apply_first(&self, apply: impl Fn(&UplinkStates) + 'static) {
         let _ = self.first.set(Box::new(apply));
     }

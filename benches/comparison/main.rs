@@ -2,8 +2,8 @@
 //! `benches/compare` runs it, and installs the programs that it needs.
 //!
 //! Every round measures every device once, in rotating order, each in new namespaces. The figures
-//! are medians over the rounds, those of requests with confidence intervals. On a virtual machine with few cores only the ratios within one run
-//! are meaningful.
+//! are medians over the rounds, those of requests with confidence intervals. On a virtual machine
+//! with few cores only the ratios within one run are meaningful.
 
 use std::fs;
 use std::path::PathBuf;

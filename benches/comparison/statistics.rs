@@ -37,8 +37,8 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// Returns the narrowest symmetric interval of order statistics with at least [`CONFIDENCE`], or the
-/// widest one if none has so much. None: there are no values.
+/// Returns the narrowest symmetric interval of order statistics with at least [`CONFIDENCE`], or
+/// the widest one if none has so much. None: there are no values.
 pub(crate) fn median_interval(values: &[f64]) -> Option<Interval> {
     let sorted = sorted(values);
     let interval = |rank: usize| Interval {

@@ -2,9 +2,9 @@
 //! meanwhile. `benches/overload` runs it.
 //!
 //! Every scenario floods a new box twice. At the pace `carried` the flood is as fast as natbox
-//! reads, so that the kernel's queues lose nothing. At the pace `full` one thread sends as fast as it
-//! can, and the queue before natbox overflows. The kernel counts what its queues lose. Beyond that
-//! loss, natbox may lose nothing.
+//! reads, so that the kernel's queues lose nothing. At the pace `full` one thread sends as fast as
+//! it can, and the queue before natbox overflows. The kernel counts what its queues lose. Beyond
+//! that loss, natbox may lose nothing.
 //!
 //! The program ends with exit code 1 if a check fails.
 

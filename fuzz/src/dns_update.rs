@@ -1,5 +1,5 @@
-//! Any answer of another name server to an update: natbox believes only the whole answer of a server
-//! that has the key.
+//! Any answer of another name server to an update: natbox believes only the whole answer of a
+//! server that has the key.
 
 use natbox::fuzzing::UpdateExchange;
 
@@ -53,6 +53,6 @@ pub fn run(data: &[u8]) {
 const RESERVED_BYTE: usize = 3;
 /// The bit Z of the header (RFC 1035, section 4.1.1), which has no meaning.
 const RESERVED_BIT: u8 = 0x40;
-/// Bytes of the record of the signature: name, type, class, TTL, length; algorithm, time, fudge, MAC
-/// with its length, identifier, error, other data with its length.
+/// Bytes of the record of the signature: name, type, class, TTL, length; algorithm, time, fudge,
+/// MAC with its length, identifier, error, other data with its length.
 const SIGNATURE: usize = 3 + 10 + 13 + 6 + 2 + 2 + 32 + 2 + 2 + 2;

@@ -1,5 +1,5 @@
-//! Fragments of datagrams in any order, with repetitions, overlaps and floods. What the box sends of
-//! a datagram never overlaps, and a whole datagram is right as a whole.
+//! Fragments of datagrams in any order, with repetitions, overlaps and floods. What the box sends
+//! of a datagram never overlaps, and a whole datagram is right as a whole.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;

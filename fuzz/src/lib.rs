@@ -1,8 +1,8 @@
 //! The bodies of the fuzz targets. `tests/fuzz_targets` runs them on stable Rust, without a fuzzer.
 //!
 //! Each `run` takes any bytes and panics if an invariant of natbox does not hold. Most targets read
-//! their bytes as choices, see [`input::Input`]: so few bytes are a long scenario, and a fuzzer that
-//! changes one byte changes one choice.
+//! their bytes as choices, see [`input::Input`]: so few bytes are a long scenario, and a fuzzer
+//! that changes one byte changes one choice.
 
 pub mod admin;
 pub mod config;

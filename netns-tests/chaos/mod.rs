@@ -2,8 +2,8 @@
 //! fails, the process is killed, the device vanishes, the clock jumps, and so on.
 //!
 //! Throughout, no payload reaches another session than its own, no reply leaves by a wrong uplink,
-//! and sessions live on wherever a session can. After each fault all traffic flows again. At the end
-//! the counters add up, memory has not grown, and the host is as it was.
+//! and sessions live on wherever a session can. After each fault all traffic flows again. At the
+//! end the counters add up, memory has not grown, and the host is as it was.
 //!
 //! `NATBOX_CHAOS_SECONDS=3600 netns-tests/run chaos` goes on for an hour, `NATBOX_CHAOS_SEED=7`
 //! draws another order.

@@ -1,11 +1,11 @@
 //! Exposed hosts and very wide forwards, on the real process: the rest of the box works beside
 //! them.
 //!
-//! | file      | behaviour                                                                              |
-//! |-----------|----------------------------------------------------------------------------------------|
-//! | `mod`     | other hosts, probes, single forwards, hairpin and the host itself beside an exposed host |
-//! | `changes` | uplinks that fail and return, and reloads                                              |
-//! | `floods`  | forged sources to an exposed host and to a mapping                                     |
+//! | file | behaviour |
+//! |---|---|
+//! | `mod` | other hosts, probes, single forwards, hairpin and the host itself beside an exposed host |
+//! | `changes` | uplinks that fail and return, and reloads |
+//! | `floods` | forged sources to an exposed host and to a mapping |
 
 mod changes;
 mod floods;

@@ -1,13 +1,13 @@
 //! Services of the box's host itself, packets of the host from inside addresses, and what the host
 //! forwards for its other networks.
 //!
-//! | file      | behaviour                                                                          |
-//! |-----------|------------------------------------------------------------------------------------|
-//! | `containers` | containers, VPN clients and routed networks work beside natbox                  |
-//! | `private_filter` | no private address passes an uplink, whatever the host sends or gets            |
-//! | `publish` | forwards to the host's own inside address work over every uplink at once           |
-//! | `leaks`   | no packet with an inside source leaves by an uplink, whatever the host sends       |
-//! | `refused` | forwards that cannot work on this host are named at the start and by the doctor    |
+//! | file | behaviour |
+//! |---|---|
+//! | `containers` | containers, VPN clients and routed networks work beside natbox |
+//! | `private_filter` | no private address passes an uplink, whatever the host sends or gets |
+//! | `publish` | forwards to the host's own inside address work over every uplink at once |
+//! | `leaks` | no packet with an inside source leaves by an uplink, whatever the host sends |
+//! | `refused` | forwards that cannot work on this host are named at the start and by the doctor |
 
 mod containers;
 mod leaks;

@@ -239,8 +239,8 @@ fn a_start_without_keep_removes_what_is_kept() -> Result<()> {
     Ok(())
 }
 
-/// natbox mounts a file system with huge pages on a directory that it makes, if the mount is visible
-/// to the next process. Here natbox is process 1 of a container.
+/// natbox mounts a file system with huge pages on a directory that it makes, if the mount is
+/// visible to the next process. Here natbox is process 1 of a container.
 #[test]
 fn a_new_directory_is_a_file_system_with_huge_pages() -> Result<()> {
     let testbed = Testbed::new(Tun::new("auto", 1))?;

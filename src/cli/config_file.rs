@@ -31,8 +31,8 @@ impl ConfigFile {
 /// Loads several files. Reads all of them before it reports that one is wrong.
 ///
 /// # Errors
-/// A user error with the problems of the last wrong file; the problems of earlier files are printed. A
-/// user error if two of the paths lead to one file.
+/// A user error with the problems of the last wrong file; the problems of earlier files are
+/// printed. A user error if two of the paths lead to one file.
 pub(super) fn load_all(paths: &[PathBuf]) -> Result<Vec<config::Config>, Failure> {
     check_distinct(paths)?;
     let mut configs = Vec::new();

@@ -51,8 +51,9 @@ const MIN_FAILED_RUN: Duration = Duration::from_secs(1);
 /// Classifies an error: a user error if only another configuration avoids it, otherwise an
 /// environment error or a bug.
 ///
-/// The unit does not try again after a user error. So an error that passes with time is none: another
-/// natbox may be about to end, and the file of a hook or of a secret may come with a later mount.
+/// The unit does not try again after a user error. So an error that passes with time is none:
+/// another natbox may be about to end, and the file of a hook or of a secret may come with a later
+/// mount.
 fn failure(error: RunError) -> Failure {
     let users = match &error {
         RunError::NoUring(_) => true,

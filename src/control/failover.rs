@@ -75,7 +75,8 @@ impl Failover {
     }
 
     /// Ends the sessions of each uplink that has failed while another one has a better rank. If an
-    /// uplink was as good as all others until one of them recovered, it has time to recover as well.
+    /// uplink was as good as all others until one of them recovered, it has time to recover as
+    /// well.
     fn end_doomed(&self, before: &[Rank]) {
         for (index, settings) in self.uplinks.iter().enumerate() {
             let Some(doomed) = self.doomed(index) else { continue };

@@ -65,8 +65,8 @@ pub(crate) fn start(log: Log) -> Result<Logging, RunError> {
     Ok(Logging { _writer: guard })
 }
 
-/// Starts the thread that writes the lines, without privileges: it inherits those of the thread that
-/// starts it, which has dropped its own.
+/// Starts the thread that writes the lines, without privileges: it inherits those of the thread
+/// that starts it, which has dropped its own.
 fn start_writer() -> Result<(NonBlocking, WorkerGuard), RunError> {
     let starter = std::thread::spawn(|| {
         sandbox::enter_without_files()?;

@@ -1,16 +1,16 @@
 //! The answer to a query: a pure function of zone, uplinks, query and a random value.
 //!
-//! | query                                 | answer                                                              |
-//! |---------------------------------------|---------------------------------------------------------------------|
-//! | outside the zone, other than class IN | REFUSED                                                             |
-//! | AXFR, IXFR                            | REFUSED                                                             |
-//! | no such name                          | NXDOMAIN, SOA as authority                                          |
-//! | a name without such records           | NOERROR, SOA as authority (NODATA)                                  |
-//! | A of a published name                 | its uplinks that are up, at most [`MAX_ADDRESSES`], in random order |
-//! | A of a name server                    | its address                                                         |
-//! | NS of the apex                        | the name servers, with their addresses as additional records        |
-//! | SOA of the apex                       | the SOA record                                                      |
-//! | ANY                                   | one HINFO record (RFC 8482)                                         |
+//! | query | answer |
+//! |---|---|
+//! | outside the zone, other than class IN | REFUSED |
+//! | AXFR, IXFR | REFUSED |
+//! | no such name | NXDOMAIN, SOA as authority |
+//! | a name without such records | NOERROR, SOA as authority (NODATA) |
+//! | A of a published name | its uplinks that are up, at most [`MAX_ADDRESSES`], in random order |
+//! | A of a name server | its address |
+//! | NS of the apex | the name servers, with their addresses as additional records |
+//! | SOA of the apex | the SOA record |
+//! | ANY | one HINFO record (RFC 8482) |
 //!
 //! An answer spells the owner of a record as the query does. Some resolvers check the spelling to
 //! recognise their query.

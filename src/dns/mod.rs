@@ -10,9 +10,9 @@
 //! A *published* name has the addresses of uplinks that are up.
 //!
 //! A thread of its own runs all of this, so a flood of queries delays nothing else. The start has
-//! two steps. [`PreparedService::new`] does what needs privileges: sockets below port 1024, secrets, the
-//! process that runs the hook. [`PreparedService::start`] does the rest, after natbox has dropped its
-//! privileges.
+//! two steps. [`PreparedService::new`] does what needs privileges: sockets below port 1024,
+//! secrets, the process that runs the hook. [`PreparedService::start`] does the rest, after natbox
+//! has dropped its privileges.
 
 mod answer;
 mod counters;
@@ -133,8 +133,8 @@ impl PreparedService {
         Ok(port)
     }
 
-    /// Starts the thread, which first calls `confine`. Name server, updates and hook follow `uplinks`
-    /// from now on.
+    /// Starts the thread, which first calls `confine`. Name server, updates and hook follow
+    /// `uplinks` from now on.
     ///
     /// # Errors
     /// [`DnsError::Thread`], for instance when the system has no descriptors left.

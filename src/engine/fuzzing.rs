@@ -1,5 +1,5 @@
-//! What a worker does with a batch, for fuzz targets: the bytes that a read of the device returns go
-//! in, and the packets of the writes come out.
+//! What a worker does with a batch, for fuzz targets: the bytes that a read of the device returns
+//! go in, and the packets of the writes come out.
 
 use std::sync::Arc;
 use std::time::Duration;

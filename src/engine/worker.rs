@@ -88,8 +88,8 @@ impl<Q: PacketIo> Worker<Q> {
         self.run().map_err(|error| WorkerFailure::QueueFailed { worker, error })
     }
 
-    /// Runs until the stop flag is set. Then translates what it has read, and reads no more: packets
-    /// in the queue wait for the next process.
+    /// Runs until the stop flag is set. Then translates what it has read, and reads no more:
+    /// packets in the queue wait for the next process.
     fn run(&mut self) -> io::Result<()> {
         // Acquire pairs with the Release in Engine::halt.
         while !self.stop.load(Ordering::Acquire) {

@@ -10,17 +10,17 @@
 //!       └────────────────────── buffers are used again, from the first (warm) one ◀───────────────────┘
 //! ```
 //!
-//! | file         | content                                                                        |
-//! |--------------|--------------------------------------------------------------------------------|
-//! | `virtio.rs`  | the ten bytes of an [`Offload`] on the wire, validated                         |
-//! | `batch.rs`   | the buffers of one batch and the list of outgoing packets                      |
-//! | `tun.rs`     | opens the device and negotiates the offloads                                   |
-//! | `sys.rs`     | the ioctls; unsafe code is here and in `uring/ring.rs` only                    |
-//! | `arp_socket.rs` | [`ArpSocket`]: broadcasts ARP packets on the segments of the interfaces     |
-//! | `poll.rs`    | `PollIo`: one read or write call for each packet, `poll` while idle            |
-//! | `uring/`     | `UringIo`: one call for many packets, if the kernel allows it (io_uring)       |
-//! | `memory.rs`  | `MemoryIo`: a queue for tests and fuzz targets                             |
-//! | `waker.rs`   | [`Waker`]: ends the waiting of workers                                         |
+//! | file | content |
+//! |---|---|
+//! | `virtio.rs` | the ten bytes of an [`Offload`] on the wire, validated |
+//! | `batch.rs` | the buffers of one batch and the list of outgoing packets |
+//! | `tun.rs` | opens the device and negotiates the offloads |
+//! | `sys.rs` | the ioctls; unsafe code is here and in `uring/ring.rs` only |
+//! | `arp_socket.rs` | [`ArpSocket`]: broadcasts ARP packets on the segments of the interfaces |
+//! | `poll.rs` | `PollIo`: one read or write call for each packet, `poll` while idle |
+//! | `uring/` | `UringIo`: one call for many packets, if the kernel allows it (io_uring) |
+//! | `memory.rs` | `MemoryIo`: a queue for tests and fuzz targets |
+//! | `waker.rs` | [`Waker`]: ends the waiting of workers |
 //!
 //! No code of this module reads a packet. The module guarantees that every offset of a received
 //! [`Offload`] lies inside its packet. Packets with other headers are dropped and counted.

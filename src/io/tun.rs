@@ -4,9 +4,9 @@
 //! kernel removes the device with its addresses and routes. A new device is down, has no address
 //! and an MTU of 1500. `host` brings it up.
 //!
-//! A *persistent* device stays, with its addresses and routes, until [`remove`] removes it. While it
-//! has no queue, it has no carrier and drops every packet. While another process holds its queues
-//! open, packets wait in them.
+//! A *persistent* device stays, with its addresses and routes, until [`remove`] removes it. While
+//! it has no queue, it has no carrier and drops every packet. While another process holds its
+//! queues open, packets wait in them.
 //!
 //! Every queue carries the virtio header ([`super::virtio`]), whatever the [`OffloadLevel`].
 
@@ -216,10 +216,11 @@ pub(crate) enum OpenError {
 /// `queues` counts from 1 (0 means 1). Linux 6.18 allows 256. With one queue the device is not a
 /// multi-queue device, so the kernel lets no other process attach to it.
 ///
-/// `kept`: None, or the device may outlive the process ([`TunHandle::make_persistent`]). If a process
-/// before this one has left the device, this one takes it over, with the queues in `kept` that were
-/// kept open. Those of another device are closed. The caller knows that no other process uses it. Such a device always is a multi-queue device, because
-/// the kernel does not change that later.
+/// `kept`: None, or the device may outlive the process ([`TunHandle::make_persistent`]). If a
+/// process before this one has left the device, this one takes it over, with the queues in `kept`
+/// that were kept open. Those of another device are closed. The caller knows that no other process
+/// uses it. Such a device always is a multi-queue device, because the kernel does not change that
+/// later.
 ///
 /// # Errors
 /// See [`OpenError`]. No device is left behind, unless it is persistent.
@@ -256,8 +257,8 @@ pub(crate) fn open(
     Ok(TunDevice { name: name.to_owned(), index, offload, queues })
 }
 
-/// Returns the kept descriptors that are queues of the device `name`, at most `wanted`. The store may
-/// have descriptors of a device that was deleted, or that lies in another network namespace.
+/// Returns the kept descriptors that are queues of the device `name`, at most `wanted`. The store
+/// may have descriptors of a device that was deleted, or that lies in another network namespace.
 fn usable_queues(kept: Vec<OwnedFd>, name: &str, wanted: u16) -> Vec<TunQueue> {
     let flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
     let is_usable = |file: &OwnedFd| {

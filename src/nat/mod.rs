@@ -29,24 +29,24 @@
 //!
 //! # Public API
 //!
-//! | purpose                              | items                                                |
-//! |--------------------------------------|------------------------------------------------------|
-//! | make a translator                    | [`Translator::new`], [`Limits`], [`Policy`], [`Seed`] |
-//! | make the context of a thread         | [`Translator::worker`], [`WorkerContext`]            |
-//! | translate batches                    | [`Translator::process`], [`Translator::poll`]        |
-//! | learn what would happen to a packet  | [`Translator::decide`], [`Query`], [`Decision`]      |
-//! | swap the policy                      | [`Translator::with_policy`], [`Translator::enforce`] |
-//! | report a changed MTU                 | [`Translator::set_leg_mtu`], [`Translator::set_uplink_mtu`] |
-//! | report a failed or recovered uplink  | [`Translator::set_admission`], [`Translator::set_last_resort`], [`AdmitNew`] |
-//! | reserve ports for the host           | [`Translator::exclude_ports`]                        |
-//! | list sessions                        | [`Translator::sessions`], [`Filter`]                 |
-//! | end sessions                         | [`Translator::end`], [`Translator::end_matching`]    |
-//! | follow sessions                      | [`Translator::subscribe`], [`SessionEvent`]          |
-//! | move sessions to another translator  | [`Translator::export`], [`Translator::import`]       |
-//! | keep sessions beyond the process     | [`Translator::in_files`], [`Translator::adopt`], [`import_sessions`] |
-//! | log mappings                         | [`Translator::log_mappings`], [`MappingEvent`]       |
-//! | count packets and drops              | [`WorkerContext::counters`], [`DropReason`]           |
-//! | use a session table alone            | [`Table`], [`Key`], [`NewSession`], [`IdleTimeouts`] |
+//! | purpose | items |
+//! |---|---|
+//! | make a translator | [`Translator::new`], [`Limits`], [`Policy`], [`Seed`] |
+//! | make the context of a thread | [`Translator::worker`], [`WorkerContext`] |
+//! | translate batches | [`Translator::process`], [`Translator::poll`] |
+//! | learn what would happen to a packet | [`Translator::decide`], [`Query`], [`Decision`] |
+//! | swap the policy | [`Translator::with_policy`], [`Translator::enforce`] |
+//! | report a changed MTU | [`Translator::set_leg_mtu`], [`Translator::set_uplink_mtu`] |
+//! | report a failed or recovered uplink | [`Translator::set_admission`], [`Translator::set_last_resort`], [`AdmitNew`] |
+//! | reserve ports for the host | [`Translator::exclude_ports`] |
+//! | list sessions | [`Translator::sessions`], [`Filter`] |
+//! | end sessions | [`Translator::end`], [`Translator::end_matching`] |
+//! | follow sessions | [`Translator::subscribe`], [`SessionEvent`] |
+//! | move sessions to another translator | [`Translator::export`], [`Translator::import`] |
+//! | keep sessions beyond the process | [`Translator::in_files`], [`Translator::adopt`], [`import_sessions`] |
+//! | log mappings | [`Translator::log_mappings`], [`MappingEvent`] |
+//! | count packets and drops | [`WorkerContext::counters`], [`DropReason`] |
+//! | use a session table alone | [`Table`], [`Key`], [`NewSession`], [`IdleTimeouts`] |
 //!
 //! # Structure
 //!

@@ -100,8 +100,8 @@ drop_reasons! {
     NoOutboundRule => "no-outbound-rule",
     /// No forward and no mapping exists for the external address and port.
     NoMapping => "no-mapping",
-    /// The packet needs a dynamic mapping, and natbox has just restarted: it does not know yet which
-    /// external ports the sessions of the process before hold (`state.keep`).
+    /// The packet needs a dynamic mapping, and natbox has just restarted: it does not know yet
+    /// which external ports the sessions of the process before hold (`state.keep`).
     AdoptingSessions => "adopting-sessions",
     /// The mapping exists, but `nat.filtering` does not admit the remote endpoint (RFC 4787 section
     /// 5).

@@ -1,5 +1,5 @@
-//! The store that holds descriptors open while no process of the instance runs: the TUN's queues, and
-//! sockets whose end would cost the kernel milliseconds.
+//! The store that holds descriptors open while no process of the instance runs: the TUN's queues,
+//! and sockets whose end would cost the kernel milliseconds.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -11,9 +11,9 @@
 //! ```
 //!
 //! The directory lies on a tmpfs, so the files end with the boot. natbox writes a new header and
-//! renames it, so a killed process leaves the old header or the new one. If the files are of another
-//! configuration or of another layout of records, their sessions are imported into new files. If
-//! natbox cannot read them, it begins with empty files and one sentence that says why.
+//! renames it, so a killed process leaves the old header or the new one. If the files are of
+//! another configuration or of another layout of records, their sessions are imported into new
+//! files. If natbox cannot read them, it begins with empty files and one sentence that says why.
 
 mod descriptors;
 mod directory;

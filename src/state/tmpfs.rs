@@ -1,11 +1,11 @@
 //! A tmpfs with huge pages under the session files.
 //!
 //! A table of many sessions is read at random. With pages of 4 KiB the processor misses its TLB at
-//! nearly every read. The kernel takes huge pages for a tmpfs only if the mount asks for them, or if
-//! `/sys/kernel/mm/transparent_hugepage/shmem_enabled` does.
+//! nearly every read. The kernel takes huge pages for a tmpfs only if the mount asks for them, or
+//! if `/sys/kernel/mm/transparent_hugepage/shmem_enabled` does.
 //!
-//! The mount option is `huge=within_size`. With `huge=advise` the kernel would allocate small pages,
-//! because the space is reserved by `fallocate`, which knows no mapping and so no advice.
+//! The mount option is `huge=within_size`. With `huge=advise` the kernel would allocate small
+//! pages, because the space is reserved by `fallocate`, which knows no mapping and so no advice.
 
 use std::ffi::CString;
 use std::io;

@@ -1,5 +1,5 @@
-//! Runs the bodies of the fuzz targets without a fuzzer: over their corpus, and over mutations of it
-//! for a time.
+//! Runs the bodies of the fuzz targets without a fuzzer: over their corpus, and over mutations of
+//! it for a time.
 //!
 //! | variable             | meaning                                                               |
 //! |----------------------|-----------------------------------------------------------------------|

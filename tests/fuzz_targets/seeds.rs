@@ -1,7 +1,7 @@
 //! The seeds of the corpus: made here, written by `just bless`.
 //!
-//! Targets that read their bytes as choices have a seed for each counter that an input can increase.
-//! The search for it draws inputs until one does, and shortens it.
+//! Targets that read their bytes as choices have a seed for each counter that an input can
+//! increase. The search for it draws inputs until one does, and shortens it.
 
 use std::fs;
 
@@ -182,7 +182,8 @@ fn of(counters: &Counters, name: &str) -> u64 {
     counts.chain(reasons).find(|(other, _)| *other == name).expect("a counter").1
 }
 
-/// Searches for an input that reaches a goal, and shortens it. None: no input of some thousand does.
+/// Searches for an input that reaches a goal, and shortens it. None: no input of some thousand
+/// does.
 fn search(target: &str, reaches: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
     let mut known: Vec<Vec<u8>> = corpus(target).into_iter().map(|(_, input)| input).collect();
     known.push(Vec::new());

@@ -111,5 +111,6 @@ fn download(phase: &Phase) -> Check {
 const MAX_LOSS: f64 = 0.1;
 /// Least share of new requests that are answered, in percent.
 const MIN_ANSWERED: f64 = 95.0;
-/// Largest growth of the resident memory, in KiB: that of the allocator and of the process's stacks.
+/// Largest growth of the resident memory, in KiB: that of the allocator and of the process's
+/// stacks.
 const MAX_GROWTH: u64 = 2048;

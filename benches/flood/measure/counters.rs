@@ -11,7 +11,8 @@ use natbox::lab::Namespace;
 use super::flows::Way;
 use super::testbed::Testbed;
 
-/// The queue of the TUN device: packets that the kernel has routed to natbox and natbox has not read.
+/// The queue of the TUN device: packets that the kernel has routed to natbox and natbox has not
+/// read.
 pub(crate) struct TunQueue {
     table: File,
     /// Difference between the counters while the queue was empty: frames that are not for natbox.
@@ -134,8 +135,8 @@ impl Devices {
     }
 }
 
-/// Reads a row of the kernel's table. Columns: received bytes, packets, errors, drops, ...; from the
-/// ninth on the same of what was sent.
+/// Reads a row of the kernel's table. Columns: received bytes, packets, errors, drops, ...; from
+/// the ninth on the same of what was sent.
 fn figures(table: &str, device: &str) -> Option<Figures> {
     let row = table.lines().find_map(|line| {
         let (name, figures) = line.split_once(':')?;

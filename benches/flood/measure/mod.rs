@@ -50,7 +50,8 @@ pub(crate) struct Settings<'a> {
 /// The speed of a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// As fast as natbox reads: the highest rate at which the queue of the TUN device loses nothing.
+    /// As fast as natbox reads: the highest rate at which the queue of the TUN device loses
+    /// nothing.
     Carried,
     /// As fast as one thread sends.
     Full,

@@ -50,6 +50,6 @@ pub(crate) fn request(testbed: &Testbed, stop: &AtomicBool) -> Result<Requests> 
 const CLIENTS: usize = 4;
 /// Time between two requests of one client.
 const INTERVAL: Duration = Duration::from_millis(40);
-/// Longest time for a connection, and longest time for its answer. A client's kernel repeats its SYN
-/// after 1 s and after 3 s.
+/// Longest time for a connection, and longest time for its answer. A client's kernel repeats its
+/// SYN after 1 s and after 3 s.
 const TIMEOUT: Duration = Duration::from_secs(5);

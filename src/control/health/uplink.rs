@@ -298,8 +298,8 @@ impl CheckState {
         self.interval * self.fall
     }
 
-    /// Returns the time at which an outage that began at `last` is long enough, and the last answers
-    /// are due.
+    /// Returns the time at which an outage that began at `last` is long enough, and the last
+    /// answers are due.
     fn end_of_outage(&self, last: Instant) -> Instant {
         last + self.outage() + GRACE
     }

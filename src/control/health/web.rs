@@ -2,8 +2,8 @@
 //!
 //! A provider that wants something of its customer answers every request itself: a captive portal,
 //! an unpaid bill. Such answers prove nothing about the way to the Internet. Most of them are
-//! redirects to another host, by their status or by the header `Refresh`. The others differ by their
-//! status or by the text of their page.
+//! redirects to another host, by their status or by the header `Refresh`. The others differ by
+//! their status or by the text of their page.
 
 use std::error::Error;
 use std::io;

@@ -42,8 +42,8 @@ pub(super) struct EnforcedRules {
 }
 
 impl FileRules {
-    /// Adds files. `path`: a file, or a directory with all files below it. A path that does not exist
-    /// when the rules are enforced has no effect.
+    /// Adds files. `path`: a file, or a directory with all files below it. A path that does not
+    /// exist when the rules are enforced has no effect.
     pub(in crate::control) fn allow(&mut self, path: impl Into<PathBuf>, access: FileAccess) {
         self.0.push((path.into(), access));
     }
@@ -73,7 +73,8 @@ impl FileRules {
 }
 
 impl EnforcedRules {
-    /// Returns the version of Landlock whose rules the kernel enforces; None: any file can be opened.
+    /// Returns the version of Landlock whose rules the kernel enforces; None: any file can be
+    /// opened.
     pub(super) fn version(&self) -> Option<u32> {
         // The kernel has no other way to show the rules. No rule names this directory.
         let refused = std::fs::read_dir("/").is_err_and(is_refused);

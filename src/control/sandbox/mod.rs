@@ -7,9 +7,9 @@
 //! | log writer | none | all but a deny-list | none |
 //! | all others | none | all but a deny-list | as the control thread |
 //!
-//! The kernel keeps all three for each thread. A new thread inherits those of the thread that starts
-//! it. natbox drops privileges for good: not even a program that an attacker could make the process
-//! run would have them again (`no_new_privs`).
+//! The kernel keeps all three for each thread. A new thread inherits those of the thread that
+//! starts it. natbox drops privileges for good: not even a program that an attacker could make the
+//! process run would have them again (`no_new_privs`).
 //!
 //! | file | content |
 //! |---|---|
@@ -58,8 +58,8 @@ impl Sandbox {
     }
 }
 
-/// Drops all privileges of this thread, for work on what is open already. The thread may start other
-/// threads, which inherit that.
+/// Drops all privileges of this thread, for work on what is open already. The thread may start
+/// other threads, which inherit that.
 ///
 /// # Errors
 /// A sentence about the step that failed.
@@ -69,8 +69,8 @@ pub(super) fn enter_without_files() -> Result<(), String> {
     system_calls::refuse_denied()
 }
 
-/// Drops all privileges of a worker's thread. From now on, the thread can only do its work: it opens
-/// no file and no socket, starts no program and no thread.
+/// Drops all privileges of a worker's thread. From now on, the thread can only do its work: it
+/// opens no file and no socket, starts no program and no thread.
 ///
 /// # Errors
 /// A sentence about the step that failed.

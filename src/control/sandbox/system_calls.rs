@@ -1,5 +1,5 @@
-//! The filters of system calls (seccomp). The kernel runs all filters of a thread, and the strictest
-//! answer counts.
+//! The filters of system calls (seccomp). The kernel runs all filters of a thread, and the
+//! strictest answer counts.
 //!
 //! Both filters refuse a call with EPERM. They do not end the process: a C library may make a call
 //! in some version that no list has foreseen, and an instance that carries traffic must survive

@@ -26,8 +26,8 @@ pub(crate) async fn awaited_interfaces(
 /// instance that waits for its interfaces calls this before, so that no change of a killed process
 /// remains during the wait.
 ///
-/// `inherits`: the changes of a process with the same TUN stay. Returns false if no process has left
-/// a change.
+/// `inherits`: the changes of a process with the same TUN stay. Returns false if no process has
+/// left a change.
 ///
 /// # Errors
 /// When another natbox uses an interface of the configuration, or privilege is lacking.

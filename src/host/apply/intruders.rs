@@ -13,8 +13,8 @@ use crate::host::model::snapshot::{FoundRoute, Snapshot};
 use crate::host::model::step::{Route, Step};
 
 impl ManagedHost {
-    /// Removes the routes of other programs from natbox's tables, and reports them. Returns, for each
-    /// table from which something was removed, whether the table is disputed.
+    /// Removes the routes of other programs from natbox's tables, and reports them. Returns, for
+    /// each table from which something was removed, whether the table is disputed.
     pub(super) async fn remove_intruders(
         &mut self,
         snapshot: &Snapshot,

@@ -244,8 +244,8 @@ impl LinkWatch {
         }
     }
 
-    /// Reports a change when its burst has ended, from a time on. A change of addresses includes all
-    /// settings.
+    /// Reports a change when its burst has ended, from a time on. A change of addresses includes
+    /// all settings.
     fn settle(&mut self, change: HostChange, from: Instant) {
         let due = from + SETTLE_DELAY;
         let (earliest, settling) = self.settling.get_or_insert_with(|| (due, change.clone()));

@@ -127,8 +127,8 @@ impl HostFacts {
             || default.is_some_and(|route| route.via == next_hop)
     }
 
-    /// Returns true when the packets of an uplink leave by the host's main table: it has no gateway,
-    /// and natbox cannot copy the host's routes into a table for this uplink alone.
+    /// Returns true when the packets of an uplink leave by the host's main table: it has no
+    /// gateway, and natbox cannot copy the host's routes into a table for this uplink alone.
     pub(crate) fn leaves_by_main_table(&self, config: &Config, uplink: usize) -> bool {
         config.uplinks.len() == 1
             && config.uplinks[uplink].gateway.is_none()

@@ -9,11 +9,12 @@
 //!                  without the addresses of wan0 and of its uplinks
 //! ```
 //!
-//! The rules and routes of natbox lead packets of the inside past no uplink untranslated. The filter
-//! covers what they cannot cover: other private networks of the host, and programs that choose an
-//! interface or write IP headers themselves. If another program removes the rules, packets with the
-//! address of one uplink leave by no other one until natbox has set the rules again. The filter looks at packets as they are on the wire: after the
-//! kernel's own NAT on the way out, before it on the way in.
+//! The rules and routes of natbox lead packets of the inside past no uplink untranslated. The
+//! filter covers what they cannot cover: other private networks of the host, and programs that
+//! choose an interface or write IP headers themselves. If another program removes the rules,
+//! packets with the address of one uplink leave by no other one until natbox has set the rules
+//! again. The filter looks at packets as they are on the wire: after the kernel's own NAT on the
+//! way out, before it on the way in.
 
 use std::net::Ipv4Addr;
 

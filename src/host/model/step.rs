@@ -23,8 +23,8 @@ pub(crate) const TABLE_LOCAL: u32 = 255;
 /// MTU of the TUN in bytes: the largest IPv4 packet, so that the kernel never fragments into the
 /// TUN.
 pub(crate) const TUN_MTU: u32 = 65535;
-/// Length of each transmit queue of the TUN, in packets, unless the queues hold packets for the next
-/// process (`state.hold`).
+/// Length of each transmit queue of the TUN, in packets, unless the queues hold packets for the
+/// next process (`state.hold`).
 pub(crate) const TUN_QUEUE_LENGTH: u32 = 1000;
 
 /// Length in the journal of a natbox that knew no other.

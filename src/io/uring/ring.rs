@@ -312,8 +312,8 @@ fn restrictions(multishot: bool) -> [Restriction; 7] {
     ]
 }
 
-/// Numbers of the registrations (`io_uring_register(2)`) that the issuer makes: it enables the ring,
-/// releases the files, and cancels requests.
+/// Numbers of the registrations (`io_uring_register(2)`) that the issuer makes: it enables the
+/// ring, releases the files, and cancels requests.
 pub(crate) const ISSUERS_REGISTRATIONS: [u32; 3] = [12, 3, 24];
 
 /// Longest wait for cancelled requests.

@@ -11,7 +11,7 @@
 //!                wan0 │ 203.0.113.1            │ wan0 198.51.100.1
 //!                  box 1                     box 2          publish 203.0.113.10 and 198.51.100.10
 //!                lan0 │ .100                   │ lan0 .200
-//!                     └───────── lan ──────────┘            one bridge (shared) or one for each line (separate)
+//!                     └───────── lan ──────────┘            one bridge (shared) or one per uplink (separate)
 //!                               │
 //!                 servers: .101 and .202, .111 and .212, ...
 //! ```

@@ -15,9 +15,9 @@
 //! mappings (by default from 49408, about the dynamic ports of RFC 6335): clients outside cannot
 //! hold these ports, so no flood of theirs takes them all.
 //!
-//! On an address that the host has as well, the host may at any moment pick a port of a range of its
-//! own for a new connection. The random choice keeps off this range. A mapping that keeps its inside
-//! port may have a port of this range, unless a program of the host uses the port.
+//! On an address that the host has as well, the host may at any moment pick a port of a range of
+//! its own for a new connection. The random choice keeps off this range. A mapping that keeps its
+//! inside port may have a port of this range, unless a program of the host uses the port.
 //!
 //! Ports below 1024 are a class of their own (RFC 4787 REQ-3a). An inside port of that class gets
 //! an external port of that class while one is free. An inside port from 1024 up never gets one,
@@ -318,8 +318,8 @@ impl PortPool {
         port != 0 || self.first == 0
     }
 
-    /// Reports whether the random choice may take a port: it lies in the range of dynamic ports, and
-    /// is not one that the host may pick.
+    /// Reports whether the random choice may take a port: it lies in the range of dynamic ports,
+    /// and is not one that the host may pick.
     pub(crate) fn is_dynamic(&self, port: u16) -> bool {
         let is_ephemeral = |hosts: &HostsPorts| {
             hosts.avoided_ephemeral_in(usize::from(port / 64)) & 1 << (port % 64) != 0

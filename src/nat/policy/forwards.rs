@@ -92,8 +92,8 @@ impl Forwards {
         self.forward_at(protocol, external).is_some_and(|forward| !forward.is_shared())
     }
 
-    /// Returns the ranges of an address whose ports [`Self::owns`] reports: a narrower forward comes
-    /// before one that shares its ports.
+    /// Returns the ranges of an address whose ports [`Self::owns`] reports: a narrower forward
+    /// comes before one that shares its ports.
     pub(crate) fn owned_ranges(
         &self,
         protocol: Protocol,

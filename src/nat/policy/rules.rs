@@ -142,8 +142,8 @@ pub struct ExternalAddress {
     pub assigned_to_host: bool,
     /// Ports that the host may pick for its own connections. A mapping gets one of them only as a
     /// kept port, or if [`Limits::ports`](crate::nat::Limits::ports) has no others.
-    /// [`Translator::exclude_ports`](crate::nat::Translator::exclude_ports) names the ports that the
-    /// host uses at the moment.
+    /// [`Translator::exclude_ports`](crate::nat::Translator::exclude_ports) names the ports that
+    /// the host uses at the moment.
     pub reserved: Vec<PortRange>,
 }
 

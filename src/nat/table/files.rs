@@ -65,7 +65,8 @@ impl SessionFileSizes {
 }
 
 /// Describes the layout and the meaning of records, buckets and accounts. Two programs with the
-/// same words read each other's files. [`FileFormat`](crate::nat::FileFormat) reads those of other words.
+/// same words read each other's files. [`FileFormat`](crate::nat::FileFormat) reads those of other
+/// words.
 pub fn layout() -> Vec<u64> {
     let sizes =
         [size_of::<Record>(), size_of::<RecordCommon>(), size_of::<Bucket>(), Accounts::SIZE];

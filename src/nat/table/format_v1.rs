@@ -1,7 +1,8 @@
 //! The reader of session files of the first format.
 //!
-//! Nothing here follows the present records: offsets, numbers, shape of the index and hash are those
-//! of the format for ever. Files of this format may come from another release, and may be damaged.
+//! Nothing here follows the present records: offsets, numbers, shape of the index and hash are
+//! those of the format for ever. Files of this format may come from another release, and may be
+//! damaged.
 //!
 //! ```text
 //!   record (64 bytes)   0 original addresses u64   8 reply addresses u64      source in the upper half

@@ -1,7 +1,7 @@
 //! The formats of session files that this program reads.
 //!
-//! A change of the records or the index makes a new layout. Then [`FileFormat`] gets a new reader, and
-//! the old ones stay as they are. A test keeps files of each format.
+//! A change of the records or the index makes a new layout. Then [`FileFormat`] gets a new reader,
+//! and the old ones stay as they are. A test keeps files of each format.
 
 use std::io;
 

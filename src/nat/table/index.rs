@@ -106,8 +106,8 @@ pub(crate) struct Locked<'a> {
 pub(crate) struct ShardCondition {
     /// The shard needs a repair.
     pub(crate) is_torn: bool,
-    /// Number of damaged buckets. In a shard that a worker was changing, a cut-off change looks like
-    /// damage and does not count.
+    /// Number of damaged buckets. In a shard that a worker was changing, a cut-off change looks
+    /// like damage and does not count.
     pub(crate) damaged_buckets: u32,
 }
 

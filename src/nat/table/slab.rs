@@ -1,9 +1,9 @@
 //! The records of one pool: which are free, and a walk over those that are live.
 //!
-//! The records of an *inherited* slab were filled by a process before this one. The slab adopts them
-//! one by one, in order, and those that wait for others at last. Meanwhile new sessions get records
-//! that are free already: those that the adoption has gone through, and those at the end of the
-//! range, because a slab uses its records from the first one on.
+//! The records of an *inherited* slab were filled by a process before this one. The slab adopts
+//! them one by one, in order, and those that wait for others at last. Meanwhile new sessions get
+//! records that are free already: those that the adoption has gone through, and those at the end of
+//! the range, because a slab uses its records from the first one on.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -7,8 +7,8 @@
 //! translated by a record that two hashes and all values confirm, or not at all.
 //!
 //! An insertion or removal that was cut off leaves a shard whose overflow counts are wrong. So a
-//! torn shard is repaired before its first use, and so is one with damaged buckets: a bucket has its
-//! overflow count twice, four bytes that are always zero, and no entry that points beyond the
+//! torn shard is repaired before its first use, and so is one with damaged buckets: a bucket has
+//! its overflow count twice, four bytes that are always zero, and no entry that points beyond the
 //! records.
 //!
 //! The first packet waits for no other check than that of its own record and its two shards. The

@@ -35,8 +35,8 @@ use crate::time::Tick;
 pub enum Contents {
     /// All zeros.
     Empty,
-    /// The sessions of a translator with the same seed, as many records, and the same uplinks in the
-    /// same order.
+    /// The sessions of a translator with the same seed, as many records, and the same uplinks in
+    /// the same order.
     Inherited,
     /// The sessions that [`import_sessions`] has entered, with the same seed, limits and policy.
     ///

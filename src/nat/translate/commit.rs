@@ -145,8 +145,8 @@ impl Translator {
         result.map(drop)
     }
 
-    /// Inserts a session that the box itself opens. Records are kept back for such sessions: a probe
-    /// uses them first, and the host when no other record is left.
+    /// Inserts a session that the box itself opens. Records are kept back for such sessions: a
+    /// probe uses them first, and the host when no other record is left.
     #[cold]
     pub(crate) fn insert_own(
         &self,

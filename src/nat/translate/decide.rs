@@ -11,8 +11,8 @@
 //! [`crate::nat::translate::slow_path`]). The commit reserves ports and records, which another
 //! worker may take first.
 //!
-//! The functions of the miss path are inlined into one: a `Decision` that passes through memory costs
-//! 5 ns a new session (`cargo bench --bench engine new-forward`).
+//! The functions of the miss path are inlined into one: a `Decision` that passes through memory
+//! costs 5 ns a new session (`cargo bench --bench engine new-forward`).
 
 mod decision;
 mod foresight;

@@ -205,8 +205,8 @@ impl Translator {
         })
     }
 
-    /// Reserves what a session holds, as its first packet did: mappings, ports, and its share of its
-    /// host's limit. Reserves nothing if the policy does not allow the session.
+    /// Reserves what a session holds, as its first packet did: mappings, ports, and its share of
+    /// its host's limit. Reserves nothing if the policy does not allow the session.
     pub(crate) fn reserve(
         &self,
         snapshot: &SessionSnapshot,

@@ -1,12 +1,12 @@
 //! Selects the uplink of a new session.
 //!
 //! Each inside endpoint gets a pseudo-random score for every uplink, from a keyed hash and the
-//! uplink's weight. Of the uplinks that the session may use, the most usable ones remain: those that
-//! admit all new sessions, else those of last resort, else all. Of these, the ones of the lowest
-//! tier remain, and of these the best score wins (rendezvous hashing). So sessions are spread by
-//! weight, an endpoint always gets the same uplink of a tier, and a failing uplink moves only its
-//! own sessions. A rule may hash the inside address instead, or the inside address with the remote
-//! one.
+//! uplink's weight. Of the uplinks that the session may use, the most usable ones remain: those
+//! that admit all new sessions, else those of last resort, else all. Of these, the ones of the
+//! lowest tier remain, and of these the best score wins (rendezvous hashing). So sessions are
+//! spread by weight, an endpoint always gets the same uplink of a tier, and a failing uplink moves
+//! only its own sessions. A rule may hash the inside address instead, or the inside address with
+//! the remote one.
 
 use std::net::Ipv4Addr;
 
@@ -39,8 +39,8 @@ impl Translator {
         self.uplink_states.set_admission(uplink, admission);
     }
 
-    /// Sets whether an uplink that does not admit all new sessions is a last resort: sessions use it
-    /// while none of the uplinks that they may use admits all. A translator begins without one.
+    /// Sets whether an uplink that does not admit all new sessions is a last resort: sessions use
+    /// it while none of the uplinks that they may use admits all. A translator begins without one.
     pub fn set_last_resort(&self, uplink: u8, is_last_resort: bool) {
         self.uplink_states.set_last_resort(uplink, is_last_resort);
     }

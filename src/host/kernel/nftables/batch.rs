@@ -39,7 +39,8 @@ mod message {
 /// `NFT_TABLE_F_OWNER`: only the socket that made the table may change it, and the kernel removes
 /// the table together with the socket.
 const OWNER: u32 = 2;
-/// `NFT_TABLE_F_PERSIST`, since Linux 6.9: the table outlives the socket, and belongs to no one then.
+/// `NFT_TABLE_F_PERSIST`, since Linux 6.9: the table outlives the socket, and belongs to no one
+/// then.
 const PERSIST: u32 = 4;
 /// `NFT_SET_CONSTANT` and `NFT_SET_INTERVAL`.
 const CONSTANT_INTERVALS: u32 = 2 | 4;

@@ -6,33 +6,33 @@
 //!
 //! The rules, in the order in which the kernel tries them:
 //!
-//! | position | rule                                    | purpose                                      |
-//! |----------|-----------------------------------------|----------------------------------------------|
-//! | 0        | local, except routes of the TUN's group | the host's own addresses except `G`          |
-//! | block    | `iif lo from TUN address` → errors      | natbox translates the kernel's ICMP errors   |
-//! | block    | `iif lo from PROBE/27` → errors         | natbox's own packets over an uplink          |
-//! | block, G | `iif wan0 to G` DHCP replies → local    | a DHCP client's socket is bound to wan0      |
-//! | block, G | `iif wan0 from PREFIX to G` → blackhole | a TUN hides the incoming interface           |
-//! | block, G | `iif wan0 to G` → outside               | natbox gets the packet before the host does  |
-//! | block, G | `iif lan0 from OTHER to G` → blackhole  | a TUN hides the inside leg as well           |
-//! | block, G | `iif lan0 to G` → inside                | natbox gets the packet for hairpin           |
-//! | block, G | `to G` → local                          | all other packets to `G` are the host's      |
-//! | block    | `oif wan0 from PREFIX` → bound          | a bound socket sends nothing from the inside |
-//! | block    | `to PROBE/27` → local                   | replies to natbox's own packets              |
-//! | block    | `iif wan0 from PREFIX` → blackhole      | no outside host may use an inside source     |
-//! | block    | `iif lan0 from OTHER` → blackhole       | no inside host may use another leg's source  |
-//! | block    | `iif wan0 from NO_NAT to PREFIX` → TUN  | bypassed packets pass natbox                 |
-//! | block    | `iif wan0` → outside                    | only `G` and other networks are reachable    |
-//! | block    | `iif lan0` → inside                     | natbox translates what leaves by an uplink   |
-//! | block    | `iif TUN to PREFIX` → main              | no rule of another program takes the packets |
-//! | block    | `iif TUN from G` → uplink               | packets leave by the uplink of their address |
-//! | block    | `iif lo from OUTSIDE` → uplink          | the same for the host's own packets          |
-//! | block    | `iif lo from PREFIX` → host             | natbox translates the host's inside packets  |
-//! | block    | `iif lo from 0.0.0.0` UDP → service     | the same for sockets without an address      |
-//! | block    | `iif lo from 0.0.0.0` → unnumbered      | the same where `wan0` has no address         |
-//! | 32764    | `iif lo from 0.0.0.0` → main, no default | known networks keep their routes            |
-//! | 32765    | `iif lo from 0.0.0.0` → follow          | the host's own packets pass natbox           |
-//! | 32766    | main                                    | the kernel's rule; kept, never removed       |
+//! | position | rule | purpose |
+//! |---|---|---|
+//! | 0 | local, except routes of the TUN's group | the host's own addresses except `G` |
+//! | block | `iif lo from TUN address` → errors | natbox translates the kernel's ICMP errors |
+//! | block | `iif lo from PROBE/27` → errors | natbox's own packets over an uplink |
+//! | block, G | `iif wan0 to G` DHCP replies → local | a DHCP client's socket is bound to wan0 |
+//! | block, G | `iif wan0 from PREFIX to G` → blackhole | a TUN hides the incoming interface |
+//! | block, G | `iif wan0 to G` → outside | natbox gets the packet before the host does |
+//! | block, G | `iif lan0 from OTHER to G` → blackhole | a TUN hides the inside leg as well |
+//! | block, G | `iif lan0 to G` → inside | natbox gets the packet for hairpin |
+//! | block, G | `to G` → local | all other packets to `G` are the host's |
+//! | block | `oif wan0 from PREFIX` → bound | a bound socket sends nothing from the inside |
+//! | block | `to PROBE/27` → local | replies to natbox's own packets |
+//! | block | `iif wan0 from PREFIX` → blackhole | no outside host may use an inside source |
+//! | block | `iif lan0 from OTHER` → blackhole | no inside host may use another leg's source |
+//! | block | `iif wan0 from NO_NAT to PREFIX` → TUN | bypassed packets pass natbox |
+//! | block | `iif wan0` → outside | only `G` and other networks are reachable |
+//! | block | `iif lan0` → inside | natbox translates what leaves by an uplink |
+//! | block | `iif TUN to PREFIX` → main | no rule of another program takes the packets |
+//! | block | `iif TUN from G` → uplink | packets leave by the uplink of their address |
+//! | block | `iif lo from OUTSIDE` → uplink | the same for the host's own packets |
+//! | block | `iif lo from PREFIX` → host | natbox translates the host's inside packets |
+//! | block | `iif lo from 0.0.0.0` UDP → service | the same for sockets without an address |
+//! | block | `iif lo from 0.0.0.0` → unnumbered | the same where `wan0` has no address |
+//! | 32764 | `iif lo from 0.0.0.0` → main, no default | known networks keep their routes |
+//! | 32765 | `iif lo from 0.0.0.0` → follow | the host's own packets pass natbox |
+//! | 32766 | main | the kernel's rule; kept, never removed |
 //!
 //! The rules marked `G` exist only where `G` is assigned to the host. The rule
 //! `iif lo from OUTSIDE` exists only with several uplinks, and the last two rules `from 0.0.0.0`

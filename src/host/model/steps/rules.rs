@@ -136,8 +136,8 @@ impl StepPlanner<'_> {
     /// as destinations.
     ///
     /// Without such a rule the host routes these packets. natbox translates their source to an
-    /// external address, and the rules for translated packets lead them to the other leg. The errors
-    /// table takes them to natbox, because each of its routes leads into the TUN.
+    /// external address, and the rules for translated packets lead them to the other leg. The
+    /// errors table takes them to natbox, because each of its routes leads into the TUN.
     fn rules_between_legs(&self, leg: &InsideLeg) -> Vec<Rule> {
         let others = self.prefixes_of_other_legs(leg);
         let action = RuleAction::Lookup(self.ids.errors_table());

@@ -34,7 +34,8 @@ impl StepPlanner<'_> {
         routes
     }
 
-    /// Routes for packets from the inside interface: natbox translates all that leaves by an uplink.
+    /// Routes for packets from the inside interface: natbox translates all that leaves by an
+    /// uplink.
     fn inside_table(&self) -> Vec<Route> {
         let table = self.ids.inside_table();
         let mut routes: Vec<Route> = self.throw_inside(table).collect();
