@@ -58,7 +58,7 @@ pub(crate) fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let syn = builder::tcp(to_server, TcpFlags::SYN, 1, 0, &[], b"");
     let stray = builder::udp(builder::tuple(Protocol::UDP, (CLIENT, 9), (EXTERNAL, 9)), b"!");
 
-    // `decide` tells what would happen, without any effect.
+    // `decide` reports what would happen, and has no effect.
     for packet in [&query, &syn, &stray] {
         let parsed = parse(packet, ChecksumMode::Complete)?;
         let query = Query::of(&parsed, packet).ok_or("the packet has no tuple")?;

@@ -24,7 +24,7 @@ fn assert_refused(
     let state = testbed.host_state();
     let path = testbed.write("refused", &config.to_string());
     testbed.refused(before, &path).assert_says(code, words);
-    state.assert_same(&testbed.host_state(), &format!("after a refusal for {words:?}"));
+    state.assert_same(&testbed.host_state(), &format!("after an error about {words:?}"));
 }
 
 #[test]

@@ -268,7 +268,7 @@ fn outbound_rule_to_another_leg_hides_the_hosts_of_the_first_one() -> Result<()>
         // The DMZ's kernel says that nothing listens.
         let refused = datagrams(&legs.guest, GUEST, 0)?;
         refused.connect((DMZ, 9))?;
-        refused.send(b"nobody is there")?;
+        refused.send(b"to a closed port")?;
         let error = refused.recv(&mut [0; 8]).expect_err("an ICMP error");
         ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "{error}");
         // Hosts that the rule does not name keep their own addresses, and the Internet its rules.

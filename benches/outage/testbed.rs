@@ -213,5 +213,5 @@ admin: {{ socket: '{directory}/natbox.sock' }}
 
 /// Least capacity of the session table: the default of natbox.
 const CAPACITY: u32 = 262_144;
-/// Room for the datagrams that arrive at once after a gap, in bytes.
+/// Receive buffer for the datagrams that arrive at once after a gap, in bytes.
 const RECEIVE_BUFFER: usize = 64 << 20;

@@ -338,7 +338,7 @@ fn incomplete_datagrams_time_out() {
     probe.outside.send(&old[2]);
     probe.outside.send(&old[1]);
     probe.silence();
-    wait_until("they are given up, without a word", || probe.dropped("fragment-timeout") == 2);
+    wait_until("the store drops them silently", || probe.dropped("fragment-timeout") == 2);
     assert_eq!((probe.outside.drain(), probe.inside.drain()), (vec![], vec![]));
     // Another datagram with the same identification: no byte of the old one passes.
     let new = numbered(udp(client, F, &text(1800)), 1);

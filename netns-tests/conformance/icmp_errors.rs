@@ -42,7 +42,7 @@ fn three_kinds(probe: &Probe) -> [Sent; 3] {
         builder::set_dont_fragment(&mut original, true);
         builder::set_identification(&mut original, 0x1234);
         probe.inside.send(&original);
-        Sent { original, outside: probe.outside.expect("what is to be quoted") }
+        Sent { original, outside: probe.outside.expect("the packet that the error quotes") }
     })
 }
 

@@ -31,7 +31,7 @@ fn echo_works_and_replies_need_a_query() {
 }
 
 #[test]
-fn equal_echo_identifiers_are_told_apart() {
+fn equal_echo_identifiers_are_distinguished() {
     let _proof = proves(&["ICMP-ID"]);
     let probe = Probe::plain();
     let (first, second) = (probe.open_ping(at(S1, 42), E1), probe.open_ping(at(S2, 42), E1));

@@ -226,7 +226,7 @@ fn other_protocols_are_tracked_by_address_or_dropped() {
         let back = packet(protocol, E1, G);
         probe.outside.send(&back);
         assert_carried(&back, &probe.inside.expect("back"), at(E1, 0), at(S1, 0));
-        // Another host, and another remote: told apart, or dropped.
+        // Another host, and another remote: distinguished, or dropped.
         probe.inside.send(&packet(protocol, S2, E1));
         probe.outside.send(&packet(protocol, E2, G));
     }

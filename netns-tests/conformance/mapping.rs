@@ -133,7 +133,7 @@ fn external_addresses_need_not_be_contiguous() {
 }
 
 #[test]
-fn outside_host_with_a_private_address_is_told_apart_or_refused() {
+fn outside_host_with_a_private_address_is_distinguished_or_refused() {
     let _proof = proves(&["UDP-7"]);
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));

@@ -58,7 +58,7 @@ pub(crate) const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["UDP-7"],
                 "MUST",
-                "Equal addresses on both sides: told apart, or refused, never confused",
+                "Equal addresses on both sides: distinguished or refused, never confused",
             ),
             row(
                 &["UDP-11"],
@@ -289,7 +289,7 @@ pub(crate) const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["ICMP-ID"],
                 "MUST (P)",
-                "One identifier used by two hosts, or towards two hosts, is told apart",
+                "One identifier used by two hosts, or towards two hosts, is distinguished",
             ),
             row(
                 &["ICMP-10b"],

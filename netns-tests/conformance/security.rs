@@ -229,7 +229,7 @@ fn flood_of_an_inside_host_affects_only_that_host() {
 }
 
 #[test]
-fn mapped_and_unmapped_ports_cannot_be_told_apart_from_outside() {
+fn mapped_and_unmapped_ports_cannot_be_distinguished_from_outside() {
     let _proof = proves(&["SEC-7"]);
     for syn in ["drop", "delayed-reject"] {
         let setup = Setup::new().nat(&format!("unsolicited_syn: {syn}"));

@@ -89,7 +89,7 @@ fn dns_follows_a_changed_interface_address() -> Result<()> {
     let found = led_to(&site, next)?;
     ensure!(
         is(&found, vec![fixed.published, next]),
-        "the new address has the name server, too: {found:?}"
+        "the name server has the new address as well: {found:?}"
     );
     Ok(())
 }

@@ -100,7 +100,7 @@ fn updates_keep_a_zone_on_another_server_current() -> Result<()> {
     let result = (|| {
         testbed.wait_for("www", &both)?;
         testbed.wait_for("one", &["203.0.113.10"])?;
-        wait_for("the end of the trouble", || {
+        wait_for("the end of the error", || {
             Ok(dns(&natbox)?.update_error.is_none().then_some(()))
         })?;
         testbed.set_uplink("down")?;

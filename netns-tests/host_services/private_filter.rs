@@ -40,7 +40,7 @@ fn send_raw(from: &Namespace, source: Ipv4Addr, to: Ipv4Addr) {
         let socket =
             rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, protocol).unwrap();
         let to = SocketAddrV4::new(to, 0);
-        // The kernel tells of a packet that the filter drops.
+        // The call fails if the filter drops the packet.
         let _ = rustix::net::sendto(&socket, &packet, SendFlags::empty(), &to);
     })
     .unwrap();

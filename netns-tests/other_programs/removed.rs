@@ -118,11 +118,11 @@ fn every_sysctl_that_natbox_sets_comes_back() {
         testbed.assert_traffic();
         let missing = || {
             let restored = restored(&testbed, &natbox);
-            let is_told = |(path, value): &&(String, &str)| {
+            let is_mentioned = |(path, value): &&(String, &str)| {
                 let end = format!("{}={value}", path.replace('/', "."));
                 restored.iter().any(|command| command.ends_with(&end))
             };
-            settings.iter().filter(|setting| !is_told(setting)).collect::<Vec<_>>()
+            settings.iter().filter(|setting| !is_mentioned(setting)).collect::<Vec<_>>()
         };
         pause();
         assert!(missing().is_empty(), "{:?}", missing());

@@ -51,7 +51,7 @@ fn connections_from_one_endpoint_over_all_uplinks_carry_their_own_data() -> Resu
             }
             server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
-        assert_told_apart(seen)?;
+        assert_distinguished(seen)?;
         let sessions = natbox.status()?.sessions.created;
         ensure!(sessions == count as u64, "{sessions} sessions for {count} connections");
         for watch in watches {
@@ -92,7 +92,7 @@ fn datagrams_from_one_socket_over_all_uplinks_are_answered_by_each_of_them() -> 
             wanted += 1;
         }
     }
-    assert_told_apart(
+    assert_distinguished(
         echo.seen().into_iter().map(|(peer, uplink)| (peer, usize::from(uplink))).collect(),
     )?;
     for watch in watches {
@@ -161,7 +161,7 @@ fn serve(listener: &TcpListener, count: usize) -> Result<BTreeSet<(SocketAddr, u
 
 /// Asserts that the server has seen one peer for each port and uplink, all with the client's
 /// address, and for each port one with the client's own port.
-fn assert_told_apart(seen: BTreeSet<(SocketAddr, usize)>) -> Result<()> {
+fn assert_distinguished(seen: BTreeSet<(SocketAddr, usize)>) -> Result<()> {
     let peers: BTreeSet<SocketAddr> = seen.iter().map(|(peer, _)| *peer).collect();
     ensure!(
         seen.len() == PORTS.len() * UPLINKS && peers.len() == seen.len(),

@@ -54,7 +54,7 @@ fn replies_use_the_uplink_and_port_of_their_requests() {
 }
 
 #[test]
-fn connections_and_pings_from_one_endpoint_are_told_apart() {
+fn connections_and_pings_from_one_endpoint_are_distinguished() {
     let whole = "name: ping, protocol: icmp, to: 10.0.0.11";
     let probe = start(Setup::new().forward(whole));
     let peers = uplinks(&probe).map(|(uplink, published)| {

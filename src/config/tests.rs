@@ -376,7 +376,7 @@ fn bad_files_are_refused_with_exact_messages() {
             "f.yaml:7:41: forwards[1].port: found 8, wanted no `port`, because `protocol: icmp` publishes no single ports; remove it, or choose tcp, udp or tcp+udp",
             "f.yaml:7:48: forwards[1].to: found port 80, wanted an address without port, because of `protocol: icmp`; write `to: 10.0.0.5`",
             "f.yaml:8:55: forwards[2].to: found port 65500 for the first of 100 published ports, wanted a range that ends at 65535 or before; lower it to 65436 at most, or publish fewer",
-            "f.yaml:9:55: forwards[3].to: found 5 ports (1-5), wanted as many as are published: 10 (7000-7009); write the first port only, the others keep their offset",
+            "f.yaml:9:55: forwards[3].to: found 5 ports (1-5), wanted the number of published ports: 10 (7000-7009); write the first port only, the others keep their offset",
             "f.yaml:10:40: forwards[4].port: found `90-80`, wanted a port or a range of ports such as 80 or 8000-8099, from 1 to 65535; write the lower port first: 80-90",
             "f.yaml:10:51: forwards[4].to: found `server:80`, wanted the server as ADDRESS or ADDRESS:PORT, such as 10.0.0.101:80; write four numbers from 0 to 255, without leading zeros",
             "f.yaml:11:48: forwards[5].to: found 10.9.0.5, wanted an address within `10.0.0.0/24`, `10.1.0.0/16`; correct it, or add its prefix to `inside.prefixes`",

@@ -205,7 +205,7 @@ fn note_adoption(state: &Mutex<SessionState>, inherits: bool, adopted: Adopted) 
     }
 }
 
-/// Tells what a start with a configuration does with the sessions of a process before it. Changes
+/// Reports what a start with a configuration does with the sessions of a process before it. Changes
 /// nothing.
 pub(crate) fn preview(config: &Config) -> Preview {
     if !config.state.keep {

@@ -56,7 +56,7 @@ pub(crate) fn start(log: Log) -> Result<Logging, RunError> {
     let wanted = Targets::new()
         .with_default(level)
         .with_target(MAPPINGS, LevelFilter::INFO)
-        // hickory warns about the content of messages from strangers.
+        // hickory warns about the content of messages from any client.
         .with_target("hickory_", LevelFilter::ERROR.min(level))
         // The health check reports a bad certificate itself, once.
         .with_target("rustls_platform_verifier", LevelFilter::OFF);

@@ -157,7 +157,7 @@ pub(super) fn run_guarded<Q: PacketIo>(mut worker: Worker<Q>, failures: &Sender<
             WorkerFailure::Panicked { worker: worker.number, message: message_of(panic.as_ref()) }
         }
     };
-    // The channel has room for one failure of every worker. Sending fails only when the engine is
+    // The channel holds one failure of every worker. Sending fails only when the engine is
     // gone.
     let _ = failures.send(failure);
 }

@@ -161,8 +161,8 @@ mod tests {
     fn bad_vnet_headers_are_counted_and_the_packets_after_them_arrive() {
         let (mut io, kernel, _waker) = pair();
         deliver(&kernel, SUPER, &[0; 30]);
-        rustix::io::write(&kernel, b"short").expect("room in the socket");
-        rustix::io::write(&kernel, &[255; 100]).expect("room in the socket");
+        rustix::io::write(&kernel, b"short").expect("space in the socket");
+        rustix::io::write(&kernel, &[255; 100]).expect("space in the socket");
         deliver(&kernel, Offload::default(), b"good");
         assert_eq!(io.receive(Duration::ZERO).expect("alive"), 1);
         let frame = io.frame(0);

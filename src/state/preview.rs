@@ -26,8 +26,8 @@ pub(crate) enum Preview {
     },
 }
 
-/// Tells what a start with these wants does. Takes no lock and changes nothing, so a process may
-/// have the sessions meanwhile.
+/// Reports what a start with these requirements does. Takes no lock and changes nothing, so a
+/// process may have the sessions meanwhile.
 pub(crate) fn preview(base: &Path, name: &str, required: &StateRequirements) -> Preview {
     let header = match StateHeader::read(&base.join(name), HEADER) {
         Ok(Some(header)) => header,

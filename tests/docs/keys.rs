@@ -1,4 +1,4 @@
-//! Every key of the configuration that a message, a doc comment or a page names exists in the
+//! Every key of the configuration that a message, a comment or a page names exists in the
 //! schema.
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::source::{doc_comments, is_test, literals, without_tests};
+use super::source::{is_test, literals, prose, without_tests};
 use super::{documents, fail_with, files_below, relative, root};
 
 /// Files that name old keys.
@@ -62,7 +62,7 @@ fn texts() -> Vec<(String, String)> {
         let path = relative(&file);
         let source = fs::read_to_string(&file).unwrap();
         let source = if is_test(&path) { "" } else { without_tests(&source) };
-        let texts = doc_comments(source).into_iter().chain(literals(source));
+        let texts = prose(source).into_iter().chain(literals(source));
         texts.map(|(line, text)| (format!("{path}:{line}"), text)).collect::<Vec<_>>()
     });
     let is_new = |place: &str| !OLD_KEYS.iter().any(|old| place.starts_with(old));

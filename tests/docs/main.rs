@@ -1,8 +1,7 @@
 //! Tests of the documentation: its English, its links, its commands, its configuration files, and
 //! the pages that are made from the code.
 //!
-//! `NATBOX_BLESS=1` rewrites the generated pages and drops finished files from the list of
-//! unfinished ones.
+//! `NATBOX_BLESS=1` rewrites the generated pages.
 
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 

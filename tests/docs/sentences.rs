@@ -4,16 +4,16 @@ use super::markdown::{Block, blocks, plain};
 use super::{documents, fail_with};
 
 /// Longest sentence of the documentation, in words.
-const MAX_SENTENCE_WORDS: usize = 40;
+pub(crate) const MAX_SENTENCE_WORDS: usize = 40;
 
 /// Longest README, in words of prose, tables and code.
 const MAX_README_WORDS: usize = 1300;
 
 /// Widest line of a document, in characters. Tables and code have no bound.
-const MAX_COLUMNS: usize = 100;
+pub(crate) const MAX_COLUMNS: usize = 100;
 
 /// Splits running text into sentences.
-fn sentences(text: &str) -> Vec<String> {
+pub(crate) fn sentences(text: &str) -> Vec<String> {
     let text = plain(text);
     let mut sentences = vec![String::new()];
     for word in text.split_whitespace() {
@@ -28,7 +28,7 @@ fn sentences(text: &str) -> Vec<String> {
     sentences
 }
 
-fn count(text: &str) -> usize {
+pub(crate) fn count(text: &str) -> usize {
     text.split_whitespace().filter(|word| word.contains(char::is_alphanumeric)).count()
 }
 

@@ -1,33 +1,42 @@
-//! Reads the doc comments and the string literals of the sources.
+//! Reads the comments and the string literals of the sources.
 
-/// Returns the doc comments of a file without code: one text for each run of lines that begin
-/// alike, with the number of its first line.
-pub(crate) fn doc_comments(source: &str) -> Vec<(usize, String)> {
+use super::markdown::{Block, blocks};
+
+/// Returns the comments of a file that have lines of their own: one text for each run of lines that
+/// begin alike, without the marks, with the number of its first line.
+pub(crate) fn comments(source: &str) -> Vec<(usize, String)> {
     let mut comments: Vec<(usize, String)> = Vec::new();
-    let mut goes_on = false;
-    let mut in_code = false;
+    let mut last = None;
     for (index, line) in source.lines().enumerate() {
         let line = line.trim_start();
-        let text = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
-        let Some(text) = text.filter(|text| !text.starts_with('/')) else {
-            goes_on = false;
-            in_code = false;
-            continue;
-        };
-        in_code ^= text.trim_start().starts_with("```");
-        if in_code {
-            continue;
-        }
-        match comments.last_mut() {
-            Some((_, comment)) if goes_on => {
-                comment.push('\n');
-                comment.push_str(text.strip_prefix(' ').unwrap_or(text));
+        let marks = ["///", "//!", "//"];
+        let mark = marks.into_iter().find(|mark| line.starts_with(mark));
+        let mark = mark.filter(|_| !line.starts_with("////"));
+        if let Some(mark) = mark {
+            let text = &line[mark.len()..];
+            let text = text.strip_prefix(' ').unwrap_or(text);
+            match comments.last_mut() {
+                Some((_, comment)) if last == Some(mark) => {
+                    comment.push('\n');
+                    comment.push_str(text);
+                }
+                _ => comments.push((index + 1, text.to_owned())),
             }
-            _ => comments.push((index + 1, text.strip_prefix(' ').unwrap_or(text).to_owned())),
         }
-        goes_on = true;
+        last = mark;
     }
     comments
+}
+
+/// Returns the paragraphs, items and cells of a file's comments, with their lines.
+pub(crate) fn prose(source: &str) -> Vec<(usize, String)> {
+    let texts = comments(source).into_iter().flat_map(|(start, comment)| {
+        blocks(&comment).into_iter().filter_map(move |block| match block {
+            Block::Prose { line, text } => Some((start + line - 1, text)),
+            Block::Code { .. } => None,
+        })
+    });
+    texts.collect()
 }
 
 /// Returns the string literals of a file, each with the number of its first line. An escaped line
@@ -120,12 +129,10 @@ pub(crate) fn is_test(path: &str) -> bool {
 }
 
 #[test]
-fn doc_comments_are_read_without_code_and_with_their_lines() {
-    let source = "//! Module.\n//! More.\nuse x;\n/// One.\n/// ```\n/// nobody\n/// ```\n// nobody\n//// nobody\nfn f() {}\n";
-    assert_eq!(
-        doc_comments(source),
-        [(1, "Module.\nMore.".to_owned()), (4, "One.\n```".to_owned())]
-    );
+fn comments_are_read_with_their_lines() {
+    let source = "//! Module.\n//! More.\nuse x;\n/// One.\n/// ```\n/// code\n/// ```\n///\n/// - Two.\n// three\n//// no\nf(); // no\n";
+    let expected = [(1, "Module. More."), (4, "One."), (9, "Two."), (10, "three")];
+    assert_eq!(prose(source), expected.map(|(line, text)| (line, text.to_owned())));
 }
 
 #[test]

@@ -204,7 +204,7 @@ timeouts: {{ fragment: 1s }}
     )
 }
 
-/// Room for the datagrams of a run, which are read at its end, in bytes.
+/// Receive buffer for the datagrams of a run, which are read at its end, in bytes.
 const RECEIVE_BUFFER: usize = 64 << 20;
 /// Receive buffer of a socket that no program reads: a flood fills it at once.
 const SINK_BUFFER: usize = 4096;

@@ -208,7 +208,7 @@ fn target_port(
     let length = ports.last - ports.first;
     if target.first != target.last && target.last - target.first != length {
         let found = format!("{} ports ({target})", u32::from(target.last - target.first) + 1);
-        let wanted = format!("as many as are published: {} ({ports})", u32::from(length) + 1);
+        let wanted = format!("the number of published ports: {} ({ports})", u32::from(length) + 1);
         checker.diagnostics.report(
             &to.location,
             found,

@@ -64,7 +64,7 @@ fn full_table_has_room_for_probes_and_some_for_the_host() {
     let mut harness = Harness::new(setup(|setup| setup.limits.sessions = 16));
     assert!(probe_by_tcp(&mut harness, 1), "a probe takes no session from the inside hosts");
     assert_eq!(exhaust(&mut harness), (16, DropReason::TableFull));
-    // Closed connections of earlier probes make room.
+    // Closed connections of earlier probes yield their records.
     assert!((1000..4000).all(|port| probe_by_tcp(&mut harness, port)));
     harness.wait(Span::seconds(299));
     assert_eq!(harness.sessions(), 16, "expired probes");

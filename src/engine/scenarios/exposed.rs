@@ -498,7 +498,7 @@ fn a_flood_to_a_mapping_leaves_room_for_the_sessions_of_others_and_of_the_host_i
     for port in 6000..6250 {
         harness.pass(&udp((S1, port), (E1, 53)));
     }
-    // Ended sessions make room.
+    // Ended sessions no longer count.
     harness.wait(Span::seconds(301));
     let mapped = harness.pass(&udp((S2, 5000), (E1, 53))).source.port;
     harness.pass(&udp((E2, 9), (G, mapped)));

@@ -111,7 +111,7 @@ impl ConnectionEnd {
         if socket.can_send() && self.sent < ready {
             self.sent += socket
                 .send_slice(&self.sending[self.sent..ready])
-                .expect("room in the send buffer");
+                .expect("space in the send buffer");
         }
         let all_acknowledged = self.sent == self.sending.len() && socket.send_queue() == 0;
         if all_acknowledged
@@ -394,7 +394,7 @@ fn udp_requests_and_replies_of_every_length_pass_in_both_directions() {
         for length in (0..1472).step_by(64) {
             let request = vec![length as u8; length];
             let socket: &mut udp::Socket<'_> = network.host(client_side).socket(client);
-            socket.send_slice(&request, to).expect("room in the buffer");
+            socket.send_slice(&request, to).expect("space in the buffer");
             let mut replied = false;
             let mut busy = true;
             while busy {
@@ -405,7 +405,7 @@ fn udp_requests_and_replies_of_every_length_pass_in_both_directions() {
                     let expected = if client_side == Node::Outside { E1 } else { G };
                     assert_eq!(from.addr, IpAddress::Ipv4(expected));
                     assert_eq!(bytes, request);
-                    socket.send_slice(&bytes, from).expect("room in the buffer");
+                    socket.send_slice(&bytes, from).expect("space in the buffer");
                     busy = true;
                 }
                 let socket: &mut udp::Socket<'_> = network.host(client_side).socket(client);
@@ -439,8 +439,9 @@ fn pings_from_both_sides_get_their_replies() {
                 data: b"are you there?",
             };
             let client: &mut icmp::Socket<'_> = network.host(client_side).socket(socket);
-            let bytes =
-                client.send(request.buffer_len(), IpAddress::Ipv4(to)).expect("room in the buffer");
+            let bytes = client
+                .send(request.buffer_len(), IpAddress::Ipv4(to))
+                .expect("space in the buffer");
             request.emit(&mut Icmpv4Packet::new_unchecked(bytes), &checksums);
             let mut replied = false;
             let mut busy = true;

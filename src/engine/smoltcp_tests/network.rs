@@ -207,10 +207,10 @@ impl Host {
         interface.update_ip_addrs(|addresses| {
             addresses
                 .push(IpCidr::new(IpAddress::Ipv4(address), 24))
-                .expect("room for one address");
+                .expect("space for one address");
         });
         let gateway = Ipv4Addr::from_bits(address.to_bits() | 0xfe);
-        interface.routes_mut().add_default_ipv4_route(gateway).expect("room for one route");
+        interface.routes_mut().add_default_ipv4_route(gateway).expect("space for one route");
         Self { sockets: SocketSet::new(Vec::new()), interface, device }
     }
 

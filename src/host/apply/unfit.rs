@@ -58,7 +58,7 @@ pub(super) fn unowned_rules(
     is_unowned.then(|| {
         format!(
             "policy rules: there are rules with protocol {RTPROT_NATBOX}, but no journal of a natbox \
-             in {}; if the rules are not yours, run: ip rule flush protocol {RTPROT_NATBOX}; ip rule \
+             in {}. If the rules are not yours, run: ip rule flush protocol {RTPROT_NATBOX}; ip rule \
              add priority 0 lookup local; ip rule del priority 0 lookup local suppress_ifgroup \
              {TUN_GROUP}",
             directory.display()

@@ -116,7 +116,7 @@ fn bad_vnet_headers_are_counted_and_the_packets_after_them_arrive() {
         let (mut io, kernel, _waker) = pair(multishot);
         for _ in 0..BATCH {
             deliver(&kernel, SUPER, &[0; 30]);
-            rustix::io::write(&kernel, b"short").expect("room in the socket");
+            rustix::io::write(&kernel, b"short").expect("space in the socket");
             deliver(&kernel, Offload::default(), b"good");
             assert_eq!(receive(&mut io, 1), [b"good"]);
         }

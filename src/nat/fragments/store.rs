@@ -278,7 +278,7 @@ impl Store {
         }
         while self.datagrams.len() >= self.capacity {
             let (order, _) =
-                self.by_eviction.first_key_value().expect("as many as there are datagrams");
+                self.by_eviction.first_key_value().expect("each datagram has its order");
             self.evict(*order);
         }
     }

@@ -31,7 +31,7 @@ impl SessionFiles {
             SessionFileSizes::of(capacity, true).expect("sizes");
         let file = |bytes| {
             let file = tempfile::tempfile().expect("a file");
-            file.set_len(bytes).expect("room");
+            file.set_len(bytes).expect("space");
             file
         };
         Self { records: file(records), index: file(index), accounts: file(accounts) }

@@ -92,7 +92,7 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
     let barrier = Barrier::new(WORKERS);
     let round = |context: &mut WorkerContext, worker: usize, number: u32| {
         let now = Tick(0).after(Span::seconds(60 * number));
-        // Each worker to a remote of its own, or all to one: then there is one session, too.
+        // Each worker to a remote of its own, or all to one: then they share one session.
         let apart = number.is_multiple_of(2);
         let remote = if apart { 1000 + worker as u16 } else { 1000 };
         let source = (HOST, 5000 + (number % 7) as u16);

@@ -140,7 +140,7 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
 fn accounting_counts_packets_and_bytes_of_each_direction() {
     let plain = Table::new(2, 1, idle_timeouts(), [1, 2, 3, 4], Tick(0)).expect("memory");
     let new = random_session(&mut StdRng::seed_from_u64(1));
-    let id = plain.insert(0, &new, None, Tick(5)).expect("room");
+    let id = plain.insert(0, &new, None, Tick(5)).expect("space");
     assert_eq!(plain.session(id).expect("it is there").accounting, None);
 
     let table = Table::new(2, 1, idle_timeouts(), [1, 2, 3, 4], Tick(0)).expect("memory");
@@ -148,7 +148,7 @@ fn accounting_counts_packets_and_bytes_of_each_direction() {
     for round in 0..3u32 {
         let start = Tick(1000 * round);
         let opener = FirstPacket { segment: None, direction: Direction::Original, bytes: 60 };
-        let id = table.insert(0, &new, Some(opener), start).expect("room");
+        let id = table.insert(0, &new, Some(opener), start).expect("space");
         for (key, bytes) in [(new.reply, 1500), (new.original, 52), (new.reply, 40)] {
             let later = start.after(Span(7));
             table.lookup_and_update(key, table.hash(key), None, bytes, later);
@@ -171,7 +171,7 @@ fn a_stale_identifier_names_no_session() {
     let mut random = StdRng::seed_from_u64(1);
     let mut insert = || {
         let new = random_session(&mut random);
-        (table.insert(0, &new, None, Tick(0)).expect("room"), new)
+        (table.insert(0, &new, None, Tick(0)).expect("space"), new)
     };
     let mut stale = Vec::new();
     for _ in 0..1000 {

@@ -116,7 +116,7 @@ pub(super) fn copy(files: &SessionFiles) -> SessionFiles {
     for (from, to) in pairs {
         let mut content = vec![0; from.metadata().expect("a length").len() as usize];
         from.read_exact_at(&mut content, 0).expect("its content");
-        to.write_all_at(&content, 0).expect("room");
+        to.write_all_at(&content, 0).expect("space");
     }
     copies
 }

@@ -33,7 +33,7 @@ fn mark(files: &SessionFiles) -> u8 {
 fn marked_files(base: &Path) {
     let (mut state, opened) = open(base, &required(1000));
     assert_eq!(reason(opened), "");
-    state.files.records.write_all_at(&[7], 0).expect("room");
+    state.files.records.write_all_at(&[7], 0).expect("space");
     state.adopted().expect("a header");
 }
 
@@ -105,13 +105,13 @@ fn files_of_another_configuration_stay_until_their_sessions_are_imported() {
         // Three processes die during the import. The second one has the first configuration again.
         let (state, opened) = open(base.path(), &other);
         old(opened, sentence);
-        state.files.records.write_all_at(&[9], 0).expect("room");
+        state.files.records.write_all_at(&[9], 0).expect("space");
         drop(state);
         old(open(base.path(), &required(1000)).1, "a process died while it imported them");
         let (mut state, opened) = open(base.path(), &other);
         old(opened, sentence);
         assert_eq!(mark(&state.files), 0, "an import begins with empty files");
-        state.files.records.write_all_at(&[8], 0).expect("room");
+        state.files.records.write_all_at(&[8], 0).expect("space");
         state.imported().expect("a header");
         assert_eq!(names(base.path()), ["accounts", HEADER, "index", "lock", "records"]);
         drop(state);

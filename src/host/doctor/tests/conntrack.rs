@@ -25,7 +25,7 @@ pub(super) fn notrack() -> String {
     [chain("raw", RAW), rules.join(",")].join(",")
 }
 
-/// A table with room for 1000 connections.
+/// A table of 1000 connections.
 fn usage(count: u64) -> ConntrackUsage {
     ConntrackUsage { count, max: 1000 }
 }

@@ -45,7 +45,7 @@ fn sessions_are_found_before_their_adoption_and_expire_after_it() {
     let first = table(1000, 3, &files, false);
     let ids: Vec<SessionId> = sessions
         .iter()
-        .map(|new| first.insert(random.random_range(0..3), new, None, NOW).expect("room"))
+        .map(|new| first.insert(random.random_range(0..3), new, None, NOW).expect("space"))
         .collect();
     drop(first);
     // Another number of workers has other pools.
@@ -65,7 +65,7 @@ fn sessions_are_found_before_their_adoption_and_expire_after_it() {
     assert_eq!((expired.len(), second.len()), (598, 0));
     // Every record is free.
     for _ in 0..1000 {
-        second.insert(0, &random_session(&mut random), None, NOW).expect("room");
+        second.insert(0, &random_session(&mut random), None, NOW).expect("space");
     }
 }
 
@@ -78,7 +78,7 @@ fn sessions_are_found_while_other_threads_adopt_and_insert() {
         let sessions: Vec<_> = (0..2000).map(|_| random_session(&mut random)).collect();
         let first = table(8000, 2, &files, false);
         for (number, new) in sessions.iter().enumerate() {
-            first.insert(number % 2, new, None, NOW).expect("room");
+            first.insert(number % 2, new, None, NOW).expect("space");
         }
         drop(first);
         let second = table(8000, 2, &files, true);
@@ -114,7 +114,7 @@ fn a_new_session_gets_a_record_while_others_wait_for_their_adoption() {
     let first = table(100, 1, &files, false);
     let fill = |table: &Table, count: usize, random: &mut StdRng| {
         let new = (0..count).map(|_| random_session(random));
-        new.map(|new| table.insert(0, &new, None, NOW).expect("room")).collect::<Vec<_>>()
+        new.map(|new| table.insert(0, &new, None, NOW).expect("space")).collect::<Vec<_>>()
     };
     let ids = fill(&first, 97, &mut random);
     first.end(ids[3], EndReason::Requested, NOW).expect("a session");
@@ -140,7 +140,7 @@ fn sessions_that_are_not_allowed_end_with_their_adoption() {
     let sessions: Vec<_> = (0..100).map(|_| random_session(&mut random)).collect();
     let first = table(100, 1, &files, false);
     for new in &sessions {
-        first.insert(0, new, None, NOW).expect("room");
+        first.insert(0, new, None, NOW).expect("space");
     }
     drop(first);
     let second = table(100, 1, &files, true);
@@ -239,7 +239,7 @@ fn a_session_that_was_put_off_is_adopted_after_all_others() {
     let sessions: Vec<_> = (0..90).map(|_| random_session(&mut random)).collect();
     let first = table(90, 2, &files, false);
     let ids: Vec<SessionId> =
-        sessions.iter().map(|new| first.insert(0, new, None, NOW).expect("room")).collect();
+        sessions.iter().map(|new| first.insert(0, new, None, NOW).expect("space")).collect();
     drop(first);
     let second = table(90, 2, &files, true);
     let kind = |id: SessionId| ids.iter().position(|other| *other == id).expect("a session") % 3;
@@ -282,6 +282,6 @@ fn a_session_that_was_put_off_is_adopted_after_all_others() {
     assert_eq!((first, last, ended), (90, 58, 2));
     assert_eq!(attempts.iter().filter(|made| **made == (0, Attempt::First)).count(), 30);
     for _ in 29..90 {
-        second.insert(0, &random_session(&mut random), None, NOW).expect("room");
+        second.insert(0, &random_session(&mut random), None, NOW).expect("space");
     }
 }

@@ -47,7 +47,7 @@ fn first(segment: &Segment) -> FirstPacket<'_> {
 
 /// Completes the handshake of a session.
 fn handshake(table: &Table, new: &NewSession, now: Tick) -> SessionId {
-    let id = table.insert(0, new, Some(first(&segment(0x02, 1000, 0))), now).expect("room");
+    let id = table.insert(0, new, Some(first(&segment(0x02, 1000, 0))), now).expect("space");
     for (key, flags, sequence, acknowledgement) in
         [(new.reply, 0x12, 3000, 1001), (new.original, 0x10, 1001, 3001)]
     {
@@ -74,7 +74,7 @@ fn a_subscriber_learns_of_beginning_handshake_and_end_once_each() {
     let new = session(2);
     let id = handshake(&table, &new, Tick(5));
     assert_eq!(received(&events), [(id, Opened), (id, Established)]);
-    // More data is no news, and neither is a session that is not added.
+    // More data makes no event, nor does a session that is not added.
     let data = segment(0x18, 1001, 3001);
     table.lookup_and_update(new.original, table.hash(new.original), Some(&data), 0, Tick(6));
     assert!(table.insert(0, &new, None, Tick(6)).is_err());
@@ -97,17 +97,17 @@ fn a_slow_subscriber_loses_events_and_knows_how_many() {
     let table = table(16, 1);
     let (slow, quick) = (table.subscribe(3), table.subscribe(100));
     for number in 0..10 {
-        table.insert(0, &session(number), None, Tick(0)).expect("room");
+        table.insert(0, &session(number), None, Tick(0)).expect("space");
     }
     assert_eq!((received(&slow).len(), slow.lost()), (3, 7));
     assert_eq!((received(&quick).len(), quick.lost()), (10, 0));
     // A subscriber that is gone costs the others nothing.
     drop(slow);
-    table.insert(0, &session(10), None, Tick(0)).expect("room");
-    table.insert(0, &session(11), None, Tick(0)).expect("room");
+    table.insert(0, &session(10), None, Tick(0)).expect("space");
+    table.insert(0, &session(11), None, Tick(0)).expect("space");
     assert_eq!((received(&quick).len(), quick.lost()), (2, 0));
     drop(quick);
-    table.insert(0, &session(12), None, Tick(0)).expect("room");
+    table.insert(0, &session(12), None, Tick(0)).expect("space");
     assert!(!table.subscribers.any());
 }
 

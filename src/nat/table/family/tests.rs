@@ -164,7 +164,7 @@ fn a_table_of_another_family_finds_tracks_lists_and_ends_its_sessions() {
         Table::of_family(CAPACITY.into(), 2, IdleTimeouts::new(&timeouts), [1, 2, 3, 4], Tick(0))
             .expect("memory");
     let ids: Vec<_> = (0..CAPACITY)
-        .map(|number| table.insert(0, &session(number), None, Tick(0)).expect("room"))
+        .map(|number| table.insert(0, &session(number), None, Tick(0)).expect("space"))
         .collect();
     assert_eq!(table.insert(0, &session(CAPACITY), None, Tick(0)), Err(InsertError::Full));
     for number in 0..CAPACITY {

@@ -25,7 +25,7 @@ fn a_small_index_takes_every_slot_even_when_all_keys_want_one_bucket() {
     let hash = KeyHash(0x1234);
     let locked = index.lock(hash);
     for id in 0..slots as u32 {
-        locked.insert(hash, IndexEntry(id)).expect("there is room");
+        locked.insert(hash, IndexEntry(id)).expect("a free bucket");
     }
     assert_eq!(locked.insert(hash, IndexEntry(0)), Err(ShardFull));
     for id in 0..slots as u32 {

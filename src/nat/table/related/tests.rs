@@ -54,7 +54,7 @@ fn uplink_of(table: &Table, protocol: Protocol, client: Endpoint, now: Tick) -> 
 fn open(table: &Table, port: u16, uplink: u8) -> SessionId {
     let client = Endpoint::new(CLIENT, port);
     let new = inbound(client, SERVER, uplink, State::Udp);
-    table.insert(0, &new, None, Tick(0)).expect("room")
+    table.insert(0, &new, None, Tick(0)).expect("space")
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn sessions_that_are_over_and_uplinks_that_are_refused_do_not_count() {
     open(&table, 1000, 0);
     let client = Endpoint::new(CLIENT, 1000);
     let closed = inbound(client, SERVER, 1, State::Tcp(TcpState::FinBoth));
-    table.insert(0, &closed, None, Tick(0)).expect("room");
+    table.insert(0, &closed, None, Tick(0)).expect("space");
     assert_eq!(uplink_of(&table, Protocol::TCP, client, Tick(0)), Some(0));
     let tuple = from_server(Protocol::UDP, client);
     assert_eq!(table.related(tuple, Tick(0), |place| place.uplink != 0), None);
@@ -130,7 +130,7 @@ fn sessions_from_inside_are_in_no_list() {
         let origin = SessionKind { initiator, responder: EndpointKind::Outside };
         let outbound =
             NewSession { origin, original: inbound.reply, reply: inbound.original, ..inbound };
-        let id = table.insert(0, &outbound, None, Tick(0)).expect("room");
+        let id = table.insert(0, &outbound, None, Tick(0)).expect("space");
         assert_eq!(uplink_of(&table, Protocol::UDP, client, Tick(0)), None);
         table.end(id, EndReason::Requested, Tick(0)).expect("live");
     }

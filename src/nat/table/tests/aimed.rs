@@ -36,7 +36,7 @@ fn aimed<'a>(
 fn established(table: &Table, count: usize) -> Vec<NewSession> {
     let sessions: Vec<_> = aimed(table, 1, |_| true).take(count).collect();
     for new in &sessions {
-        table.insert(0, new, None, NOW).expect("there is room");
+        table.insert(0, new, None, NOW).expect("a free record");
     }
     sessions
 }
@@ -62,7 +62,7 @@ fn keys_aimed_at_one_bucket_lengthen_only_the_look_ups_around_it() {
     let attack: Vec<_> =
         aimed(&table, 2, |hash| table.index.home_of(hash) == target).take(AIMED).collect();
     for new in &attack {
-        table.insert(0, new, None, NOW).expect("there is room");
+        table.insert(0, new, None, NOW).expect("a free record");
     }
     let longest = longest_look_up(&table, &attack);
     assert!(longest > AIMED / SLOTS, "the attack works: {longest} buckets");

@@ -246,8 +246,8 @@ proptest! {
         for (hits_records, damage) in &damages {
             (if *hits_records { &mut records } else { &mut index }).damage(damage);
         }
-        files.records.write_all_at(&records.bytes, 0).expect("room");
-        files.index.write_all_at(&index.bytes, 0).expect("room");
+        files.records.write_all_at(&records.bytes, 0).expect("space");
+        files.index.write_all_at(&index.bytes, 0).expect("space");
         let inherited = whole_records(&records.bytes, &index.bytes);
         let new = match imports {
             false => Instance::in_files(behaviour, old.now, &files, Contents::Inherited),
@@ -308,7 +308,7 @@ fn files_of_random_bytes_have_no_sessions() {
     for file in [&files.records, &files.index, &files.accounts] {
         let length = file.metadata().expect("a length").len() as usize;
         let bytes: Vec<u8> = (0..length).map(|_| random.random()).collect();
-        file.write_all_at(&bytes, 0).expect("room");
+        file.write_all_at(&bytes, 0).expect("space");
     }
     let independent = EndpointDependence::EndpointIndependent;
     let behaviour = (independent, independent, false);

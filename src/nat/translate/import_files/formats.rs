@@ -229,11 +229,11 @@ impl Stored {
         let sizes = format.sizes(capacity, true);
         let file = |name: &str, length: u64| {
             let file = tempfile::tempfile().expect("a file");
-            file.set_len(length).expect("room");
+            file.set_len(length).expect("space");
             for line in content[name].as_array().expect("lines") {
                 let offset = line[0].as_u64().expect("a number") * LINE as u64;
                 let bytes = line[1].as_str().expect("digits").as_bytes();
-                file.write_all_at(&HEXLOWER.decode(bytes).expect("digits"), offset).expect("room");
+                file.write_all_at(&HEXLOWER.decode(bytes).expect("digits"), offset).expect("space");
             }
             file
         };
@@ -291,7 +291,7 @@ fn a_record_that_is_not_whole_or_not_possible_is_not_read() {
     for (offset, bytes) in cases {
         let stored = Stored::read(1);
         let record = 64;
-        stored.old.files.records.write_all_at(bytes, record + offset).expect("room");
+        stored.old.files.records.write_all_at(bytes, record + offset).expect("space");
         assert_eq!(sessions(&stored), 12, "{offset}");
     }
     // Each index entry is missing once. In a shard that was being changed, a session is found also
@@ -313,7 +313,7 @@ fn a_record_that_is_not_whole_or_not_possible_is_not_read() {
         home[52] = u8::from(torn);
         index[bucket..bucket + LINE].copy_from_slice(&home);
         index[bucket + LINE..bucket + 2 * LINE].copy_from_slice(&next);
-        stored.old.files.index.write_all_at(&index, 0).expect("room");
+        stored.old.files.index.write_all_at(&index, 0).expect("space");
         assert_eq!(sessions(&stored) == 13, torn);
     }
 }
