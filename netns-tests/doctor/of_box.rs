@@ -4,26 +4,33 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use natbox::cli::doctor::Severity;
+use natbox::lab::boxes::NatBox;
 use natbox::lab::topology::{Private, ThreeLeggedPlan};
 
 use crate::dns::{self, Address};
 use crate::doctor::{assert_named_and_fixed, broken, examine, shell, text};
 use crate::lab::{NATBOX, Site, output};
 
-#[test]
-fn doctor_names_and_fixes_each_breakage_of_a_box() -> Result<()> {
-    let site = Site::new(Private::Shared, 1)?;
-    // A box that manages its host would repair most breakages before doctor sees them.
+/// Starts an instance that does not manage its host, and makes the planned settings. An instance
+/// that manages its host would repair most breakages before doctor finds them.
+fn start_unmanaged(site: &Site) -> Result<NatBox> {
     let natbox = site.start(0, &site.web_config(0).unmanaged())?;
-    let arguments = [Path::new("--socket"), natbox.socket()];
     let host = &site.uplink(0).natbox;
-    let file = site.lab.directory().join("natbox1.yaml");
     let mut plan = host.command(NATBOX);
-    plan.args(["plan", "--json", "--config"]).arg(&file);
+    plan.args(["plan", "--json", "--config"]).arg(site.lab.directory().join("natbox1.yaml"));
     let plan: serde_json::Value = serde_json::from_str(&output(plan)?)?;
     for command in plan["boxes"][0]["commands"].as_array().context("commands")? {
         shell(host, command.as_str().context("a command")?)?;
     }
+    Ok(natbox)
+}
+
+#[test]
+fn doctor_names_and_fixes_each_breakage_of_a_box() -> Result<()> {
+    let site = Site::new(Private::Shared, 1)?;
+    let natbox = start_unmanaged(&site)?;
+    let arguments = [Path::new("--socket"), natbox.socket()];
+    let host = &site.uplink(0).natbox;
     let healthy = examine(host, &[], &arguments)?;
     ensure!(healthy.healthy, "{healthy:#?}");
     for id in [

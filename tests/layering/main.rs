@@ -15,7 +15,7 @@ mod types;
 use std::collections::BTreeSet;
 
 use paths::{Library, named_paths};
-use source::{BENCHES, LIBRARY, Source, every_file};
+use source::{BENCHES, EXAMPLES, FUZZ, LIBRARY, Source, every_file};
 
 /// The top-level modules, and what each one may import besides itself. A path allows everything
 /// below it.
@@ -84,6 +84,8 @@ const MAX_FILE: usize = 500;
 const MAX_FILE_WITH_TESTS: usize = 600;
 /// Lines of a function.
 const MAX_FUNCTION: usize = 60;
+/// Lines of a function of the tests, which may list many cases.
+const MAX_TEST_FUNCTION: usize = 120;
 /// Arms of a `select!`.
 const MAX_SELECT: usize = 4;
 
@@ -220,17 +222,40 @@ fn functions_are_short() {
 }
 
 #[test]
+fn functions_of_tests_are_short() {
+    let long = every_file().into_iter().flat_map(|file| {
+        let file = file.with_tests();
+        over(&file, sizes::functions(&file), MAX_TEST_FUNCTION)
+    });
+    check("functions_of_tests_are_short", long.collect(), &[]);
+}
+
+#[test]
 fn selects_have_few_arms() {
     check("selects_have_few_arms", measured(sizes::selects, MAX_SELECT), exceptions::WIDE_SELECTS);
 }
 
 /// Returns "file name" for each function or block with a size above `max`.
 fn measured(measure: fn(&Source) -> Vec<sizes::Measured>, max: usize) -> Vec<String> {
-    let large = LIBRARY.iter().chain(&*BENCHES).flat_map(|file| {
-        let large = measure(file).into_iter().filter(|found| found.size > max);
-        large.map(|found| format!("{} {}", file.path, found.name))
-    });
-    large.collect()
+    let files = LIBRARY.iter().chain(&*BENCHES).chain(&*EXAMPLES).chain(&*FUZZ);
+    files.flat_map(|file| over(file, measure(file), max)).collect()
+}
+
+/// Returns "file name" for what is larger than `max`.
+fn over(file: &Source, found: Vec<sizes::Measured>, max: usize) -> Vec<String> {
+    let large = found.into_iter().filter(|found| found.size > max);
+    large.map(|found| format!("{} {}", file.path, found.name)).collect()
+}
+
+#[test]
+fn functions_under_cfg_test_are_measured_with_the_tests_only() {
+    let file = Source::new(
+        "src/a.rs",
+        "fn f() {\n}\n\n#[cfg(test)]\nmod tests {\n    fn g() {\n\n    }\n}\n",
+    );
+    assert_eq!(over(&file, sizes::functions(&file), 1), ["src/a.rs f"]);
+    let all = file.with_tests();
+    assert_eq!(over(&all, sizes::functions(&all), 2), ["src/a.rs g"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 /// A source file.
+#[derive(Clone)]
 pub(crate) struct Source {
     /// Path below the project's root, with `/`.
     pub(crate) path: String,
@@ -25,6 +26,11 @@ impl Source {
         let masked = mask(text);
         let (code, lines) = without_tests(&masked);
         Self { path: path.to_owned(), module: module_of(path), masked, code, lines }
+    }
+
+    /// The same file, with its tests as part of the code.
+    pub(crate) fn with_tests(&self) -> Self {
+        Self { code: self.masked.clone(), ..self.clone() }
     }
 
     /// Number of the line, from 1, that holds the byte at `offset`.
@@ -57,6 +63,13 @@ pub(crate) static LIBRARY: LazyLock<Vec<Source>> = LazyLock::new(|| {
 
 /// Every file below `benches/`.
 pub(crate) static BENCHES: LazyLock<Vec<Source>> = LazyLock::new(|| below("benches"));
+
+/// Every file below `examples/`.
+pub(crate) static EXAMPLES: LazyLock<Vec<Source>> = LazyLock::new(|| below("examples"));
+
+/// The fuzz targets and their bodies.
+pub(crate) static FUZZ: LazyLock<Vec<Source>> =
+    LazyLock::new(|| [below("fuzz/src"), below("fuzz/fuzz_targets")].concat());
 
 /// Reads every file of Rust in the project, tests included.
 pub(crate) fn every_file() -> Vec<Source> {

@@ -1,5 +1,7 @@
 //! Properties: no text makes the reader panic, and a printed configuration reads back equal.
 
+use std::net::Ipv4Addr;
+
 use super::types::Scalar as _;
 use super::*;
 
@@ -142,14 +144,24 @@ fn expectation(one: u32, other: u32) -> Expectation {
     Expectation { status, body, foreign_redirect: other.is_multiple_of(3) }
 }
 
-/// Generates any configuration that a file can lead to, in the order of the file.
-pub(super) fn config() -> impl Strategy<Value = Config> {
-    let label = || {
-        "[a-zA-Z0-9._+ -]{1,20}|[-+]{0,2}[0-9.]{1,3}[eE][0-9]{1,5}|0?[xob][0-9A-F]{1,20}|[-+]{0,2}[.](inf|nAn|NaN)|true|null|~|\\PC{1,12}"
-            .prop_filter("a label", |text| types::names::label().parse(text).is_ok())
-    };
-    let duration = |from: u64, to: u64| (from..=to).prop_map(Duration::from_micros);
-    let timeout = move || duration(1_000_000, 24 * 86_400_000_000);
+/// Generates labels.
+fn label() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9._+ -]{1,20}|[-+]{0,2}[0-9.]{1,3}[eE][0-9]{1,5}|0?[xob][0-9A-F]{1,20}|[-+]{0,2}[.](inf|nAn|NaN)|true|null|~|\\PC{1,12}"
+        .prop_filter("a label", |text| types::names::label().parse(text).is_ok())
+}
+
+/// Generates durations, in microseconds.
+fn duration(from: u64, to: u64) -> impl Strategy<Value = Duration> {
+    (from..=to).prop_map(Duration::from_micros)
+}
+
+/// Returns the variant of a number.
+fn pick<W: ConfigEnum>(number: usize) -> W {
+    W::ALL[number % W::ALL.len()]
+}
+
+/// Generates 1 to 3 uplinks.
+fn uplinks() -> impl Strategy<Value = Vec<Uplink>> {
     let uplink = (
         label(),
         "[a-z][a-z0-9.@-]{0,14}",
@@ -157,12 +169,12 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
         1..=1000u32,
         prop::option::of((duration(100_000, 3_600_000_000), 1..=1000u32, 1..=1000u32)),
     );
-    let uplinks = prop::collection::vec(uplink, 1..4).prop_map(|uplinks| {
-        let whole = |(index, (name, interface, octets, weight, health)): (
+    prop::collection::vec(uplink, 1..4).prop_map(|uplinks| {
+        let whole = |(index, (name, interface, octets, weight, checked)): (
             usize,
             (String, String, std::collections::BTreeSet<u8>, u32, Option<_>),
         )| {
-            let address = |octet| std::net::Ipv4Addr::new(203, 0, index as u8, octet);
+            let address = |octet| Ipv4Addr::new(203, 0, index as u8, octet);
             Uplink {
                 name: distinct(index, &name),
                 interface: interface.replacen(|_: char| true, "w", 1),
@@ -171,199 +183,211 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                 gateway: Some(address(254)),
                 weight,
                 tier: 1 + weight % 255,
-                on_failure: OnFailure::ALL[weight as usize % OnFailure::ALL.len()],
-                failback: Failback::ALL[weight as usize % Failback::ALL.len()],
-                health: health.map(|(interval, fall, rise)| Health {
-                    ping: vec![address(254), address(253)],
-                    tcp: (0..fall % 3)
-                        .map(|port| SocketAddrV4::new(address(252), 1 + port as u16))
-                        .collect(),
-                    http: (0..rise % 3).map(web_page).collect(),
-                    quorum: 1 + fall % 2,
-                    interval,
-                    fall,
-                    rise,
-                    expect: match rise % 3 {
-                        0 => Expectation::usual(),
-                        _ => expectation(fall, rise),
-                    },
-                    window: 4 + rise % 997,
-                    loss: LossLimits { fail: 1 + fall % 100, r#return: rise % (1 + fall % 100) },
-                    latency: fall.is_multiple_of(2).then(|| LatencyLimits {
-                        fail: Duration::from_millis(1 + u64::from(1 + fall)),
-                        back: Duration::from_micros(1000 + u64::from(fall)),
-                    }),
-                    hold: HoldTimes {
-                        first: Duration::from_secs(rise.into()),
-                        step: interval,
-                        max: Duration::from_secs(1000 + u64::from(fall)),
-                        half_life: Duration::from_secs(fall.into()),
-                    },
-                }),
+                on_failure: pick(weight as usize),
+                failback: pick(weight as usize),
+                health: checked.map(|(interval, fall, rise)| health(address, interval, fall, rise)),
             }
         };
-        uplinks.into_iter().enumerate().map(whole).collect::<Vec<_>>()
-    });
+        uplinks.into_iter().enumerate().map(whole).collect()
+    })
+}
+
+/// Returns a health check with targets among the uplink's addresses.
+fn health(address: impl Fn(u8) -> Ipv4Addr, interval: Duration, fall: u32, rise: u32) -> Health {
+    Health {
+        ping: vec![address(254), address(253)],
+        tcp: (0..fall % 3).map(|port| SocketAddrV4::new(address(252), 1 + port as u16)).collect(),
+        http: (0..rise % 3).map(web_page).collect(),
+        quorum: 1 + fall % 2,
+        interval,
+        fall,
+        rise,
+        expect: match rise % 3 {
+            0 => Expectation::usual(),
+            _ => expectation(fall, rise),
+        },
+        window: 4 + rise % 997,
+        loss: LossLimits { fail: 1 + fall % 100, r#return: rise % (1 + fall % 100) },
+        latency: fall.is_multiple_of(2).then(|| LatencyLimits {
+            fail: Duration::from_millis(1 + u64::from(1 + fall)),
+            back: Duration::from_micros(1000 + u64::from(fall)),
+        }),
+        hold: HoldTimes {
+            first: Duration::from_secs(rise.into()),
+            step: interval,
+            max: Duration::from_secs(1000 + u64::from(fall)),
+            half_life: Duration::from_secs(fall.into()),
+        },
+    }
+}
+
+/// Name, place of the uplink and of its address, protocol, length of the range, first port inside.
+type ForwardChoices = (String, usize, usize, usize, u16, u16);
+
+/// Returns a forward whose ports no forward of another index has.
+fn forward(uplinks: &[Uplink], index: usize, choices: ForwardChoices) -> Forward {
+    let (name, uplink, address, protocol, length, to_port) = choices;
+    let uplink = uplink % uplinks.len();
+    let addresses = &uplinks[uplink].addresses;
+    let protocol =
+        [ForwardProtocol::Tcp, ForwardProtocol::Udp, ForwardProtocol::TcpUdp][protocol % 3];
+    let first = 1 + 500 * index as u16;
+    Forward {
+        name: distinct(index, &name),
+        uplink,
+        protocol,
+        address: addresses[address % addresses.len()],
+        ports: PortRange { first, last: first + length },
+        to_address: [10, 0, 0, 5].into(),
+        to_port: to_port.clamp(1, u16::MAX - length),
+    }
+}
+
+fn outbound_rule(octet: u8, uplinks: usize) -> OutboundRule {
+    OutboundRule {
+        from: ipnet::Ipv4Net::new_assert([10, 0, octet, 0].into(), 24),
+        to: (0..octet % 3).map(|to| ipnet::Ipv4Net::new_assert([to, 0, 0, 0].into(), 8)).collect(),
+        uplinks: (0..uplinks).rev().take(1 + usize::from(octet) % uplinks).collect(),
+        hash_by: pick(usize::from(octet)),
+    }
+}
+
+fn no_nat_rule(octet: u8) -> NoNatRule {
+    let protocol = pick(usize::from(octet));
+    NoNatRule {
+        to: ipnet::Ipv4Net::new_assert([octet, 0, 0, 0].into(), 8 + octet % 25),
+        protocol,
+        ports: match protocol {
+            ForwardProtocol::Icmp | ForwardProtocol::Any => PortRange::ALL,
+            ForwardProtocol::Tcp | ForwardProtocol::Udp | ForwardProtocol::TcpUdp => {
+                PortRange { first: 1 + u16::from(octet), last: 300 }
+            }
+        },
+    }
+}
+
+/// Choices among the variants of enums.
+type Words = [usize; 6];
+
+/// Returns the section `nat`. `ports`: two ends of a range. `hairpin`, `manage` and `keep` choose
+/// switches.
+fn nat(
+    words: Words,
+    ports: [u16; 2],
+    mss: Option<Option<u16>>,
+    (hairpin, manage, keep): (bool, bool, bool),
+) -> Nat {
+    Nat {
+        mapping: pick(words[2]),
+        filtering: pick(words[3]),
+        hairpin,
+        ports: PortRange { first: ports[0].min(ports[1]), last: ports[0].max(ports[1]) },
+        port_preservation: match mss {
+            None => PortPreservation::Off,
+            Some(None) => PortPreservation::All,
+            Some(Some(port)) => PortPreservation::Listed(vec![
+                PortRange { first: 500, last: 500 },
+                PortRange { first: port, last: port.max(ports[1]) },
+            ]),
+        },
+        mss_clamp: match mss {
+            None => MssClamp::Auto,
+            Some(None) => MssClamp::Off,
+            Some(Some(bytes)) => MssClamp::To(bytes),
+        },
+        address_pooling: pick(words[0]),
+        port_parity: keep,
+        port_overlapping: pick::<EndpointDependence>(words[2])
+            != EndpointDependence::EndpointIndependent
+            && manage,
+        inbound_refresh: hairpin,
+        reject_with: pick(words[1]),
+        unsolicited_syn: pick(words[3]),
+    }
+}
+
+fn timeouts() -> impl Strategy<Value = Timeouts> {
+    let timeout = || duration(1_000_000, 24 * 86_400_000_000);
+    let all = (timeout(), timeout(), timeout(), timeout(), timeout(), timeout(), timeout());
+    all.prop_map(|all| Timeouts {
+        tcp_established: all.0,
+        tcp_transitory: all.1,
+        tcp_syn: all.2,
+        udp: all.3,
+        udp_dns: all.4,
+        icmp: all.5,
+        fragment: all.6,
+        port_reuse_delay: all.3 - Duration::from_secs(1),
+    })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let all = (1..=512_000_000u32, 0..=512_000_000u32, 0..=512_000_000u32, 1..=1_000_000u32);
+    all.prop_map(|all| Limits {
+        sessions: all.0,
+        sessions_per_host: all.1,
+        new_sessions_per_host: all.2,
+        fragments: all.3,
+        delayed_ports: all.1 % (Limits::MAX_PORTS + 1),
+        icmp_errors_per_host: all.2 % 1_000_001,
+    })
+}
+
+/// Generates any configuration that a file can lead to, in the order of the file.
+pub(super) fn config() -> impl Strategy<Value = Config> {
     let forwards = prop::collection::vec(
         (label(), any::<usize>(), any::<usize>(), any::<usize>(), 0..400u16, any::<u16>()),
         0..8,
     );
     let rules = prop::collection::vec(any::<u8>(), 0..4);
-    let words = (
-        any::<usize>(),
-        any::<usize>(),
-        any::<usize>(),
-        any::<usize>(),
-        any::<usize>(),
-        any::<usize>(),
-    );
     let numbers = (
         0..=256u16,
         duration(0, 1000),
-        1..=65535u16,
-        1..=65535u16,
+        [1..=65535u16, 1..=65535u16],
         prop::option::of(prop::option::of(88..=65495u16)),
     );
-    let limits = (1..=512_000_000u32, 0..=512_000_000u32, 0..=512_000_000u32, 1..=1_000_000u32);
-    let timeouts = (timeout(), timeout(), timeout(), timeout(), timeout(), timeout(), timeout());
     let rest = (
         "[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}",
         "/[a-z 0-9#:'\"/]{0,20}x",
         any::<(bool, bool, bool)>(),
         prop::option::of(1..=65535u16),
     );
-    ((uplinks, forwards, rules), (words, numbers, limits, timeouts), rest).prop_map(
-        |(
-            (uplinks, forwards, rules),
-            (words, numbers, limits, timeouts),
-            (name, socket, (hairpin, manage, keep), http),
-        )| {
-            fn pick<W: ConfigEnum>(number: usize) -> W {
-                W::ALL[number % W::ALL.len()]
-            }
-            let forward = |(index, (name, uplink, address, protocol, length, to_port)): (
-                usize,
-                (String, usize, usize, usize, u16, u16),
-            )| {
-                let uplink = uplink % uplinks.len();
-                let addresses = &uplinks[uplink].addresses;
-                let protocol =
-                    [ForwardProtocol::Tcp, ForwardProtocol::Udp, ForwardProtocol::TcpUdp]
-                        [protocol % 3];
-                let first = 1 + 500 * index as u16;
-                Forward {
-                    name: distinct(index, &name),
-                    uplink,
-                    protocol,
-                    address: addresses[address % addresses.len()],
-                    ports: PortRange { first, last: first + length },
-                    to_address: [10, 0, 0, 5].into(),
-                    to_port: to_port.clamp(1, u16::MAX - length),
-                }
-            };
-            let rule = |octet: u8| OutboundRule {
-                from: ipnet::Ipv4Net::new_assert([10, 0, octet, 0].into(), 24),
-                to: (0..octet % 3)
-                    .map(|to| ipnet::Ipv4Net::new_assert([to, 0, 0, 0].into(), 8))
-                    .collect(),
-                uplinks: (0..uplinks.len())
-                    .rev()
-                    .take(1 + usize::from(octet) % uplinks.len())
-                    .collect(),
-                hash_by: pick(usize::from(octet)),
-            };
-            let no_nat_rule = |octet: u8| {
-                let protocol = pick(usize::from(octet));
-                NoNatRule {
-                    to: ipnet::Ipv4Net::new_assert([octet, 0, 0, 0].into(), 8 + octet % 25),
-                    protocol,
-                    ports: match protocol {
-                        ForwardProtocol::Icmp | ForwardProtocol::Any => PortRange::ALL,
-                        ForwardProtocol::Tcp | ForwardProtocol::Udp | ForwardProtocol::TcpUdp => {
-                            PortRange { first: 1 + u16::from(octet), last: 300 }
-                        }
-                    },
-                }
-            };
-            let dns = keep.then(|| dns::any(&uplinks, words.4, &name, http.unwrap_or(7)));
+    let sections = (any::<Words>(), numbers, limits(), timeouts());
+    ((uplinks(), forwards, rules), sections, rest).prop_map(
+        |((uplinks, forwards, rules), (words, numbers, limits, timeouts), rest)| {
+            let (name, socket, switches, http) = rest;
+            let (_, manage, keep) = switches;
+            let dns = keep.then(|| dns::any(&uplinks, words[4], &name, http.unwrap_or(7)));
             let rules: std::collections::BTreeSet<u8> = rules.into_iter().collect();
-            let (workers, busy_poll, one_port, other_port, mss) = numbers;
+            let (workers, busy_poll, ports, mss) = numbers;
+            let forwards = forwards.into_iter().enumerate();
+            let default_route =
+                if manage { HostDefaultRoute::Follow } else { HostDefaultRoute::Leave };
+            let group = keep.then(|| name.replace('.', "_")[..name.len().min(32)].to_owned());
             Config {
                 tun: Tun {
                     name: "nb7".into(),
                     workers: if workers == 0 { Workers::Auto } else { Workers::Count(workers) },
-                    io: pick(words.0),
-                    offload: pick(words.1),
+                    io: pick(words[0]),
+                    offload: pick(words[1]),
                     busy_poll,
                 },
                 inside: inside(usize::from(workers % 4)),
-                forwards: forwards.into_iter().enumerate().map(forward).collect(),
+                forwards: forwards.map(|(index, one)| forward(&uplinks, index, one)).collect(),
                 no_nat: rules.iter().map(|octet| no_nat_rule(*octet)).collect(),
-                outbound: rules.into_iter().map(rule).collect(),
+                outbound: rules.iter().map(|octet| outbound_rule(*octet, uplinks.len())).collect(),
                 uplinks,
-                nat: Nat {
-                    mapping: pick(words.2),
-                    filtering: pick(words.3),
-                    hairpin,
-                    ports: PortRange {
-                        first: one_port.min(other_port),
-                        last: one_port.max(other_port),
-                    },
-                    port_preservation: match mss {
-                        None => PortPreservation::Off,
-                        Some(None) => PortPreservation::All,
-                        Some(Some(port)) => PortPreservation::Listed(vec![
-                            PortRange { first: 500, last: 500 },
-                            PortRange { first: port, last: port.max(other_port) },
-                        ]),
-                    },
-                    mss_clamp: match mss {
-                        None => MssClamp::Auto,
-                        Some(None) => MssClamp::Off,
-                        Some(Some(bytes)) => MssClamp::To(bytes),
-                    },
-                    address_pooling: pick(words.0),
-                    port_parity: keep,
-                    port_overlapping: pick::<EndpointDependence>(words.2)
-                        != EndpointDependence::EndpointIndependent
-                        && manage,
-                    inbound_refresh: hairpin,
-                    reject_with: pick(words.1),
-                    unsolicited_syn: pick(words.3),
-                },
-                timeouts: Timeouts {
-                    tcp_established: timeouts.0,
-                    tcp_transitory: timeouts.1,
-                    tcp_syn: timeouts.2,
-                    udp: timeouts.3,
-                    udp_dns: timeouts.4,
-                    icmp: timeouts.5,
-                    fragment: timeouts.6,
-                    port_reuse_delay: timeouts.3 - Duration::from_secs(1),
-                },
-                limits: Limits {
-                    sessions: limits.0,
-                    sessions_per_host: limits.1,
-                    new_sessions_per_host: limits.2,
-                    fragments: limits.3,
-                    delayed_ports: limits.1 % (Limits::MAX_PORTS + 1),
-                    icmp_errors_per_host: limits.2 % 1_000_001,
-                },
-                host: Host {
-                    manage,
-                    default_route: match manage {
-                        true => HostDefaultRoute::Follow,
-                        false => HostDefaultRoute::Leave,
-                    },
-                    block_private: !manage,
-                },
+                nat: nat(words, ports, mss, switches),
+                timeouts,
+                limits,
+                host: Host { manage, default_route, block_private: !manage },
                 admin: Admin {
                     socket: socket.into(),
-                    group: keep.then(|| name.replace('.', "_")[..name.len().min(32)].to_owned()),
+                    group,
                     http: http.map(|port| ([127, 0, 0, 1], port).into()),
                 },
                 state: Persistence { keep, ..Persistence::default() },
-                log: Log { level: pick(words.4), format: pick(words.5), mappings: manage },
+                log: Log { level: pick(words[4]), format: pick(words[5]), mappings: manage },
                 dns,
                 name,
             }
