@@ -308,6 +308,33 @@ fn the_filter_stays_while_no_process_runs() -> Result<()> {
     wait_for("the end of the filter", || Ok(tables()?.is_empty().then_some(())))
 }
 
+/// A service of the host itself at an external address that is assigned to the host.
+#[test]
+fn services_of_the_host_come_back_with_the_next_start_and_with_down() -> Result<()> {
+    let testbed = Testbed::new(Owner::Host)?;
+    let uplink = testbed.site.uplink(1);
+    let listener = listen(&uplink.natbox, uplink.published, 22)?;
+    let _ssh = HttpServer::start(vec![listener], None)?;
+    let service = SocketAddrV4::new(uplink.published, 22);
+    let reach = |timeout| -> Result<()> {
+        let connection = testbed.site.client().enter(|| connect(None, service, timeout))??;
+        Talk::new(connection).map(drop)
+    };
+    let mut natbox = testbed.start()?;
+    reach(TIMEOUT).context("natbox runs")?;
+    natbox.process().terminate()?;
+    let log = natbox.process().log();
+    ensure!(log.contains("programs of the host itself") && log.contains("natbox down"), "{log}");
+    ensure!(log.contains(&uplink.published.to_string()), "{log}");
+    ensure!(reach(Duration::from_secs(1)).is_err(), "the host answers past natbox");
+    drop(natbox);
+    let natbox = testbed.start()?;
+    reach(TIMEOUT).context("natbox runs again")?;
+    stop(natbox)?;
+    testbed.down()?;
+    reach(TIMEOUT).context("after `natbox down`")
+}
+
 fn nft(host: &Namespace, arguments: &[&str]) -> Command {
     let mut nft = host.command("nft");
     nft.args(arguments);
