@@ -31,6 +31,8 @@ pub struct FrameBuffers {
     outgoing: Vec<Outgoing>,
     /// Packets that are no frames, each with its header in front.
     extra: Vec<u8>,
+    /// Packets dropped because of their header.
+    bad_vnet_headers: u64,
 }
 
 struct ReceivedFrame {
@@ -64,6 +66,7 @@ impl FrameBuffers {
             frames: Vec::with_capacity(BATCH),
             outgoing: Vec::with_capacity(2 * BATCH),
             extra: Vec::new(),
+            bad_vnet_headers: 0,
         }
     }
 
@@ -95,7 +98,7 @@ impl FrameBuffers {
     }
 
     /// Makes a frame of the `count` bytes, virtio header included, that were read into a slot.
-    /// Returns false, and leaves the slot free, if the header is invalid.
+    /// Returns false, counts the packet, and leaves the slot free, if the header is invalid.
     #[inline]
     pub(super) fn accept_read(&mut self, slot: usize, count: usize) -> bool {
         let wire = self.slot(slot);
@@ -105,10 +108,21 @@ impl FrameBuffers {
             }
             _ => None,
         };
-        if let Some((length, offload)) = decoded {
-            self.accept(slot, length, offload);
+        match decoded {
+            Some((length, offload)) => self.accept(slot, length, offload),
+            None => self.bad_vnet_headers += 1,
         }
         decoded.is_some()
+    }
+
+    /// Counts packets that the kernel has dropped because no virtio header describes them.
+    pub(super) fn count_bad_headers(&mut self, packets: u64) {
+        self.bad_vnet_headers += packets;
+    }
+
+    /// See [`PacketIo::bad_vnet_headers`](super::PacketIo::bad_vnet_headers).
+    pub(super) fn bad_vnet_headers(&self) -> u64 {
+        self.bad_vnet_headers
     }
 
     /// Makes a frame of the packet that was read into a slot.

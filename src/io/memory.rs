@@ -19,7 +19,6 @@ pub(crate) struct MemoryIo {
     sent: Vec<(Vec<u8>, Offload)>,
     batch: FrameBuffers,
     limit: usize,
-    bad_vnet_headers: u64,
 }
 
 impl MemoryIo {
@@ -34,13 +33,7 @@ impl MemoryIo {
     /// `limit` is out of range.
     pub(crate) fn with_limit(limit: usize) -> Self {
         assert!((1..=BATCH).contains(&limit), "batches hold 1 to {BATCH} frames, not {limit}");
-        Self {
-            arriving: VecDeque::new(),
-            sent: Vec::new(),
-            batch: FrameBuffers::new(),
-            limit,
-            bad_vnet_headers: 0,
-        }
+        Self { arriving: VecDeque::new(), sent: Vec::new(), batch: FrameBuffers::new(), limit }
     }
 
     /// Queues a packet for receiving.
@@ -82,8 +75,7 @@ impl PacketIo for MemoryIo {
             let Some(wire) = self.arriving.pop_front() else { break };
             let slot = self.batch.len();
             self.batch.slot(slot)[..wire.len()].copy_from_slice(&wire);
-            let accepted = self.batch.accept_read(slot, wire.len());
-            self.bad_vnet_headers += u64::from(!accepted);
+            self.batch.accept_read(slot, wire.len());
         }
         Ok(self.batch.len())
     }
@@ -120,10 +112,6 @@ impl PacketIo for MemoryIo {
 
     fn batch_limit(&self) -> usize {
         self.limit
-    }
-
-    fn bad_vnet_headers(&self) -> u64 {
-        self.bad_vnet_headers
     }
 }
 

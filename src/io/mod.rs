@@ -95,7 +95,9 @@ pub trait PacketIo: Send {
 
     /// Returns the number of packets dropped since the start because of an invalid offload header,
     /// or one of a kind that natbox has not enabled.
-    fn bad_vnet_headers(&self) -> u64;
+    fn bad_vnet_headers(&self) -> u64 {
+        self.buffers().bad_vnet_headers()
+    }
 
     /// Returns the largest number of frames in a batch: constant, from 1 to [`BATCH`].
     #[inline]

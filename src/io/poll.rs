@@ -18,7 +18,6 @@ pub(crate) struct PollIo {
     queue: TunQueue,
     waker: Waker,
     batch: FrameBuffers,
-    bad_vnet_headers: u64,
     /// No further packet is read.
     stopped: bool,
 }
@@ -26,7 +25,7 @@ pub(crate) struct PollIo {
 impl PollIo {
     /// Takes over a queue.
     pub(crate) fn new(queue: TunQueue, waker: Waker) -> Self {
-        Self { queue, waker, batch: FrameBuffers::new(), bad_vnet_headers: 0, stopped: false }
+        Self { queue, waker, batch: FrameBuffers::new(), stopped: false }
     }
 
     /// Reads until the queue is empty, the batch is full, or the batch holds [`BYTE_BUDGET`].
@@ -41,16 +40,16 @@ impl PollIo {
                     self.batch.accept_read(slot, count)
                 }
                 // The kernel could not describe the packet in a virtio header, and has dropped it.
-                Err(Errno::INVAL) => false,
+                Err(Errno::INVAL) => {
+                    self.batch.count_bad_headers(1);
+                    false
+                }
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => break,
                 Err(_) if self.batch.len() > 0 => break,
                 Err(errno) => return Err(errno.into()),
             };
-            if !accepted {
-                dropped += 1;
-                self.bad_vnet_headers += 1;
-            }
+            dropped += usize::from(!accepted);
         }
         Ok(())
     }
@@ -117,10 +116,6 @@ impl PacketIo for PollIo {
 
     fn buffers_mut(&mut self) -> &mut FrameBuffers {
         &mut self.batch
-    }
-
-    fn bad_vnet_headers(&self) -> u64 {
-        self.bad_vnet_headers
     }
 }
 

@@ -13,7 +13,6 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use libc::{IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TUN, IFF_TUN_EXCL, IFF_VNET_HDR};
 use libc::{TUN_F_CSUM, TUN_F_TSO_ECN, TUN_F_TSO4, TUN_F_USO4, TUN_F_USO6};
@@ -223,7 +222,9 @@ pub(crate) enum OpenError {
 /// later.
 ///
 /// # Errors
-/// See [`OpenError`]. No device is left behind, unless it is persistent.
+/// See [`OpenError`]. No device is left behind, unless it is persistent. [`OpenError::Taken`] may
+/// pass within a second: after a killed process the kernel releases the files of its rings with a
+/// delay.
 pub(crate) fn open(
     name: &str,
     queues: u16,
@@ -297,24 +298,15 @@ fn create(
     flags: libc::c_int,
     persistent: bool,
 ) -> Result<(), OpenError> {
-    let started = Instant::now();
-    loop {
-        // Exclusive: otherwise a second process would silently become a further queue of a
-        // multi-queue device and receive a share of its packets.
-        match sys::set_interface(first, name, flags | IFF_TUN_EXCL) {
-            Ok(_) => return Ok(()),
-            Err(Errno::BUSY) if persistent => {
-                let attached = sys::set_interface(first, name, flags);
-                let taken = |_| OpenError::Taken { name: name.to_owned() };
-                return attached.map(drop).map_err(taken);
-            }
-            // After a killed process the kernel releases the files of its rings with a delay.
-            Err(Errno::BUSY) if started.elapsed() < RELEASE_TIMEOUT => {
-                std::thread::sleep(RELEASE_TIMEOUT / 50)
-            }
-            Err(Errno::BUSY) => return Err(OpenError::Taken { name: name.to_owned() }),
-            Err(other) => return Err(failed(other, format!("create the TUN interface {name}"))),
+    // Exclusive: otherwise a second process would silently become a further queue of a multi-queue
+    // device and receive a share of its packets.
+    match sys::set_interface(first, name, flags | IFF_TUN_EXCL) {
+        Ok(_) => Ok(()),
+        Err(Errno::BUSY) => {
+            let attached = persistent && sys::set_interface(first, name, flags).is_ok();
+            attached.then_some(()).ok_or_else(|| OpenError::Taken { name: name.to_owned() })
         }
+        Err(other) => Err(failed(other, format!("create the TUN interface {name}"))),
     }
 }
 
@@ -333,9 +325,6 @@ pub(crate) fn remove(name: &str) -> Result<bool, OpenError> {
         .map_err(|errno| failed(errno, format!("remove the TUN interface {name}")))?;
     Ok(true)
 }
-
-/// Longest time that a name may stay in use after the death of its process.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tries weaker and weaker levels until the kernel accepts one. The kernel has no list of the
 /// offloads that it knows.

@@ -57,7 +57,9 @@ struct Inbox {
     failed: Option<io::Error>,
     /// No further packet is read.
     stopped: bool,
-    bad_vnet_headers: u64,
+    /// Packets that the kernel has dropped since the last batch, because no virtio header describes
+    /// them.
+    undescribed: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -98,8 +100,7 @@ impl UringIo {
         }
         let whole = |((ring, batch, buffers), queue)| {
             let arrived = VecDeque::with_capacity(BATCH);
-            let inbox =
-                Inbox { buffers, arrived, failed: None, stopped: false, bad_vnet_headers: 0 };
+            let inbox = Inbox { buffers, arrived, failed: None, stopped: false, undescribed: 0 };
             Self { ring, batch, inbox, queue, _waker: waker.clone() }
         };
         Ok(rings.into_iter().zip(queues).map(whole).collect())
@@ -114,13 +115,13 @@ impl Inbox {
 
     /// Makes frames of the arrived packets, until the batch is full or holds [`BYTE_BUDGET`].
     fn hand_out(&mut self, batch: &mut FrameBuffers) {
+        batch.count_bad_headers(std::mem::take(&mut self.undescribed));
         let mut bytes = 0;
         while bytes < BYTE_BUDGET
             && let Some(Arrived { slot, count }) = self.arrived.pop_front()
         {
             bytes += count;
             if !batch.accept_read(usize::from(slot), count) {
-                self.bad_vnet_headers += 1;
                 self.buffers.give(slot);
             }
         }
@@ -151,8 +152,7 @@ impl Inbox {
         match errno {
             // No buffer was free. One is free when the read is armed again.
             Errno::NOBUFS | Errno::AGAIN | Errno::INTR | Errno::CANCELED => {}
-            // The kernel could not describe the packet in a virtio header, and has dropped it.
-            Errno::INVAL => self.bad_vnet_headers += 1,
+            Errno::INVAL => self.undescribed += 1,
             errno => {
                 self.failed.get_or_insert(errno.into());
             }
@@ -213,9 +213,5 @@ impl PacketIo for UringIo {
 
     fn buffers_mut(&mut self) -> &mut FrameBuffers {
         &mut self.batch
-    }
-
-    fn bad_vnet_headers(&self) -> u64 {
-        self.inbox.bad_vnet_headers
     }
 }
