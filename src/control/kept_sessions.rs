@@ -2,6 +2,7 @@
 //! process has come with them.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -19,7 +20,7 @@ use crate::time::Tick;
 /// The session files of an instance, with its lock.
 pub(super) struct StateFiles {
     state: Arc<Mutex<SessionState>>,
-    found: Mutex<EarlierSessions>,
+    earlier: EarlierSessions,
     /// None: no store could be opened.
     store: Option<DescriptorStore>,
     /// Descriptors that another process has kept open.
@@ -46,7 +47,7 @@ impl StateFiles {
         }
         let (state, opened) =
             SessionState::open(&config.state.directory, &config.name, &required(config))?;
-        let found = match opened {
+        let earlier = match opened {
             Opened::Empty(None) => EarlierSessions::Nothing,
             Opened::Empty(Some(reason)) => {
                 tracing::warn!(
@@ -66,7 +67,7 @@ impl StateFiles {
             }
         };
         let state = Arc::new(Mutex::new(state));
-        Ok(Some(Self { state, found: Mutex::new(found), store, inherited }))
+        Ok(Some(Self { state, earlier, store, inherited }))
     }
 
     /// Returns the descriptors that another process has kept open: queues of the TUN device, and
@@ -91,37 +92,57 @@ impl StateFiles {
         Ok(KeptTun { handle, arp, store: self.store.take() })
     }
 
-    /// Makes the translator over the files. Imports the sessions of old files before.
+    /// Makes the translator over the files. Imports the sessions of old files before, on a thread of
+    /// its own.
     ///
     /// # Errors
     /// [`RunError::Memory`], [`RunError::State`].
-    pub(super) fn builder(
-        &self,
+    pub(super) async fn builder(
+        &mut self,
         limits: Limits,
         policy: Policy,
         workers: usize,
     ) -> Result<Builder, RunError> {
         let sessions = limits.sessions;
-        let failed = |source| RunError::Memory { sessions, source };
-        let mut state = self.state.lock();
-        let contents = match std::mem::replace(&mut *self.found.lock(), EarlierSessions::Nothing) {
+        let contents = match std::mem::replace(&mut self.earlier, EarlierSessions::Nothing) {
             EarlierSessions::Nothing => Contents::Empty,
             EarlierSessions::Sessions => Contents::Inherited,
             EarlierSessions::OldSessions(old, reason) => {
-                let (files, seed, now) = (&state.files, state.seed, Tick::now());
-                let imported = import_sessions(&old, files, &limits, &policy, workers, seed, now);
-                let imported = imported.map_err(failed)?;
-                state.imported()?;
+                let state = Arc::clone(&self.state);
+                let (limits, policy) = (limits.clone(), policy.clone());
+                let work = move || import(&state, &old, &limits, &policy, workers);
+                // The runtime cancels no task that has begun, so an error is a panic of the task.
+                let imported = tokio::task::spawn_blocking(work)
+                    .await
+                    .unwrap_or_else(|error| resume_unwind(error.into_panic()))?;
                 report_import(&imported, &reason);
                 Contents::Imported(imported)
             }
         };
+        let state = self.state.lock();
         let inherits = !matches!(contents, Contents::Empty);
         let noting = Arc::clone(&self.state);
         let adopted = move |adopted: Adopted| note_adoption(&noting, inherits, adopted);
         let kept = KeptSessions { files: &state.files, contents, adopted: Box::new(adopted) };
-        Builder::new(limits, policy, workers, state.seed, Tick::now(), Some(kept)).map_err(failed)
+        Builder::new(limits, policy, workers, state.seed, Tick::now(), Some(kept))
+            .map_err(|source| RunError::Memory { sessions, source })
     }
+}
+
+/// Imports the sessions of old files into the present ones. Walks the whole old table.
+fn import(
+    state: &Mutex<SessionState>,
+    old: &OldSessions,
+    limits: &Limits,
+    policy: &Policy,
+    workers: usize,
+) -> Result<Imported, RunError> {
+    let mut state = state.lock();
+    let (files, seed, now) = (&state.files, state.seed, Tick::now());
+    let imported = import_sessions(old, files, limits, policy, workers, seed, now)
+        .map_err(|source| RunError::Memory { sessions: limits.sessions, source })?;
+    state.imported()?;
+    Ok(imported)
 }
 
 fn report_import(imported: &Imported, reason: &str) {

@@ -242,7 +242,7 @@ async fn start_workers(
     let tun = workers::open_tun(config, kept.as_mut()).await?;
     let tun_index = tun.index;
     let kept_tun = kept.as_mut().map(|kept| kept.keep_device(&tun, arp)).transpose()?;
-    let workers = WorkerThreads::start(config, tun, policy, kept)?;
+    let workers = WorkerThreads::start(config, tun, policy, kept).await?;
     let (engine, tun) = (workers.handle(), workers.tun_status());
     subsystems.start(workers);
     reconcile::exclude_ports(&engine, &used_ports);

@@ -69,16 +69,16 @@ impl WorkerThreads {
     ///
     /// # Errors
     /// No memory, no such backend, or no thread.
-    pub(super) fn start(
+    pub(super) async fn start(
         config: &Config,
         tun: TunDevice,
         policy: Policy,
-        kept: Option<StateFiles>,
+        mut kept: Option<StateFiles>,
     ) -> Result<Self, RunError> {
         let workers = tun.queues.len();
         let (limits, sessions) = (settings::limits(config), config.limits.sessions);
-        let mut builder = match &kept {
-            Some(kept) => kept.builder(limits, policy, workers)?,
+        let mut builder = match &mut kept {
+            Some(kept) => kept.builder(limits, policy, workers).await?,
             None => Builder::new(limits, policy, workers, Seed::random(), Tick::now(), None)
                 .map_err(|source| RunError::Memory { sessions, source })?,
         };
