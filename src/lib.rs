@@ -27,4 +27,5 @@ pub mod nat;
 pub mod packet;
 mod state;
 pub mod time;
+mod timer;
 mod uplinks;

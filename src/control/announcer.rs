@@ -21,6 +21,7 @@ use super::subsystem::{Outcome, Subsystem};
 use crate::config::Config;
 use crate::host::Announcement;
 use crate::io::ArpSocket;
+use crate::timer::sleep_until;
 use crate::uplinks::{UplinkStates, Uplinks};
 
 /// The addresses of the host, and those that must be announced.
@@ -142,8 +143,7 @@ impl Subsystem for Announcer {
         let due = self.next_due();
         tokio::select! {
             () = self.announcements.changed.notified() => {}
-            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()),
-                if due.is_some() => {}
+            () = sleep_until(due) => {}
         }
     }
 

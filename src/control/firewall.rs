@@ -31,6 +31,7 @@ use super::reload::Reloader;
 use super::subsystem::{Outcome, Subsystem};
 use super::warnings::Warnings;
 use crate::host::doctor::{self, LISTER_COMMAND, RuleListing};
+use crate::timer::sleep_until;
 
 /// The process that lists the rules. It has the privileges of the start.
 pub(super) struct ListerProcess {
@@ -165,9 +166,10 @@ impl Subsystem for FirewallWatch {
 
     async fn next(&mut self) -> FirewallEvent {
         let is_idle = self.listing.is_none() && self.pipes.is_some();
+        let due = is_idle.then_some(self.next_listing);
         tokio::select! {
             (pipes, listing) = listed(&mut self.listing) => FirewallEvent::Listed(pipes, listing),
-            () = tokio::time::sleep_until(self.next_listing.into()), if is_idle => FirewallEvent::Due,
+            () = sleep_until(due) => FirewallEvent::Due,
             () = changed(self.changes.as_ref()) => FirewallEvent::Changed,
         }
     }

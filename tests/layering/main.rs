@@ -19,23 +19,24 @@ use source::{BENCHES, EXAMPLES, FUZZ, LIBRARY, Source, every_file};
 
 /// The top-level modules, and what each one may import besides itself. A path allows everything
 /// below it.
-const MODULES: [(&str, &[&str]); 15] = [
+const MODULES: [(&str, &[&str]); 16] = [
     ("packet", &[]),
     ("io", &["packet"]),
     ("time", &[]),
+    ("timer", &[]),
     ("uplinks", &[]),
     ("dns", &["uplinks"]),
     ("nat", &["packet", "time"]),
     ("state", &["nat"]),
     ("engine", &["io", "packet", "nat", "time"]),
     ("config", &["dns"]),
-    ("host", &["config"]),
+    ("host", &["config", "timer"]),
     ("api", &["config", "host"]),
     (
         "control",
         &[
-            "io", "packet", "time", "uplinks", "dns", "nat", "state", "engine", "config", "host",
-            "api",
+            "io", "packet", "time", "timer", "uplinks", "dns", "nat", "state", "engine", "config",
+            "host", "api",
         ],
     ),
     ("lab", &["api"]),
@@ -77,6 +78,9 @@ const FOLDERS: [(&str, &[&[&str]]); 2] = [
 
 /// The files that may contain unsafe code, tests included.
 const UNSAFE: [&str; 3] = ["src/io/sys.rs", "src/io/uring/ring.rs", "src/nat/table/region.rs"];
+
+/// The files that may let a thread sleep: the command `natbox down` is a process of its own.
+const SLEEPING: [&str; 1] = ["src/control/down.rs"];
 
 /// Lines of a file outside of tests.
 const MAX_FILE: usize = 500;
@@ -169,6 +173,18 @@ fn no_files_import_each_other_in_a_circle() {
     let found = circles::circles(&Library::new(&LIBRARY).edges());
     let found = found.into_iter().map(|circle| Vec::from_iter(circle).join(" ")).collect();
     check("no_files_import_each_other_in_a_circle", found, exceptions::CIRCLES);
+}
+
+#[test]
+fn no_thread_of_the_running_process_sleeps_by_the_clock() {
+    let runs =
+        ["packet", "io", "time", "timer", "uplinks", "dns", "nat", "state", "engine", "host"];
+    let sleeping = LIBRARY.iter().filter(|file| {
+        let module = file.module.first().map_or("", String::as_str);
+        (runs.contains(&module) || module == "control") && file.code.contains("thread::sleep")
+    });
+    let sleeping: Vec<_> = sleeping.map(|file| &file.path[..]).collect();
+    assert_eq!(sleeping, SLEEPING);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::control::subsystem::{Outcome, Subsystem};
+use crate::timer::sleep_until;
 use crate::uplinks::UplinkStates;
 
 use super::monitor::UplinkMonitor;
@@ -102,8 +103,7 @@ impl Subsystem for HealthChecks {
         let due = rounds.chain(self.monitor.deadline()).min();
         tokio::select! {
             result = self.results.recv() => result,
-            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()),
-                if due.is_some() => None,
+            () = sleep_until(due) => None,
         }
     }
 

@@ -22,6 +22,7 @@ use crate::host::error::HostError;
 use crate::host::model::routing_ids::RoutingIds;
 use crate::host::model::snapshot::{Address, Link};
 use crate::host::model::step::{RTPROT_NATBOX, TABLE_LOCAL, TABLE_MAIN};
+use crate::timer::sleep_until;
 
 /// Delay between the first change of addresses, rules or routes and its report, since changes come
 /// in bursts.
@@ -341,13 +342,6 @@ impl LinkWatch {
                 report(if carrier { LinkEvent::Up } else { LinkEvent::Down });
             }
         }
-    }
-}
-
-async fn sleep_until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment.into()).await,
-        None => std::future::pending().await,
     }
 }
 
