@@ -92,8 +92,8 @@ impl StateFiles {
         Ok(KeptTun { handle, arp, store: self.store.take() })
     }
 
-    /// Makes the translator over the files. Imports the sessions of old files before, on a thread of
-    /// its own.
+    /// Makes the translator over the files. Imports the sessions of old files before, on a thread
+    /// of its own.
     ///
     /// # Errors
     /// [`RunError::Memory`], [`RunError::State`].

@@ -293,8 +293,9 @@ pub(crate) fn peer_groups(socket: impl AsFd) -> Result<Vec<u32>> {
 pub(crate) fn map_executable_page() -> Result<()> {
     let (read, execute) = (libc::PROT_READ, libc::PROT_EXEC);
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // Needed because the call is untyped. SAFETY: without MAP_FIXED the kernel picks an unused
-    // address, and no code uses the page before it is unmapped.
+    // Needed because the call is untyped.
+    // SAFETY: without MAP_FIXED the kernel picks an unused address, and no code uses the page
+    // before it is unmapped.
     unsafe {
         let page = libc::mmap(std::ptr::null_mut(), 4096, read | execute, flags, -1, 0);
         if page == libc::MAP_FAILED {

@@ -79,8 +79,9 @@ const FOLDERS: [(&str, &[&[&str]]); 2] = [
 /// The files that may contain unsafe code, tests included.
 const UNSAFE: [&str; 3] = ["src/io/sys.rs", "src/io/uring/ring.rs", "src/nat/table/region.rs"];
 
-/// The files that may let a thread sleep: the command `natbox down` is a process of its own.
-const SLEEPING: [&str; 1] = ["src/control/down.rs"];
+/// The files that may let a thread sleep: the command `natbox down` is a process of its own, and
+/// the thread that swaps policies waits for the workers.
+const SLEEPING: [&str; 2] = ["src/control/down.rs", "src/engine/handle.rs"];
 
 /// Lines of a file outside of tests.
 const MAX_FILE: usize = 500;
@@ -176,7 +177,15 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn no_thread_of_the_running_process_sleeps_by_the_clock() {
+fn only_the_command_line_uses_anyhow() {
+    let users = LIBRARY.iter().filter(|file| file.code.contains("anyhow"));
+    let wrong: Vec<_> =
+        users.filter(|file| !file.path.starts_with("src/cli/")).map(|file| &file.path).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn only_listed_files_let_a_thread_sleep() {
     let runs =
         ["packet", "io", "time", "timer", "uplinks", "dns", "nat", "state", "engine", "host"];
     let sleeping = LIBRARY.iter().filter(|file| {

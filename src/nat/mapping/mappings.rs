@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   by_inside       (protocol, uplink, inside endpoint, [remote]) -> external endpoint, sessions
-//!   by_external     (protocol, external endpoint, [remote])       -> key of by_inside allocators
-//!   (protocol, external address)                  -> ports: free and delayed ones overlap_counts
-//!   (protocol, external endpoint)                 -> mappings; only where ports overlap
+//!   by_external     (protocol, external endpoint, [remote])       -> key of by_inside
+//!   allocators      (protocol, external address)                  -> ports: free and delayed ones
+//!   overlap_counts  (protocol, external endpoint)                 -> mappings; only where ports overlap
 //! ```
 //!
 //! The bit of a port in the allocator reserves the port. Where ports may overlap (RFC 7857 section

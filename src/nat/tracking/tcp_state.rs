@@ -1,19 +1,19 @@
 //! TCP tracking: a pure function of (state, direction, flags, sequence check).
 //!
-//! The function follows the state machine of RFC 6146 section 3.5.2 with the corrections of RFC
-//! 7857 section
-//! 2. "Original" is the direction of the initiator, "reply" that of the responder.
+//! The function follows the state machine of RFC 6146 section 3.5.2 with the corrections of
+//! RFC 7857 section 2. "Original" is the direction of the initiator, "reply" that of the responder.
 //!
 //! ```text
-//!   SynOriginal --SYN from reply--> SynBoth --ACK--> Established SynReply ---SYN from original->
-//!   SynBoth Midstream --any but SYN, FIN, RST from reply--> Established Midstream --FIN from
-//!   reply--------------------> FinReply Midstream --FIN from original----------------->
-//!   MidstreamFin --the same from reply--> FinOriginal or FinBoth Established --FIN from
-//!   original--> FinOriginal --FIN from reply----> FinBoth Established --FIN from reply----->
-//!   FinReply ---FIN from original--> FinBoth Established, FinOriginal, FinReply --RST--> Reset
-//!   --anything in window but RST, SYN, FIN--> Established FinBoth, Reset --SYN--> SynOriginal or
-//!   SynReply, by its direction: the tuple is used again all from Midstream on --SYN-ACK to a SYN
-//!   from outside the window--> SynBoth: both ends have lost the old connection
+//!   SynOriginal --SYN from reply--> SynBoth --ACK--> Established
+//!   SynReply ---SYN from original-> SynBoth
+//!   Midstream --any but SYN, FIN, RST from reply--> Established
+//!   Midstream --FIN from reply--------------------> FinReply
+//!   Midstream --FIN from original-----------------> MidstreamFin --the same from reply--> FinOriginal or FinBoth
+//!   Established --FIN from original--> FinOriginal --FIN from reply----> FinBoth
+//!   Established --FIN from reply-----> FinReply ---FIN from original--> FinBoth
+//!   Established, FinOriginal, FinReply --RST--> Reset --anything in window but RST, SYN, FIN--> Established
+//!   FinBoth, Reset --SYN--> SynOriginal or SynReply, by its direction: the tuple is used again
+//!   all from Midstream on --SYN-ACK to a SYN from outside the window--> SynBoth: both ends have lost the old connection
 //! ```
 //!
 //! A segment that is not drawn leaves the state as it is. RST counts only with the exact next

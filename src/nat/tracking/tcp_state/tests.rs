@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::Direction::{Original, Reply};
 use super::SequenceCheck::{InWindow, NextExpected, OutOfWindow, Reopened};
 use super::TcpState::*;
@@ -13,6 +15,20 @@ fn walk(steps: &[(Direction, TcpFlags)]) -> TcpState {
     steps.iter().fold(SynOriginal, |state, (direction, flags)| {
         state.after(*direction, *flags, NextExpected)
     })
+}
+
+#[test]
+fn the_diagram_of_the_module_has_every_state_and_no_other() {
+    let source = include_str!("../tcp_state.rs");
+    let diagram = source.split("```").nth(1).expect("the diagram");
+    let words = diagram.split(|letter: char| !letter.is_ascii_alphanumeric());
+    let is_state = |word: &&str| {
+        word.starts_with(|letter: char| letter.is_ascii_uppercase())
+            && word.contains(|letter: char| letter.is_ascii_lowercase())
+    };
+    let drawn: BTreeSet<String> = words.filter(is_state).map(str::to_owned).collect();
+    let states = TcpState::ALL.map(|state| format!("{state:?}"));
+    assert_eq!(drawn, states.into());
 }
 
 #[test]
