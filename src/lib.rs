@@ -29,3 +29,4 @@ mod state;
 pub mod time;
 mod timer;
 mod uplinks;
+mod values;

@@ -41,6 +41,7 @@ mod schema;
 mod sections;
 mod types;
 
+pub(crate) use crate::values::nat::{ForwardProtocol, HashBy, MssClamp, PortRange};
 pub(crate) use changes::{changes, reloadable_keys};
 pub(crate) use counted::counted;
 pub(crate) use dynamic_address::DynamicAddress;
@@ -50,10 +51,10 @@ pub(crate) use load::{Loaded, load, parse};
 pub(crate) use model::Config;
 pub(crate) use problem::{Problem, Problems};
 pub(crate) use sections::{
-    AddressPooling, Admin, Dns, DnsUpdate, EndpointDependence, Expectation, Failback, Forward,
-    ForwardProtocol, HashBy, Health, HoldTimes, HostDefaultRoute, Inside, InsideLeg, IoBackend,
-    LatencyLimits, Log, LogFormat, LogLevel, LossLimits, MssClamp, OffloadLimit, OnFailure,
-    OutboundRule, PortPreservation, RejectWith, UnsolicitedSyn, Uplink, WebTarget, Workers,
+    AddressPooling, Admin, Dns, DnsUpdate, Expectation, Failback, Forward, Health, HoldTimes,
+    HostDefaultRoute, Inside, InsideLeg, IoBackend, LatencyLimits, Log, LogFormat, LogLevel,
+    LossLimits, OffloadLimit, OnFailure, OutboundRule, PortPreservation, RejectWith,
+    UnsolicitedSyn, Uplink, WebTarget, Workers,
 };
 #[cfg(test)]
 pub(crate) use sections::{
@@ -61,7 +62,6 @@ pub(crate) use sections::{
 };
 pub(crate) use types::ConfigEnum;
 pub(crate) use types::names::wanted_instance_name;
-pub(crate) use types::network::PortRange;
 
 #[cfg(test)]
 mod tests;

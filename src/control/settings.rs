@@ -8,17 +8,17 @@ use crate::nat;
 use crate::time::Span;
 
 use crate::config::{
-    AddressPooling, Config, Dns, EndpointDependence, Forward, ForwardProtocol, HashBy, MssClamp,
-    PortPreservation, PortRange, RejectWith, UnsolicitedSyn,
+    AddressPooling, Config, Dns, Forward, ForwardProtocol, HashBy, PortPreservation, PortRange,
+    RejectWith, UnsolicitedSyn,
 };
 
 /// Returns the limits of the translator, which are fixed at the start.
 pub(super) fn limits(config: &Config) -> nat::Limits {
     nat::Limits {
         inside: config.inside.prefixes().collect(),
-        mapping: dependence(config.nat.mapping),
-        filtering: dependence(config.nat.filtering),
-        ports: ports(config.nat.ports),
+        mapping: config.nat.mapping,
+        filtering: config.nat.filtering,
+        ports: config.nat.ports,
         paired_soft: config.nat.address_pooling == AddressPooling::PairedSoft,
         port_parity: config.nat.port_parity,
         port_overlapping: config.nat.port_overlapping,
@@ -58,9 +58,9 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
             .map(|forward| nat::Forward {
                 name: forward.name.clone(),
                 uplink: index(forward.uplink),
-                protocol: protocol(forward.protocol),
+                protocol: forward.protocol,
                 address: forward.address,
-                ports: ports(forward.ports),
+                ports: forward.ports,
                 to_address: forward.to_address,
                 to_port: forward.to_port,
             })
@@ -70,23 +70,15 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
         no_nat: config
             .no_nat
             .iter()
-            .map(|rule| nat::NoNatRule {
-                to: rule.to,
-                protocol: protocol(rule.protocol),
-                ports: ports(rule.ports),
-            })
+            .map(|rule| nat::NoNatRule { to: rule.to, protocol: rule.protocol, ports: rule.ports })
             .collect(),
         kept_ports: match &config.nat.port_preservation {
             PortPreservation::Off => Vec::new(),
-            PortPreservation::All => vec![ports(config.nat.ports)],
-            PortPreservation::Listed(listed) => listed.iter().copied().map(ports).collect(),
+            PortPreservation::All => vec![config.nat.ports],
+            PortPreservation::Listed(listed) => listed.clone(),
         },
         hairpin: config.nat.hairpin,
-        mss_clamp: match config.nat.mss_clamp {
-            MssClamp::Auto => nat::MssClamp::Auto,
-            MssClamp::Off => nat::MssClamp::Off,
-            MssClamp::To(bytes) => nat::MssClamp::To(bytes),
-        },
+        mss_clamp: config.nat.mss_clamp,
         reject_with: match config.nat.reject_with {
             RejectWith::AdminProhibited => Some(13),
             RejectWith::HostUnreachable => Some(1),
@@ -112,10 +104,7 @@ fn uplinks(config: &Config, facts: &HostFacts) -> Vec<nat::Uplink> {
     let address = |address: &Ipv4Addr, assigned_to_host: bool| nat::ExternalAddress {
         address: *address,
         assigned_to_host,
-        reserved: Some(ports(facts.ephemeral_ports))
-            .filter(|_| assigned_to_host)
-            .into_iter()
-            .collect(),
+        reserved: Some(facts.ephemeral_ports).filter(|_| assigned_to_host).into_iter().collect(),
     };
     uplinks
         .map(|((uplink, interface), (assigned, probe_address))| nat::Uplink {
@@ -135,23 +124,18 @@ fn uplinks(config: &Config, facts: &HostFacts) -> Vec<nat::Uplink> {
 }
 
 fn outbound(config: &Config, facts: &HostFacts) -> Vec<nat::OutboundRule> {
-    let hash_by = |hash_by| match hash_by {
-        HashBy::SourcePort => nat::HashBy::SourcePort,
-        HashBy::SourceAddress => nat::HashBy::SourceAddress,
-        HashBy::AddressPair => nat::HashBy::AddressPair,
-    };
     let rules = config.outbound.iter().map(|rule| nat::OutboundRule {
         from: rule.from,
         to: rule.to.clone(),
         uplinks: rule.uplinks.iter().copied().map(index).collect(),
-        hash_by: hash_by(rule.hash_by),
+        hash_by: rule.hash_by,
     });
     // The host's own packets may use every uplink.
     let host = facts.host_address.map(|address| nat::OutboundRule {
         from: address.into(),
         to: Vec::new(),
         uplinks: (0..config.uplinks.len()).map(index).collect(),
-        hash_by: nat::HashBy::SourcePort,
+        hash_by: HashBy::SourcePort,
     });
     rules.chain(host).collect()
 }
@@ -167,9 +151,9 @@ fn name_servers<'c>(
         Some(nat::Forward {
             name: "name server".to_owned(),
             uplink: index(number),
-            protocol: nat::ForwardProtocol::TcpUdp,
+            protocol: ForwardProtocol::TcpUdp,
             address: *uplink.addresses.first()?,
-            ports: nat::PortRange::single(Dns::PORT),
+            ports: PortRange::single(Dns::PORT),
             to_address: (*probe_address)?,
             to_port: (*port)?,
         })
@@ -184,34 +168,10 @@ pub(super) fn mtu(bytes: u32) -> u16 {
     bytes.min(u32::from(u16::MAX)) as u16
 }
 
-fn protocol(protocol: ForwardProtocol) -> nat::ForwardProtocol {
-    match protocol {
-        ForwardProtocol::Tcp => nat::ForwardProtocol::Tcp,
-        ForwardProtocol::Udp => nat::ForwardProtocol::Udp,
-        ForwardProtocol::TcpUdp => nat::ForwardProtocol::TcpUdp,
-        ForwardProtocol::Icmp => nat::ForwardProtocol::Icmp,
-        ForwardProtocol::Any => nat::ForwardProtocol::Any,
-    }
-}
-
-fn ports(range: PortRange) -> nat::PortRange {
-    nat::PortRange { first: range.first, last: range.last }
-}
-
 fn tier(tier: u32) -> u8 {
     u8::try_from(tier).expect("the configuration allows no larger one")
 }
 
 fn index(uplink: usize) -> u8 {
     u8::try_from(uplink).expect("the configuration allows far fewer")
-}
-
-fn dependence(dependence: EndpointDependence) -> nat::EndpointDependence {
-    match dependence {
-        EndpointDependence::EndpointIndependent => nat::EndpointDependence::EndpointIndependent,
-        EndpointDependence::AddressDependent => nat::EndpointDependence::AddressDependent,
-        EndpointDependence::AddressAndPortDependent => {
-            nat::EndpointDependence::AddressAndPortDependent
-        }
-    }
 }

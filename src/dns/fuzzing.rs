@@ -13,7 +13,8 @@ use hickory_server::net::xfer::Protocol;
 use super::responder::{Extent, Responder, ResponseBytes};
 use super::testing::{name, set_up, uplinks, zone};
 use super::update::exchange::{SignedUpdate, read_answer, signer};
-use super::{Algorithm, Replace, TsigKey, Update};
+use super::{TsigKey, Update};
+use crate::values::dns::{Algorithm, Replace};
 
 /// How a query arrives at the name server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,9 +38,8 @@ use std::thread::JoinHandle;
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use counters::Counters;
-pub(crate) use hickory_proto::rr::Name;
 pub(crate) use hook::{HookError, RUNNER_COMMAND, check_hook, run_events};
-pub(crate) use update::{Algorithm, Replace, SecretError, TsigKey, Update, read_secret};
+pub(crate) use update::{SecretError, TsigKey, Update, read_secret};
 pub(crate) use zone::{NameServer, PublishedName, Zone};
 
 use hook::HookRunner;

@@ -26,8 +26,9 @@ use tokio::sync::watch;
 use super::last_errors::LastErrors;
 use super::zone::{PublishedName, Zone};
 use crate::uplinks::UplinkStates;
+use crate::values::dns::Replace;
 
-pub(crate) use settings::{Algorithm, Replace, SecretError, TsigKey, Update, read_secret};
+pub(crate) use settings::{SecretError, TsigKey, Update, read_secret};
 
 use announced::AnnouncedRecords;
 
@@ -205,6 +206,7 @@ mod tests {
     use super::super::testing::{name, states, zone};
     use super::*;
     use crate::uplinks::Answers;
+    use crate::values::dns::Algorithm;
 
     /// Returns `CLASS NAME ADDRESS` for each record, or `CLASS NAME *` for a whole set.
     fn shown(records: &[Record]) -> Vec<String> {

@@ -85,16 +85,13 @@ mod translate;
 mod translator;
 mod verdict;
 
+pub use crate::values::nat::{EndpointDependence, ForwardProtocol, HashBy, MssClamp, PortRange};
 pub use context::WorkerContext;
 pub use counters::{Counters, Drops};
 pub use event_channel::EventReceiver;
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
-pub use policy::limits::{EndpointDependence, Limits, Timeouts};
-pub use policy::port_range::PortRange;
-pub use policy::rules::{
-    ExternalAddress, Forward, ForwardProtocol, HashBy, Leg, MssClamp, NoNatRule, OutboundRule,
-    Policy, Uplink,
-};
+pub use policy::limits::{Limits, Timeouts};
+pub use policy::rules::{ExternalAddress, Forward, Leg, NoNatRule, OutboundRule, Policy, Uplink};
 pub use seed::Seed;
 pub use shared::uplink_states::AdmitNew;
 pub use table::hash::KeyHash;

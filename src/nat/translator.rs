@@ -14,7 +14,7 @@ use crate::nat::mapping::inbound_limits::InboundLimiter;
 use crate::nat::mapping::mappings::Mappings;
 use crate::nat::policy::forwards::Forwards;
 use crate::nat::policy::limits::Limits;
-use crate::nat::policy::rules::{ExternalAddress, Forward, ForwardProtocol, Policy, Uplink};
+use crate::nat::policy::rules::{ExternalAddress, Forward, Policy, Uplink};
 use crate::nat::seed::{Secrets, Seed, WorkerSeed};
 use crate::nat::shared::delayed_rejects::DelayedRejects;
 use crate::nat::shared::icmp_limit::IcmpErrorLimiter;
@@ -25,6 +25,7 @@ use crate::nat::tracking::state::IdleTimeouts;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::Protocol;
 use crate::time::{Span, Tick};
+use crate::values::nat::ForwardProtocol;
 
 /// A translator, shared by its workers: sessions, mappings and the policy.
 /// [`Translator::with_policy`] makes another one with the same sessions and mappings.

@@ -25,19 +25,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family {
         idea: "a value of the configuration file, and the same value in the translator's terms",
         modules: &["config", "nat"],
-        names: &[
-            "EndpointDependence",
-            "Forward",
-            "ForwardProtocol",
-            "HashBy",
-            "Limits",
-            "MssClamp",
-            "NoNatRule",
-            "OutboundRule",
-            "PortRange",
-            "Timeouts",
-            "Uplink",
-        ],
+        names: &["Forward", "Limits", "NoNatRule", "OutboundRule", "Timeouts", "Uplink"],
     },
     Family {
         idea: "the present state of the uplinks: all of it, and what the packet path needs of it",

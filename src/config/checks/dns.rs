@@ -9,11 +9,12 @@ use crate::config::reader::cursor::Located;
 use crate::config::schema::{Required, Unresolved};
 use crate::config::sections::{
     Dns, DnsName, DnsServer, DnsUpdate, FileDns, FileDnsName, FileDnsServer, FileDnsUpdate,
-    FileUplink, Forward, ForwardProtocol,
+    FileUplink, Forward,
 };
 use crate::config::types::Items;
 use crate::config::types::domain::without_dot;
-use crate::dns::Name;
+use crate::values::dns::Name;
+use crate::values::nat::ForwardProtocol;
 
 use super::checker::Checker;
 

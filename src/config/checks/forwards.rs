@@ -12,8 +12,9 @@ use crate::config::problem::Location;
 use crate::config::reader::cursor::Located;
 use crate::config::reader::nearest;
 use crate::config::schema::Unresolved;
-use crate::config::sections::{FileForward, FileUplink, Forward, ForwardProtocol};
-use crate::config::types::network::{ForwardTarget, PortRange};
+use crate::config::sections::{FileForward, FileUplink, Forward};
+use crate::config::types::network::ForwardTarget;
+use crate::values::nat::{ForwardProtocol, PortRange};
 
 use super::checker::Checker;
 use super::inside::InsideLegs;

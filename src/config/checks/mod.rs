@@ -19,8 +19,9 @@ use super::problem::{Diagnostics, quoted};
 use super::reader::cursor::Located;
 use super::reader::tree::Node;
 use super::schema::Unresolved;
-use super::sections::{Admin, EndpointDependence, FileAdmin, Nat};
+use super::sections::{Admin, FileAdmin, Nat};
 use super::types::names::parse_instance_name;
+use crate::values::nat::EndpointDependence;
 
 use checker::Checker;
 use inside::InsideLegs;

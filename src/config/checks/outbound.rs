@@ -8,10 +8,8 @@ use ipnet::Ipv4Net;
 use crate::config::problem::Location;
 use crate::config::reader::cursor::Located;
 use crate::config::schema::Unresolved;
-use crate::config::sections::{
-    FileNoNatRule, FileOutboundRule, ForwardProtocol, NoNatRule, OutboundRule,
-};
-use crate::config::types::network::PortRange;
+use crate::config::sections::{FileNoNatRule, FileOutboundRule, NoNatRule, OutboundRule};
+use crate::values::nat::{ForwardProtocol, PortRange};
 
 use super::checker::Checker;
 use super::inside::InsideLegs;

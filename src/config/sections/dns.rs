@@ -10,7 +10,7 @@ use crate::config::schema::{Required, Unresolved, ValueTypeExt as _, mapping, se
 use crate::config::types::{
     Items, boolean, config_words, count, domain, names, network, some, whole_seconds, word,
 };
-use crate::dns::{Algorithm, Name, Replace};
+use crate::values::dns::{Algorithm, Name, Replace};
 
 use super::uplinks::Uplink;
 

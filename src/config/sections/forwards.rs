@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 
 use crate::config::reader::cursor::Located;
 use crate::config::schema::{Required, Unresolved, ValueTypeExt as _, section};
-use crate::config::types::network::{ForwardTarget, PortRange};
-use crate::config::types::{config_enum, names, network, word};
+use crate::config::types::network::ForwardTarget;
+use crate::config::types::{config_words, names, network, word};
+use crate::values::nat::{ForwardProtocol, PortRange};
 
 use super::uplinks::Uplink;
 
@@ -67,9 +68,8 @@ section! {
     }
 }
 
-config_enum! {
-    /// Protocols that a forward publishes, or that a rule without translation is for.
-    pub(crate) enum ForwardProtocol {
+config_words! {
+    ForwardProtocol {
         /// TCP.
         Tcp = "tcp",
         /// UDP.

@@ -23,15 +23,13 @@ pub(crate) use dns::{Dns, DnsName, DnsServer, DnsUpdate};
 pub(crate) use expect::Expectation;
 #[cfg(test)]
 pub(crate) use expect::StatusRange;
-pub(crate) use forwards::{Forward, ForwardProtocol};
+pub(crate) use forwards::Forward;
 pub(crate) use health::{Health, WebTarget};
 pub(crate) use health_limits::{HoldTimes, LatencyLimits, LossLimits};
 pub(crate) use inside::{Inside, InsideLeg};
 pub(crate) use limits::Limits;
-pub(crate) use nat::{
-    AddressPooling, EndpointDependence, MssClamp, Nat, PortPreservation, RejectWith, UnsolicitedSyn,
-};
-pub(crate) use outbound::{HashBy, NoNatRule, OutboundRule};
+pub(crate) use nat::{AddressPooling, Nat, PortPreservation, RejectWith, UnsolicitedSyn};
+pub(crate) use outbound::{NoNatRule, OutboundRule};
 pub(crate) use service::{Admin, Host, HostDefaultRoute, Log, LogFormat, LogLevel, Persistence};
 pub(crate) use timeouts::Timeouts;
 pub(crate) use tun::{IoBackend, OffloadLimit, Tun, Workers};

@@ -4,11 +4,11 @@ use crate::config::document::Document;
 use crate::config::problem::ValueError;
 use crate::config::reader::cursor::Cursor;
 use crate::config::schema::{TypeInfo, TypeShape, ValueType, ValueTypeExt as _, absent, section};
-use crate::config::types::network::PortRange;
 use crate::config::types::{
-    Format, Items, Scalar, any_of, boolean, config_enum, integer, network, number, some, word,
-    words,
+    Format, Items, Scalar, any_of, boolean, config_enum, config_words, integer, network, number,
+    some, word, words,
 };
+use crate::values::nat::{EndpointDependence, MssClamp, PortRange};
 
 section! {
     /// Behaviour of the translator.
@@ -58,9 +58,8 @@ impl Default for Nat {
     }
 }
 
-config_enum! {
-    /// Part of the remote endpoint that a mapping or filter depends on (RFC 4787).
-    pub(crate) enum EndpointDependence {
+config_words! {
+    EndpointDependence {
         /// No part of it.
         EndpointIndependent = "endpoint-independent",
         /// The address.
@@ -101,17 +100,6 @@ config_enum! {
         /// meanwhile.
         DelayedReject = "delayed-reject",
     }
-}
-
-/// Upper bound of the MSS option of TCP SYN segments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MssClamp {
-    /// The smaller MTU of the two interfaces, less 40.
-    Auto,
-    /// None.
-    Off,
-    /// A number of bytes, 88 to 65495.
-    To(u16),
 }
 
 /// Inside ports that a mapping keeps as its external port.

@@ -4,10 +4,9 @@ use ipnet::Ipv4Net;
 
 use crate::config::reader::cursor::Located;
 use crate::config::schema::{Required, Unresolved, ValueTypeExt as _, section};
-use crate::config::types::network::PortRange;
-use crate::config::types::{Items, config_enum, names, network, some, word};
+use crate::config::types::{Items, config_words, names, network, some, word};
+use crate::values::nat::{ForwardProtocol, HashBy, PortRange};
 
-use super::forwards::ForwardProtocol;
 use super::uplinks::Uplink;
 
 /// Sources that may go out.
@@ -51,9 +50,8 @@ section! {
     }
 }
 
-config_enum! {
-    /// Selector of the uplink of a mapping.
-    pub(crate) enum HashBy {
+config_words! {
+    HashBy {
         /// The inside address and port: the mappings of one host use different uplinks.
         SourcePort = "source-port",
         /// The inside address: all mappings of one host use the same uplink.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::super::{ConfigEnum as _, Dns, DnsName, DnsServer, DnsUpdate, Uplink, parse};
-use crate::dns::{Algorithm, Name, Replace};
+use crate::values::dns::{Algorithm, Name, Replace};
 
 /// Returns a file with two uplinks and with `dns` from line 5 on.
 fn with(dns: &str) -> String {

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::types::Scalar as _;
 use super::*;
+use crate::values::nat::EndpointDependence;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::document::Document;
 use crate::config::problem::ValueError;
-use crate::dns::Name;
+use crate::values::dns::Name;
 
 use super::constraint::pattern;
 use super::numbers::plain_digits;

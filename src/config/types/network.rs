@@ -7,34 +7,11 @@ use ipnet::Ipv4Net;
 
 use crate::config::document::Document;
 use crate::config::problem::ValueError;
+use crate::values::nat::PortRange;
 
 use super::constraint::{any_of, integer, pattern};
 use super::numbers::plain_digits;
 use super::scalar::{Format, shown};
-
-/// An inclusive, non-empty range of ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PortRange {
-    /// First port.
-    pub first: u16,
-    /// Last port, at least `first`.
-    pub last: u16,
-}
-
-impl PortRange {
-    /// Every port. Stands for protocols without ports.
-    pub(crate) const ALL: Self = Self { first: 0, last: u16::MAX };
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last {
-            write!(formatter, "{}", self.first)
-        } else {
-            write!(formatter, "{}-{}", self.first, self.last)
-        }
-    }
-}
 
 /// The server of a forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,8 +16,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::settings::{Algorithm, TsigKey, Update};
+use super::settings::{TsigKey, Update};
 use crate::uplinks::{UplinkState, UplinkStates};
+use crate::values::dns::Algorithm;
 
 /// What an update leaves by.
 #[derive(Clone, Debug, PartialEq, Eq)]

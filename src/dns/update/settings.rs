@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64;
 use hickory_proto::rr::Name;
 
+use crate::values::dns::{Algorithm, Replace};
+
 /// The server to update, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Update {
@@ -26,17 +28,6 @@ pub(crate) struct Update {
     pub key: TsigKey,
 }
 
-/// Which records an update replaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Replace {
-    /// All addresses of a name: this instance alone publishes it. If every uplink is down, an
-    /// update contains all addresses.
-    All,
-    /// The addresses of this instance: others publish the same name. If every uplink is down, an
-    /// update contains none.
-    Own,
-}
-
 /// A key of TSIG.
 #[derive(Clone)]
 pub(crate) struct TsigKey {
@@ -52,15 +43,6 @@ impl fmt::Debug for TsigKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("TsigKey").field("name", &self.name).finish_non_exhaustive()
     }
-}
-
-/// Algorithms of TSIG that natbox implements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Algorithm {
-    /// hmac-sha256
-    HmacSha256,
-    /// hmac-sha512
-    HmacSha512,
 }
 
 /// Why a secret cannot be read.

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Barrier};
 
-use crate::nat::policy::limits::{EndpointDependence, Limits};
-use crate::nat::policy::port_range::PortRange;
-use crate::nat::policy::rules::{Forward, ForwardProtocol, Policy};
+use crate::nat::policy::limits::Limits;
+use crate::nat::policy::rules::{Forward, Policy};
 use crate::nat::seed::Seed;
 use crate::nat::table::smp_tests::settings;
 use crate::nat::translate::fast_path::Packet;
@@ -13,6 +12,7 @@ use crate::nat::translator::Translator;
 use crate::nat::verdict::Verdict;
 use crate::packet::{ChecksumMode, Payload, Protocol, builder, parse};
 use crate::time::Tick;
+use crate::values::nat::{EndpointDependence, ForwardProtocol, PortRange};
 
 const WORKERS: usize = 4;
 /// Datagrams whose fragments all workers have at one time: fewer than a source's share of the

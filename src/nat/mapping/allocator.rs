@@ -13,10 +13,10 @@ use crate::nat::mapping::ports::{PortPool, PortPreference};
 use crate::nat::mapping::reuse_delay::ReuseDelay;
 use crate::nat::policy::initiator::Initiator;
 use crate::nat::policy::limits::Timeouts;
-use crate::nat::policy::port_range::PortRange;
 use crate::nat::policy::rules::{ExternalAddress, Policy};
 use crate::packet::Protocol;
 use crate::time::Tick;
+use crate::values::nat::PortRange;
 
 /// The allocators of an instance, by protocol and external address.
 pub(crate) type PortAllocators = HashMap<(Protocol, Ipv4Addr), Arc<PortAllocator>>;

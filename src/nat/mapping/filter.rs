@@ -2,9 +2,9 @@
 //! of their own.
 
 use crate::nat::mapping::mappings::Mappings;
-use crate::nat::policy::limits::EndpointDependence;
 use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
+use crate::values::nat::EndpointDependence;
 
 impl Mappings {
     /// Whether filtering allows `remote` to send to the mapping at `external` without a session of

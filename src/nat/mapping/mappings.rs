@@ -30,12 +30,12 @@ use crate::nat::mapping::events::{MappingChange, MappingEvent, MappingEvents, Ma
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey, MappingValue};
 use crate::nat::mapping::ports::PortPreference;
 use crate::nat::policy::forwards::Forwards;
-use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
-use crate::nat::policy::port_range::PortRange;
+use crate::nat::policy::limits::{Limits, Timeouts};
 use crate::nat::policy::rules::{ExternalAddress, Policy};
 use crate::nat::seed::HashKey;
 use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
+use crate::values::nat::{EndpointDependence, PortRange};
 
 struct Mapping {
     external: Endpoint,

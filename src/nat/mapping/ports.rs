@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::nat::policy::port_range::PortRange;
+use crate::values::nat::PortRange;
 
 /// Ports of one protocol on one external address.
 pub(crate) struct PortPool {

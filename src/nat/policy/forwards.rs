@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use crate::nat::policy::port_range::PortRange;
-use crate::nat::policy::rules::{Forward, ForwardProtocol};
+use crate::nat::policy::rules::Forward;
 use crate::packet::{Endpoint, Protocol};
+use crate::values::nat::{ForwardProtocol, PortRange};
 
 /// The forwards of a box, by either end.
 pub(crate) struct Forwards {

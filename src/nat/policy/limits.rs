@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use ipnet::Ipv4Net;
 
-use crate::nat::policy::port_range::PortRange;
 use crate::time::Span;
+use crate::values::nat::{EndpointDependence, PortRange};
 
 /// Sizes, timeouts and behaviour that a translator keeps from its start to its end.
 ///
@@ -81,17 +81,6 @@ impl Limits {
             icmp_errors_per_host: None,
         }
     }
-}
-
-/// The part of the remote endpoint on which a mapping or a filter depends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndpointDependence {
-    /// No part.
-    EndpointIndependent,
-    /// Its address.
-    AddressDependent,
-    /// Its address and port.
-    AddressAndPortDependent,
 }
 
 /// Idle timeouts.

@@ -4,5 +4,4 @@
 pub(crate) mod forwards;
 pub(crate) mod initiator;
 pub(crate) mod limits;
-pub(crate) mod port_range;
 pub(crate) mod rules;

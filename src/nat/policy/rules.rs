@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::nat::policy::port_range::PortRange;
 use crate::packet::Protocol;
+use crate::values::nat::{ForwardProtocol, HashBy, MssClamp, PortRange};
 
 /// Rules of a translator, and the facts of its host that the rules depend on.
 ///
@@ -196,21 +196,6 @@ impl Forward {
     }
 }
 
-/// Protocols of a forward or of a rule without translation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForwardProtocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// TCP and UDP.
-    TcpUdp,
-    /// ICMP echo.
-    Icmp,
-    /// Every protocol, ports unchanged: an exposed host, which gets what nothing else claims.
-    Any,
-}
-
 impl ForwardProtocol {
     /// Reports whether the rule applies to packets of `protocol`.
     pub fn covers(self, protocol: Protocol) -> bool {
@@ -237,17 +222,6 @@ pub struct OutboundRule {
     pub hash_by: HashBy,
 }
 
-/// Part of a packet's tuple that an outbound rule hashes to select an uplink.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HashBy {
-    /// The inside endpoint; for protocols without ports the inside address.
-    SourcePort,
-    /// The inside address.
-    SourceAddress,
-    /// The inside address and the remote address.
-    AddressPair,
-}
-
 /// Destinations to and from which packets pass without translation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NoNatRule {
@@ -257,15 +231,4 @@ pub struct NoNatRule {
     pub protocol: ForwardProtocol,
     /// Ports; all of them, 0 included, for protocols without ports.
     pub ports: PortRange,
-}
-
-/// TCP MSS clamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MssClamp {
-    /// The smaller MTU of the inside interface and the uplink, minus 40.
-    Auto,
-    /// No clamp.
-    Off,
-    /// This many bytes.
-    To(u16),
 }

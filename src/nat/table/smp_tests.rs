@@ -14,8 +14,8 @@ use crate::nat::mapping::allocator::PortRequest;
 use crate::nat::mapping::mappings::Mappings;
 use crate::nat::policy::forwards::Forwards;
 use crate::nat::policy::initiator::Initiator;
-use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
-use crate::nat::policy::rules::{MssClamp, Policy};
+use crate::nat::policy::limits::{Limits, Timeouts};
+use crate::nat::policy::rules::Policy;
 use crate::nat::seed::{HashKey, Seed};
 use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
@@ -23,6 +23,7 @@ use crate::nat::translator::Translator;
 use crate::nat::verdict::Verdict;
 use crate::packet::{ChecksumMode, Endpoint, Protocol, Tuple, builder, parse};
 use crate::time::{Span, Tick};
+use crate::values::nat::{EndpointDependence, MssClamp};
 
 const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);

@@ -4,7 +4,6 @@
 use std::net::Ipv4Addr;
 
 use crate::nat::context::WorkerContext;
-use crate::nat::policy::rules::MssClamp;
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::Key;
 use crate::nat::table::{Lookup, Match};
@@ -14,6 +13,7 @@ use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Ttl, Tuple};
 use crate::time::Tick;
+use crate::values::nat::MssClamp;
 
 /// A parsed packet in its buffer.
 pub(crate) struct Packet<'a> {

@@ -10,11 +10,8 @@ use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 
 use crate::nat::context::WorkerContext;
-use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
-use crate::nat::policy::port_range::PortRange;
-use crate::nat::policy::rules::{
-    ExternalAddress, Forward, ForwardProtocol, HashBy, OutboundRule, Policy, Uplink,
-};
+use crate::nat::policy::limits::{Limits, Timeouts};
+use crate::nat::policy::rules::{ExternalAddress, Forward, OutboundRule, Policy, Uplink};
 use crate::nat::seed::Seed;
 use crate::nat::table::filter::Filter;
 use crate::nat::table::key::Key;
@@ -26,6 +23,7 @@ use crate::nat::translator::Translator;
 use crate::nat::verdict::Verdict;
 use crate::packet::{ChecksumMode, Endpoint, Protocol, TcpFlags, Tuple, builder, parse};
 use crate::time::{Span, Tick};
+use crate::values::nat::{EndpointDependence, ForwardProtocol, HashBy, PortRange};
 
 pub(super) const REMOTES: [Ipv4Addr; 2] =
     [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];

@@ -10,12 +10,13 @@
 
 use std::net::Ipv4Addr;
 
-use crate::nat::policy::rules::{HashBy, OutboundRule};
+use crate::nat::policy::rules::OutboundRule;
 use crate::nat::shared::uplink_states::{AdmitNew, Usability};
 use crate::nat::table::related::RelatedPlace;
 use crate::nat::translate::decide::has_ports;
 use crate::nat::translator::Translator;
 use crate::packet::Tuple;
+use crate::values::nat::HashBy;
 
 impl Translator {
     /// Sets the MTU of an inside leg, in bytes.

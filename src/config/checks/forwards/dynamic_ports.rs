@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use crate::config::checks::checker::Checker;
-use crate::config::sections::{Forward, ForwardProtocol};
-use crate::config::types::network::PortRange;
+use crate::config::sections::Forward;
+use crate::values::nat::{ForwardProtocol, PortRange};
 
 /// Warns of each uplink on which forwards leave no port for outbound TCP or UDP sessions. `ports`:
 /// the dynamic ports of the configuration.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::sections::{Forward, ForwardProtocol};
+use crate::config::sections::Forward;
 
 use super::published::Published;
 use crate::config::checks::checker::Checker;
-use crate::config::types::network::PortRange;
+use crate::values::nat::{ForwardProtocol, PortRange};
 
 /// Reports forwards that clash, and warns of those with a common target.
 pub(super) fn check(published: &[Published<'_>], checker: &Checker<'_>) {

@@ -8,9 +8,9 @@ use hickory_proto::op::Metadata;
 use hickory_proto::rr::TSigResponseContext;
 
 use super::super::super::testing::{name, states, zone};
-use super::super::settings::Replace;
 use super::*;
 use crate::uplinks::Answers;
+use crate::values::dns::Replace;
 
 fn update(server: SocketAddr) -> Update {
     let key = TsigKey { name: name("k"), algorithm: Algorithm::HmacSha256, secret: vec![7; 32] };

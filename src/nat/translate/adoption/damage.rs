@@ -10,7 +10,6 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::tests::{UDP, adopt_all, udp};
-use crate::nat::policy::limits::EndpointDependence;
 use crate::nat::seed::{Secrets, Seed};
 use crate::nat::table::hash::{KeyHash, KeyHasher};
 use crate::nat::table::key::{Key, SessionKey};
@@ -24,6 +23,7 @@ use crate::nat::translate::testing::{
 use crate::nat::verdict::Verdict;
 use crate::packet::{Endpoint, TcpFlags, Tuple};
 use crate::time::{Span, Tick};
+use crate::values::nat::EndpointDependence;
 
 /// Length of a record and of a bucket.
 const LINE: usize = 64;

@@ -4,7 +4,6 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::nat::policy::limits::EndpointDependence;
 use crate::nat::table::EndReason;
 use crate::nat::translate::testing::{
     EXTERNAL, HOSTS, Header, Instance, REMOTES, SERVER, SESSIONS, Step, behaviours, copy,
@@ -13,6 +12,7 @@ use crate::nat::translate::testing::{
 use crate::nat::verdict::Verdict;
 use crate::packet::{Endpoint, Protocol, TcpFlags, Tuple};
 use crate::time::Span;
+use crate::values::nat::EndpointDependence;
 
 /// Sessions without what their tuples do not show of their mappings: the idle time of a mapping,
 /// and the remote endpoint on which the mapping of another session depends.

@@ -1,7 +1,6 @@
 //! Decides about a packet that might arrive: the decision of the miss path, and the result of its
 //! commit.
 
-use crate::nat::policy::limits::EndpointDependence;
 use crate::nat::table::key::Key;
 use crate::nat::translate::decide::{
     Decision, ExternalEndpoint, Opening, Path, Query, Rewrite, has_ports,
@@ -10,6 +9,7 @@ use crate::nat::translator::Translator;
 use crate::nat::verdict::DropReason;
 use crate::packet::{Endpoint, Tuple};
 use crate::time::Tick;
+use crate::values::nat::EndpointDependence;
 
 impl Translator {
     /// Decides about a packet that might arrive now, and changes nothing.

@@ -5,13 +5,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::nat::context::WorkerContext;
 use crate::nat::counters::Counters;
-use crate::nat::policy::limits::{EndpointDependence, Limits};
-use crate::nat::policy::rules::{
-    Forward, ForwardProtocol, HashBy, NoNatRule, OutboundRule, Policy, Uplink,
-};
+use crate::nat::policy::limits::Limits;
+use crate::nat::policy::rules::{Forward, NoNatRule, OutboundRule, Policy, Uplink};
 use crate::nat::seed::Seed;
 use crate::packet::{ChecksumMode, Endpoint, QueryKind, TcpFlags, VecFrames, builder, parse};
 use crate::time::Span;
+use crate::values::nat::{EndpointDependence, ForwardProtocol, HashBy};
 
 const ADDRESSES: [[u8; 4]; 9] = [
     [10, 0, 0, 5],

@@ -11,7 +11,7 @@ use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
 use crate::nat::context::WorkerContext;
-use crate::nat::policy::limits::{EndpointDependence, Limits};
+use crate::nat::policy::limits::Limits;
 use crate::nat::policy::rules::Policy;
 use crate::nat::seed::Seed;
 use crate::nat::table::filter::Filter;
@@ -25,6 +25,7 @@ use crate::packet::{
     ChecksumMode, Endpoint, Protocol, QueryKind, TcpFlags, Tuple, VecFrames, builder, parse,
 };
 use crate::time::{Span, Tick};
+use crate::values::nat::EndpointDependence;
 
 const CAPACITY: u32 = 24;
 /// Time of the first packet. The ticks wrap before the last one.

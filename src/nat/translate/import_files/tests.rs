@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::nat::policy::limits::EndpointDependence;
 use crate::nat::policy::rules::Uplink;
 use crate::nat::translate::adoption::Contents;
 use crate::nat::translate::testing::{
@@ -15,6 +14,7 @@ use crate::nat::translate::testing::{
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{Endpoint, Protocol, TcpFlags, Tuple};
 use crate::time::Span;
+use crate::values::nat::EndpointDependence;
 
 const INDEPENDENT: Behaviour =
     (EndpointDependence::EndpointIndependent, EndpointDependence::EndpointIndependent, false);

@@ -1,11 +1,11 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::nat::policy::limits::EndpointDependence;
 use crate::nat::seed::Seed;
 use crate::nat::table::filter::EndpointFilter;
 use crate::nat::table::smp_tests::{send, settings};
 use crate::packet::{Protocol, builder};
+use crate::values::nat::EndpointDependence;
 
 const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 

@@ -3,11 +3,11 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::nat::policy::limits::EndpointDependence;
 use crate::nat::translate::testing::{
     HOSTS, Header, Instance, REMOTES, behaviours, first_steps, later_steps, play_alike,
 };
 use crate::packet::TcpFlags;
+use crate::values::nat::EndpointDependence;
 
 /// The importer's clock shows this much more than the exporter's.
 const CLOCKS_APART: Span = Span(u32::MAX - 12_345);
