@@ -2,6 +2,7 @@
 
 mod removed;
 mod tables;
+mod tun_name;
 mod vpn;
 
 use std::net::Ipv4Addr;

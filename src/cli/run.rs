@@ -74,6 +74,7 @@ fn failure(error: RunError) -> Failure {
         | RunError::Sandbox(_)
         | RunError::Memory { .. }
         | RunError::System { .. }
+        | RunError::TunGone { .. }
         | RunError::QueueFailed { .. } => false,
     };
     if users { Failure::user(error) } else { Failure::environment(error) }

@@ -79,6 +79,15 @@ pub(crate) enum RunError {
         /// The system's error.
         source: io::Error,
     },
+    /// The TUN device was deleted, or moved to another network namespace.
+    #[error(
+        "the TUN device {tun} is gone (deleted, or moved to another network namespace); natbox \
+         stops; start natbox again"
+    )]
+    TunGone {
+        /// Name of the device.
+        tun: String,
+    },
     /// A worker panicked.
     #[error("worker {worker} panicked: {message}; natbox stops. This is a bug, please report it")]
     Panicked {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::announcer::Announcements;
+use super::error::RunError;
 use super::events::Events;
 use super::health::UplinkMonitor;
 use super::reload::Reloader;
@@ -199,13 +200,16 @@ impl HostReconciler {
 
     /// Handles a change of the TUN device. Returns whether the host must be reconciled: natbox sets
     /// the device up again, and the kernel drops the routes of a device that is set down.
-    fn apply_tun_event(&mut self, event: LinkEvent) -> bool {
+    ///
+    /// # Errors
+    /// When the device is gone. A worker that reads from it may not notice.
+    fn apply_tun_event(&mut self, event: LinkEvent) -> Result<bool, RunError> {
         let tun = self.host.config().tun.name.clone();
         match event {
             LinkEvent::Down => {
                 self.tun_is_down = true;
                 self.parts.events.emit(EventKind::TunDown { tun });
-                true
+                Ok(true)
             }
             // The first event of this kind reports the start, not a recovery.
             LinkEvent::Up if self.tun_is_down => {
@@ -218,13 +222,11 @@ impl HostReconciler {
                     );
                 }
                 self.parts.events.emit(EventKind::TunUp { tun });
-                true
+                Ok(true)
             }
-            // A worker reports a removed device, and natbox stops. Only the kernel uses the
-            // device's MTU.
-            LinkEvent::Up | LinkEvent::Removed | LinkEvent::Mtu(_) | LinkEvent::HardwareAddress => {
-                false
-            }
+            LinkEvent::Removed => Err(RunError::TunGone { tun }),
+            // Only the kernel uses the device's MTU.
+            LinkEvent::Up | LinkEvent::Mtu(_) | LinkEvent::HardwareAddress => Ok(false),
         }
     }
 
@@ -268,7 +270,10 @@ impl Subsystem for HostReconciler {
             HostEvent::Change(HostChange::Settings) => Some(CheckCause::Settings),
             HostEvent::Change(HostChange::Link(change)) => {
                 match change.interface == self.host.config().tun.name {
-                    true => self.apply_tun_event(change.event).then_some(CheckCause::Settings),
+                    true => match self.apply_tun_event(change.event) {
+                        Ok(must_check) => must_check.then_some(CheckCause::Settings),
+                        Err(error) => return Outcome::Break(Err(error)),
+                    },
                     false => self.apply_link_event(change).then_some(CheckCause::Interfaces),
                 }
             }

@@ -49,6 +49,17 @@ pub(crate) enum HostError {
         /// The route that natbox needs.
         wanted: String,
     },
+    /// Another program has renamed the TUN, and another interface has its name.
+    #[error(
+        "{doing}: another interface is named {name}, the name of the TUN (tun.name); rename that \
+         interface"
+    )]
+    TunNameTaken {
+        /// Name of the TUN in the configuration.
+        name: String,
+        /// The attempted change, as a command.
+        doing: String,
+    },
     /// The kernel refused for lack of privilege.
     #[error(
         "{doing}: permission denied; run natbox as root, or from a unit with \

@@ -33,13 +33,15 @@ pub(super) enum Setting {
     Step(Step),
     /// A table of natbox has no route of another program.
     Table(u32),
+    /// The TUN has its name of the configuration.
+    TunName(String),
 }
 
 impl Setting {
     fn keeps_host_reachable(&self) -> bool {
         match self {
             Self::Step(step) => step.keeps_host_reachable(),
-            Self::Table(_) => false,
+            Self::Table(_) | Self::TunName(_) => false,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::journal::{self, Journal, JournalEntry, JournalFile, JournalHeader};
 use super::namespace::NamespaceLock;
 use super::report::{CheckCause, HostReport, depends_on_interface, dispute, missing};
 use super::revert::revert;
+use super::tun_name::TunName;
 use super::unfit::unowned_rules;
 use crate::config::Config;
 use crate::host::error::HostError;
@@ -170,6 +171,9 @@ impl ManagedHost {
         if dispute_ends || !self.reported.is_empty() || sysctl::settings()? != self.facts.settings {
             return Ok(true);
         }
+        if self.kernel.wrong_tun_name().await?.is_some() {
+            return Ok(true);
+        }
         let links = self.kernel.links().await?;
         let others = |links| other_interfaces(&self.config, links);
         if others(&links) != others(&self.links) {
@@ -304,17 +308,27 @@ impl ManagedHost {
         cause: CheckCause,
         report: &mut HostReport,
     ) -> Result<(), HostError> {
-        let mut snapshot = self.kernel.snapshot().await?;
         let now = Instant::now();
-        let intruders = self.remove_intruders(&snapshot, now, report).await;
-        if !intruders.is_empty() {
+        let renamed = self.rename_tun_back(now, report).await?;
+        let mut snapshot = self.kernel.snapshot().await?;
+        let mut disputes = self.remove_intruders(&snapshot, now, report).await;
+        if !disputes.is_empty() {
             snapshot = self.kernel.snapshot().await?;
+        }
+        let is_misnamed = renamed == TunName::Wrong;
+        if let TunName::RenamedBack { is_disputed } = renamed {
+            disputes.push(is_disputed);
         }
         let (indices, others) = (Indices::new(&snapshot.links), self.other_journals());
         let before = std::mem::replace(&mut self.links, snapshot.links.clone());
-        let mut is_disputed = intruders.into_iter().all(|is_disputed| is_disputed);
+        let mut is_disputed = disputes.into_iter().all(|is_disputed| is_disputed);
         let mut placed = Vec::new();
         for step in self.steps.clone() {
+            // The sysctls of an interface have its name. Another one may have that of the TUN.
+            if is_misnamed && matches!(step, Step::Sysctl { .. }) && self.is_of_tun(&step) {
+                placed.extend(self.placed.contains(&step).then_some(step));
+                continue;
+            }
             match self.run_step(&step, &snapshot, &indices, &others).await {
                 Ok(StepOutcome::InPlace) => {}
                 Ok(StepOutcome::Made) => {

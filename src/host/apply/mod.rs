@@ -24,6 +24,7 @@ mod namespace;
 pub(crate) mod planned;
 mod report;
 mod revert;
+mod tun_name;
 mod unfit;
 mod wait;
 

@@ -180,6 +180,7 @@ impl PlannedHost {
             return Ok(managed);
         };
         check_tun(&managed.kernel, &managed.config.tun.name, tun_index).await?;
+        managed.kernel.follow_tun(tun_index, &managed.config.tun.name);
         let journal = Journal::replace(&managed.directory, &managed.header, &managed.done)?;
         managed.journal = Some(journal);
         let applied = managed.apply_all().await;

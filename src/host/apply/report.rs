@@ -58,6 +58,13 @@ pub(super) fn dispute(settings: &[&Setting], times: u32) -> Option<String> {
                  program with: ip monitor route"
             ));
         }
+        Setting::TunName(name) => {
+            return Some(format!(
+                "another program renamed the TUN device {name}{more} {times} times; natbox renames \
+                 it back after a growing pause; the usual cause is a .link file of systemd-udevd \
+                 that matches the device; otherwise find the program with: ip monitor link"
+            ));
+        }
     };
     let cause = match step {
         Step::Rule(_) | Step::SetLocalRuleAside | Step::KeepMainRule => {

@@ -27,6 +27,27 @@ const NOT_FOUND: [i32; 6] =
 pub(crate) struct Kernel {
     handle: Handle,
     connection: JoinHandle<()>,
+    /// The open TUN. None: before the TUN is open, and outside the running instance.
+    tun: Option<OpenTun>,
+}
+
+/// The TUN that the workers serve. Its index lasts as long as the device. Any program can change
+/// its name.
+struct OpenTun {
+    index: u32,
+    /// Name in the configuration.
+    name: String,
+}
+
+impl OpenTun {
+    /// Gives the TUN its name of the configuration, whatever its present name is. Leaves out
+    /// another interface of that name, so that no step changes that interface.
+    fn name_in(&self, links: &mut Vec<Link>) {
+        links.retain(|link| link.name != self.name || link.index == self.index);
+        for link in links.iter_mut().filter(|link| link.index == self.index) {
+            link.name.clone_from(&self.name);
+        }
+    }
 }
 
 impl Drop for Kernel {
@@ -43,7 +64,13 @@ impl Kernel {
     pub(crate) fn connect() -> Result<Self, HostError> {
         let (connection, handle, _) = rtnetlink::new_connection()
             .map_err(|source| HostError::Netlink { doing: "netlink socket".into(), source })?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        Ok(Self { handle, connection: tokio::spawn(connection), tun: None })
+    }
+
+    /// From now on, the interface with this index is the TUN of the configuration, whatever its
+    /// name is.
+    pub(crate) fn follow_tun(&mut self, index: u32, name: &str) {
+        self.tun = Some(OpenTun { index, name: name.to_owned() });
     }
 
     /// Returns the handle, for requests of other files of this folder.
@@ -91,13 +118,61 @@ impl Kernel {
         Ok(proxies.iter().filter_map(decode::proxy).collect())
     }
 
-    /// Reads the interfaces.
+    /// Reads the interfaces. The TUN has its name of the configuration; see [`Self::follow_tun`].
     ///
     /// # Errors
     /// When the kernel refuses the dump.
     pub(crate) async fn links(&self) -> Result<Vec<Link>, HostError> {
+        let mut links = self.all_links().await?;
+        if let Some(tun) = &self.tun {
+            tun.name_in(&mut links);
+        }
+        Ok(links)
+    }
+
+    /// Reads the interfaces with their present names.
+    async fn all_links(&self) -> Result<Vec<Link>, HostError> {
         let links = dump("listing interfaces", self.handle.link().get().execute()).await?;
         Ok(links.iter().filter_map(decode::link).collect())
+    }
+
+    /// Returns the present name of the TUN if another program has renamed the TUN.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub(crate) async fn wrong_tun_name(&self) -> Result<Option<String>, HostError> {
+        let Some(tun) = &self.tun else { return Ok(None) };
+        let links = self.all_links().await?;
+        let found = links.into_iter().find(|link| link.index == tun.index);
+        Ok(found.map(|link| link.name).filter(|name| *name != tun.name))
+    }
+
+    /// Renames the TUN back to its name of the configuration. Kernels before Linux 6.2 rename no
+    /// interface that is up, so there the TUN is set down first.
+    ///
+    /// # Errors
+    /// When the kernel refuses: another interface has the name.
+    pub(crate) async fn rename_tun_back(&self, found: &str) -> Result<(), HostError> {
+        let Some(OpenTun { index, name }) = &self.tun else { return Ok(()) };
+        let change = || LinkUnspec::new_with_index(*index);
+        let rename = || {
+            let message = change().name(name.clone()).build();
+            self.handle.link().change(message).execute()
+        };
+        let mut result = rename().await;
+        if result.as_ref().is_err_and(|error| error_number(error) == Some(libc::EBUSY)) {
+            result = self.handle.link().change(change().down().build()).execute().await;
+            if result.is_ok() {
+                result = rename().await;
+            }
+        }
+        result.map_err(|error| {
+            let doing = format!("ip link set {found} name {name}");
+            match error_number(&error) {
+                Some(libc::EEXIST) => HostError::TunNameTaken { name: name.clone(), doing },
+                _ => HostError::netlink(doing, error),
+            }
+        })
     }
 
     /// Makes the change of a step other than a sysctl.

@@ -310,9 +310,18 @@ impl LinkWatch {
             let mut report = |event| {
                 self.pending.push_back(LinkChange { interface: watched.name.clone(), event });
             };
-            if watched.name != link.name {
+            let is_same = watched.has_index(link.index);
+            // The TUN is the device that the workers serve, whatever its name is.
+            let is_tun = watched.name == self.tun && watched.state.is_some();
+            if is_tun && is_same != (watched.name == link.name) {
+                // The TUN was renamed, or another interface has its name.
+                let due = Instant::now() + SETTLE_DELAY;
+                self.settling.get_or_insert((due, HostChange::Settings));
+            }
+            let is_other = if is_tun { !is_same } else { watched.name != link.name };
+            if is_other {
                 // The interface was renamed.
-                if watched.state.is_some_and(|state| state.index == link.index) {
+                if !is_tun && is_same {
                     report(LinkEvent::Removed);
                     watched.state = None;
                 }

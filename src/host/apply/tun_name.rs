@@ -1,0 +1,59 @@
+//! The name of the TUN, which another program may change.
+//!
+//! natbox finds the TUN by its interface index. Rules, sysctls and the filter of private addresses
+//! have the name, so natbox renames the TUN back.
+
+use std::time::Instant;
+
+use super::contest::Setting;
+use super::managed::ManagedHost;
+use super::report::HostReport;
+use crate::host::error::HostError;
+use crate::host::model::step::Step;
+
+/// The name of the TUN, after a look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TunName {
+    /// As in the configuration.
+    Right,
+    /// Another program had renamed the TUN, and natbox has renamed it back.
+    RenamedBack { is_disputed: bool },
+    /// Another program has renamed the TUN: another interface has the name, or natbox waits.
+    Wrong,
+}
+
+impl ManagedHost {
+    /// Renames the TUN back if another program has renamed it.
+    ///
+    /// # Errors
+    /// When the interfaces cannot be listed.
+    pub(super) async fn rename_tun_back(
+        &mut self,
+        now: Instant,
+        report: &mut HostReport,
+    ) -> Result<TunName, HostError> {
+        let name = self.config.tun.name.clone();
+        let Some(found) = self.kernel.wrong_tun_name().await? else { return Ok(TunName::Right) };
+        let (command, setting) =
+            (format!("ip link set {found} name {name}"), Setting::TunName(name));
+        if !self.contest.allows(&setting, now) {
+            report.missing.push(command);
+            return Ok(TunName::Wrong);
+        }
+        Ok(match self.kernel.rename_tun_back(&found).await {
+            Ok(()) => {
+                report.restored.push(command);
+                TunName::RenamedBack { is_disputed: self.contest.record(&setting, now) }
+            }
+            Err(error) => {
+                report.missing.push(error.to_string());
+                TunName::Wrong
+            }
+        })
+    }
+
+    /// Returns true for a setting of the TUN.
+    pub(super) fn is_of_tun(&self, step: &Step) -> bool {
+        step.interface() == Some(self.config.tun.name.as_str())
+    }
+}
