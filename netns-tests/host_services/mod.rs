@@ -10,6 +10,7 @@
 //! | `refused` | forwards that cannot work on this host are named at the start and by the doctor |
 
 mod containers;
+mod later_addresses;
 mod leaks;
 mod private_filter;
 mod publish;

@@ -27,9 +27,10 @@ use crate::timer::sleep_until;
 /// Delay between the first change of addresses, rules or routes and its report, since changes come
 /// in bursts.
 const SETTLE_DELAY: Duration = Duration::from_millis(50);
-/// Least time between two reports of other programs' routes. The routes of a router may change all
-/// the time, and each report costs a snapshot.
-const ROUTES_INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two reports of other programs' routes and of addresses that the configuration
+/// does not name. The routes of a router and the addresses of containers may change all the time,
+/// and each report costs a snapshot.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A change on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +73,8 @@ pub(crate) enum LinkEvent {
 pub(crate) struct LinkWatch {
     /// Change to report, and the time of the report.
     settling: Option<(Instant, HostChange)>,
-    /// Earliest time of the next report of other programs' routes.
-    next_routes: Instant,
+    /// Earliest time of the next report of other programs' routes and addresses.
+    next_look: Instant,
     kernel: Kernel,
     messages: Box<dyn futures_util::Stream<Item = Message> + Send + Unpin>,
     connection: JoinHandle<()>,
@@ -84,6 +85,13 @@ pub(crate) struct LinkWatch {
     addresses: Vec<Ipv4Addr>,
     /// Changes not yet reported.
     pending: VecDeque<LinkChange>,
+}
+
+impl LinkSettings {
+    fn of(link: &Link) -> Self {
+        let Link { queue_length, group, up, arp, is_port, .. } = *link;
+        Self { queue_length, group, up, arp, is_port }
+    }
 }
 
 impl Drop for LinkWatch {
@@ -105,9 +113,19 @@ struct LinkState {
     index: u32,
     carrier: bool,
     mtu: u32,
-    /// Length of the transmit queue and interface group.
-    settings: (u32, u32),
+    settings: LinkSettings,
     hardware: Option<[u8; 6]>,
+}
+
+/// Settings of an interface whose change natbox reports without a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LinkSettings {
+    queue_length: u32,
+    group: u32,
+    /// Administrative state. It may change without a change of the carrier.
+    up: bool,
+    arp: bool,
+    is_port: bool,
 }
 
 impl WatchedLink {
@@ -172,7 +190,7 @@ impl LinkWatch {
         let addresses = external.chain(inside).collect();
         let mut watch = Self {
             settling: None,
-            next_routes: Instant::now(),
+            next_look: Instant::now(),
             kernel: Kernel::connect()?,
             messages,
             connection,
@@ -199,7 +217,7 @@ impl LinkWatch {
                 message = self.messages.next() => message,
                 () = sleep_until(due) => {
                     if let Some((_, change)) = self.settling.take() {
-                        self.next_routes = Instant::now() + ROUTES_INTERVAL;
+                        self.next_look = Instant::now() + LOOK_INTERVAL;
                         return change;
                     }
                     continue;
@@ -222,11 +240,15 @@ impl LinkWatch {
             Message::Address(address) if self.is_relevant(&address) => {
                 self.settle(HostChange::Addresses, now);
             }
+            // Any interface may get an inside address at which the host has a service.
+            Message::Address(_) => {
+                self.settle(HostChange::Addresses, now.max(self.next_look));
+            }
             Message::Route(route) if self.concerns_natbox(&route) => {
                 self.settle(HostChange::Settings, now);
             }
             Message::Route(route) if self.is_of_host(&route) => {
-                self.settle(HostChange::Addresses, now.max(self.next_routes));
+                self.settle(HostChange::Addresses, now.max(self.next_look));
             }
             Message::Rule => self.settle(HostChange::Settings, now),
             Message::New(link) => self.compare(&link),
@@ -241,7 +263,7 @@ impl LinkWatch {
                     Err(error) => tracing::warn!(%error, "changes of interfaces may be lost"),
                 }
             }
-            Message::Address(_) | Message::Route(_) | Message::Other => {}
+            Message::Route(_) | Message::Other => {}
         }
     }
 
@@ -280,8 +302,7 @@ impl LinkWatch {
             || route.to.is_some_and(|to| self.addresses.contains(&to))
     }
 
-    /// Returns true for an address of the configuration or of a watched interface. Some hosts start
-    /// and stop containers all the time, and a report costs a new snapshot.
+    /// Returns true for an address of the configuration or of a watched interface.
     fn is_relevant(&self, address: &Address) -> bool {
         self.addresses.contains(&address.address)
             || self.watched.iter().any(|watched| watched.has_index(address.index))
@@ -328,7 +349,7 @@ impl LinkWatch {
                 continue;
             }
             let Link { index, carrier, mtu, hardware, .. } = *link;
-            let settings = (link.queue_length, link.group);
+            let settings = LinkSettings::of(link);
             let state = LinkState { index, carrier, mtu, settings, hardware };
             let before = watched.state.replace(state);
             let is_changed =
@@ -336,6 +357,9 @@ impl LinkWatch {
             if is_changed && watched.name == self.tun {
                 let due = Instant::now() + SETTLE_DELAY;
                 self.settling.get_or_insert((due, HostChange::Settings));
+            } else if before.is_some_and(|before| before.settings != settings) {
+                let due = Instant::now() + SETTLE_DELAY;
+                self.settling = Some((due, HostChange::Addresses));
             }
             if before.is_none_or(|before| before.mtu != mtu) {
                 report(LinkEvent::Mtu(mtu));

@@ -60,13 +60,13 @@ async fn routes_of_the_main_table_are_reported_once_in_a_second() {
     let mut watch = watch((0..9).map(routes).collect()).await;
     let start = Instant::now();
     assert_eq!(watch.next().await, HostChange::Addresses);
-    assert!(start.elapsed() < ROUTES_INTERVAL / 2);
+    assert!(start.elapsed() < LOOK_INTERVAL / 2);
     watch.messages = Box::new(
         futures_util::stream::iter((0..9).map(routes).collect::<Vec<_>>())
             .chain(futures_util::stream::pending()),
     );
     assert_eq!(watch.next().await, HostChange::Addresses);
-    assert!((ROUTES_INTERVAL..2 * ROUTES_INTERVAL).contains(&start.elapsed()));
+    assert!((LOOK_INTERVAL..2 * LOOK_INTERVAL).contains(&start.elapsed()));
 }
 
 /// Regression: a program that flushed the addresses of the TUN was taken for the kernel, so its
@@ -80,7 +80,13 @@ async fn an_address_of_the_tun_is_a_setting_of_natbox() {
             index: tun,
             carrier: true,
             mtu: 65535,
-            settings: (1000, 7100),
+            settings: LinkSettings {
+                queue_length: 1000,
+                group: 7100,
+                up: true,
+                arp: false,
+                is_port: false,
+            },
             hardware: None,
         });
     let address = |index| {
@@ -88,11 +94,59 @@ async fn an_address_of_the_tun_is_a_setting_of_natbox() {
         let network = ipnet::Ipv4Net::from(address);
         Message::Address(Address { index, address, network, primary: false })
     };
-    for (index, reported) in [(tun, Some(HostChange::Settings)), (tun + 1, None)] {
+    for (index, reported) in [(tun + 1, HostChange::Addresses), (tun, HostChange::Settings)] {
         watch.messages = Box::new(
             futures_util::stream::iter([address(index)]).chain(futures_util::stream::pending()),
         );
         let next = tokio::time::timeout(4 * SETTLE_DELAY, watch.next()).await;
-        assert_eq!(next.ok(), reported);
+        assert_eq!(next.ok(), Some(reported));
+    }
+}
+
+/// Regression: an address of an interface that the configuration does not name was ignored, so a
+/// service of the host at an address that came after the start got no packets.
+#[tokio::test]
+async fn addresses_of_other_interfaces_are_reported_once_in_a_second() {
+    let address = |_| {
+        let address = "10.0.0.77".parse().unwrap();
+        let network = ipnet::Ipv4Net::from(address);
+        Message::Address(Address { index: 999, address, network, primary: true })
+    };
+    let mut watch = watch((0..9).map(address).collect()).await;
+    let start = Instant::now();
+    assert_eq!(watch.next().await, HostChange::Addresses);
+    assert!(start.elapsed() < LOOK_INTERVAL / 2);
+    watch.messages = Box::new(
+        futures_util::stream::iter((0..9).map(address).collect::<Vec<_>>())
+            .chain(futures_util::stream::pending()),
+    );
+    assert_eq!(watch.next().await, HostChange::Addresses);
+    assert!((LOOK_INTERVAL..2 * LOOK_INTERVAL).contains(&start.elapsed()));
+}
+
+/// Regression: an interface without carrier that was set down or up kept its old state in `status`.
+#[tokio::test]
+async fn a_setting_of_a_watched_interface_is_reported_whatever_its_carrier_is() {
+    let link = |up, arp| Link {
+        index: 5,
+        name: "lan0".into(),
+        mtu: 1500,
+        queue_length: 1000,
+        group: 0,
+        up,
+        carrier: false,
+        arp,
+        hardware: None,
+        is_port: false,
+    };
+    for changed in [link(true, true), link(false, false)] {
+        let mut watch = watch(Vec::new()).await;
+        watch.compare(&link(false, true));
+        watch.pending.clear();
+        watch.compare(&changed);
+        assert_eq!(watch.next().await, HostChange::Addresses);
+        watch.compare(&changed);
+        let next = tokio::time::timeout(4 * SETTLE_DELAY, watch.next()).await;
+        assert!(next.is_err(), "{next:?}");
     }
 }
