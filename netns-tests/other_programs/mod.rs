@@ -1,5 +1,6 @@
 //! Other programs change the host: natbox sets its settings again, and the host stays reachable.
 
+mod dependents;
 mod removed;
 mod tables;
 mod tun_name;

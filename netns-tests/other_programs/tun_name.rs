@@ -71,6 +71,18 @@ fn another_interface_with_the_name_of_the_tun_is_an_error_until_it_is_gone() {
     settled(&scene, &wanted, "the name is free again");
     scene.assert_traffic();
     assert_eq!(host_status(&natbox).missing, [""; 0]);
+    // A stop while the other interface has the name.
+    eventually("the other interface", || {
+        let output = scene.natbox.command("sh").args(["-c", take]).output().unwrap();
+        output.status.success().then_some(())
+    });
+    let of_other = settings(&scene.natbox);
+    natbox.stop(Signal::TERM);
+    let after = settings(&scene.natbox);
+    // Forwarding of every interface goes with `ip_forward`, which natbox had set.
+    assert_eq!((&after.0[1..], after.1), (&of_other.0[1..], of_other.1));
+    let links = scene.natbox.ip_output(&["-brief", "link"]).unwrap();
+    assert!(!links.contains("nbx"), "the TUN is gone: {links}");
 }
 
 fn routes_of_natbox(namespace: &Namespace) -> String {

@@ -119,6 +119,9 @@ pub struct UplinkStatus {
     pub state_seconds: u64,
     /// True when the interface is up, has an address and has a next hop.
     pub link_ready: bool,
+    /// True: a setting of the host on which the uplink depends is missing.
+    #[serde(default)]
+    pub setting_missing: bool,
     /// True: the uplink has a health check.
     pub health_check: bool,
     /// Reason why the uplink has failed; None: it is healthy.
@@ -175,7 +178,8 @@ pub struct WorkerStatus {
 /// The settings that an instance makes on its host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostStatus {
-    /// Missing settings, as commands or with the reason. No uplink is healthy while one is missing.
+    /// Missing settings, as commands or with the reason, each with what depends on it. An uplink that
+    /// depends on one of them is not healthy.
     pub missing: Vec<String>,
     /// Number of settings that another program removed and natbox has made again.
     pub restored: u64,
@@ -294,6 +298,7 @@ mod tests {
                 "health_check": true,
                 "reason": null,
                 "hold_seconds": 7,
+                "setting_missing": false,
                 "latency_milliseconds": 1.5,
                 "loss_percent": null,
             }],

@@ -39,10 +39,9 @@ fn text(status: &Status) -> String {
     rows.extend(status.sandbox.iter().map(|found| Row::new("sandbox", sandbox_text(found))));
     rows.extend(status.inside.iter().map(|leg| Row::new("inside", leg_text(leg))));
     let several_tiers = status.uplinks.windows(2).any(|pair| pair[0].tier != pair[1].tier);
-    let is_incomplete = status.host.as_ref().is_some_and(|host| !host.missing.is_empty());
     rows.extend(status.uplinks.iter().map(|uplink| {
         let tier = if several_tiers { tier_text(uplink) } else { String::new() };
-        Row::new("uplink", uplink_text(uplink, is_incomplete) + &tier)
+        Row::new("uplink", uplink_text(uplink) + &tier)
     }));
     rows.extend(table_rows(status));
     rows.extend(counter_rows(status));
@@ -183,7 +182,7 @@ fn leg_text(leg: &LegStatus) -> String {
     format!("{}, {address}: {}", leg.interface, if leg.up { "up" } else { "down" })
 }
 
-fn uplink_text(uplink: &UplinkStatus, is_incomplete: bool) -> String {
+fn uplink_text(uplink: &UplinkStatus) -> String {
     let address = uplink.address.map_or("no address".to_owned(), |address| address.to_string());
     let check = match (uplink.health_check, uplink.latency_milliseconds, uplink.loss_percent) {
         (false, ..) => "no health check".to_owned(),
@@ -193,10 +192,10 @@ fn uplink_text(uplink: &UplinkStatus, is_incomplete: bool) -> String {
         }
     };
     let UplinkStatus { name, interface, state_seconds, .. } = uplink;
-    let state = match (uplink.healthy, uplink.link_ready) {
+    let state = match (uplink.healthy, uplink.link_ready && uplink.setting_missing) {
         (true, _) => "healthy",
-        (false, true) if is_incomplete => "failed (settings of the host are missing)",
-        (false, _) => "failed",
+        (false, true) => "failed (settings of the host are missing)",
+        (false, false) => "failed",
     };
     let mut text =
         format!("{name} on {interface}, {address}: {state} for {state_seconds} s, {check}");

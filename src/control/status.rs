@@ -1,7 +1,7 @@
 //! The state of a running instance, as the admin socket sends it and `natbox status` shows it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -43,20 +43,26 @@ pub(super) struct InstanceHandle {
 
 /// The settings of the host, as of the last look. None with `host.manage: false`.
 #[derive(Debug, Default)]
-pub(super) struct HostWatchState(RefCell<Option<HostStatus>>);
+pub(super) struct HostWatchState {
+    status: RefCell<Option<HostStatus>>,
+    /// Positions of the uplinks that depend on a missing setting.
+    failed_uplinks: RefCell<BTreeSet<usize>>,
+}
 
 impl HostWatchState {
     /// Makes the state of a host whose settings natbox has just made.
     pub(super) fn new(is_managed: bool) -> Self {
-        Self(RefCell::new(is_managed.then(HostStatus::default)))
+        let status = RefCell::new(is_managed.then(HostStatus::default));
+        Self { status, failed_uplinks: RefCell::default() }
     }
 
     /// Records a look at the host. Returns true when a dispute has begun.
     pub(super) fn record(&self, report: &HostReport) -> bool {
-        let mut status = self.0.borrow_mut();
+        let mut status = self.status.borrow_mut();
         let Some(status) = status.as_mut() else { return false };
         let begins = status.error.is_none() && report.dispute.is_some();
         status.missing.clone_from(&report.missing);
+        self.failed_uplinks.borrow_mut().clone_from(&report.failed_uplinks);
         status.restored += report.restored.len() as u64;
         status.error.clone_from(&report.dispute);
         begins
@@ -64,11 +70,16 @@ impl HostWatchState {
 
     /// Returns whether natbox makes the settings of the host.
     pub(super) fn is_managed(&self) -> bool {
-        self.0.borrow().is_some()
+        self.status.borrow().is_some()
     }
 
     fn get(&self) -> Option<HostStatus> {
-        self.0.borrow().clone()
+        self.status.borrow().clone()
+    }
+
+    /// Returns true when an uplink depends on a missing setting.
+    fn is_setting_missing(&self, uplink: usize) -> bool {
+        self.failed_uplinks.borrow().contains(&uplink)
     }
 }
 
@@ -98,15 +109,16 @@ impl InstanceHandle {
         let config = self.reloader.config();
         let states = self.uplinks.borrow();
         let host = self.host.get();
-        let is_complete = host.as_ref().is_none_or(|host| host.missing.is_empty());
-        let uplinks = config.uplinks.iter().zip(&states.uplinks);
-        let uplinks = uplinks.map(|(settings, state)| {
+        let uplinks = config.uplinks.iter().zip(&states.uplinks).enumerate();
+        let uplinks = uplinks.map(|(place, (settings, state))| {
             let status = uplink(settings, state, states.is_in_use(state));
-            // Without its settings on the host, no uplink works.
+            // Without its settings on the host, the uplink does not work.
+            let setting_missing = self.host.is_setting_missing(place);
             UplinkStatus {
-                healthy: status.healthy && is_complete,
-                in_use: status.in_use && is_complete,
-                last_resort: status.last_resort && is_complete,
+                healthy: status.healthy && !setting_missing,
+                in_use: status.in_use && !setting_missing,
+                last_resort: status.last_resort && !setting_missing,
+                setting_missing,
                 ..status
             }
         });
@@ -175,6 +187,7 @@ fn uplink(settings: &Uplink, state: &UplinkState, in_use: bool) -> UplinkStatus 
         healthy: state.up,
         state_seconds: state.since.elapsed().as_secs(),
         link_ready: state.link_ready,
+        setting_missing: false,
         health_check: settings.health.is_some(),
         reason: state.reason.clone(),
         hold_seconds: state.held_until.map(seconds_until).filter(|seconds| *seconds != 0),

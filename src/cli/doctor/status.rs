@@ -30,10 +30,9 @@ pub(super) fn evaluate(status: &Status, interfaces: &[(String, InterfaceState)])
     // doctor examines the host's firewall itself.
     let of_filter = status.warnings.iter().filter(|finding| finding.id == host::PRIVATE_FILTER);
     findings.extend(of_filter.cloned());
-    // A missing setting of the host explains every failed uplink.
-    let is_complete = status.host.as_ref().is_none_or(|host| host.missing.is_empty());
+    // A missing setting of the host explains the failed uplinks that depend on it.
     let rows = status.uplinks.iter().enumerate();
-    let rows = rows.filter(|(_, row)| is_complete || !row.link_ready);
+    let rows = rows.filter(|(_, row)| !row.setting_missing || !row.link_ready);
     findings.extend(rows.map(|(place, row)| uplink((place, row), state(&row.interface))));
     findings.push(sessions(status));
     findings.extend(status.dns.as_ref().map(dns).unwrap_or_default());
@@ -278,10 +277,13 @@ mod tests {
     fn disputed_settings_of_the_host_are_an_error() {
         let error = Some("another program removed a rule".to_owned());
         let host = HostStatus { missing: vec!["a rule".into()], restored: 9, error };
-        let status = Status { host: Some(host), ..status() };
+        let mut status = Status { host: Some(host), ..status() };
+        let has_uplink = |findings: &[Finding]| findings.iter().any(|found| found.id == "uplink");
+        assert!(has_uplink(&evaluate(&status, &[])), "no uplink depends on the setting");
+        status.uplinks[0].setting_missing = true;
         let findings = evaluate(&status, &[]);
         assert_eq!((findings[0].severity, findings[0].id.as_str()), (Severity::Error, "disputed"));
-        assert!(findings.iter().all(|finding| finding.id != "uplink"), "{findings:?}");
+        assert!(!has_uplink(&findings), "{findings:?}");
     }
 
     #[test]

@@ -32,11 +32,13 @@ impl ManagedHost {
         for table in tables {
             let setting = Setting::Table(table);
             if !self.contest.allows(&setting, now) {
-                let words = self.intruders(snapshot, &own).map(|found| &found.route);
-                let words = words.filter(|route| route.table == table).map(Route::words);
-                report.missing.extend(words.map(|words| {
-                    format!("route `{words}` of another program: the table is natbox's alone")
-                }));
+                let found = self.intruders(snapshot, &own).map(|found| &found.route);
+                for route in found.filter(|route| route.table == table) {
+                    let words = route.words();
+                    let problem =
+                        format!("route `{words}` of another program: the table is natbox's alone");
+                    report.add_missing(&problem, self.dependencies().of_table(table));
+                }
                 continue;
             }
             match self.kernel.remove_routes(table, &own).await {
@@ -45,7 +47,10 @@ impl ManagedHost {
                     report.restored.extend(commands);
                     disputes.push(self.contest.record(&setting, now));
                 }
-                Err(error) => report.missing.push(error.to_string()),
+                Err(error) => {
+                    let dependents = self.dependencies().of_table(table);
+                    report.add_missing(&error.to_string(), dependents);
+                }
             }
         }
         disputes

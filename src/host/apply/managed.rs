@@ -7,9 +7,8 @@ use super::compare::{StepStatus, compare};
 use super::contest::{Contest, Setting};
 use super::journal::{self, Journal, JournalEntry, JournalFile, JournalHeader};
 use super::namespace::NamespaceLock;
-use super::report::{CheckCause, HostReport, depends_on_interface, dispute, missing};
+use super::report::{HostReport, CheckCause, TunName, depends_on_interface, dispute, missing};
 use super::revert::revert;
-use super::tun_name::TunName;
 use super::unfit::unowned_rules;
 use crate::config::Config;
 use crate::host::error::HostError;
@@ -18,6 +17,7 @@ use crate::host::kernel::netlink::Kernel;
 use crate::host::kernel::nftables::FilterTable;
 use crate::host::kernel::sysctl;
 use crate::host::model::announcements::Announcement;
+use crate::host::model::dependents::Dependencies;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::other_interfaces::other_interfaces;
 use crate::host::model::precedence::preceding;
@@ -140,13 +140,19 @@ impl ManagedHost {
                 // The interface of a container may vanish at any moment. The next look decides.
                 Err(error) if self.is_of_other_interface(&step) => {
                     tracing::warn!("a setting of the host is missing: {error}");
-                    self.reported.push(missing(&step, Some(&error)));
+                    let dependents = self.dependencies().of_step(&step);
+                    self.reported.push(missing(&error.to_string(), &dependents));
                 }
                 Err(error) => return Err(error),
             }
         }
         // Changes of a process before this one that this one does not need.
         self.revert_obsolete(|_| true).await
+    }
+
+    /// Finds what depends on the settings of the instance.
+    pub(super) fn dependencies(&self) -> Dependencies<'_> {
+        Dependencies { config: &self.config, ids: self.ids }
     }
 
     /// Returns true for a setting of an interface that the configuration does not name.
@@ -289,7 +295,10 @@ impl ManagedHost {
     }
 
     async fn revert_all(&mut self) -> Vec<HostError> {
-        let entries = std::mem::take(&mut self.done);
+        let mut entries = std::mem::take(&mut self.done);
+        if matches!(self.kernel.wrong_tun_name().await, Ok(Some(_))) {
+            entries.retain(|entry| !self.is_sysctl_of_tun(&entry.step));
+        }
         let mut errors = revert(&self.kernel, &entries, &self.other_journals()).await;
         if let Some(journal) = self.journal.take()
             && errors.is_empty()
@@ -324,8 +333,7 @@ impl ManagedHost {
         let mut is_disputed = disputes.into_iter().all(|is_disputed| is_disputed);
         let mut placed = Vec::new();
         for step in self.steps.clone() {
-            // The sysctls of an interface have its name. Another one may have that of the TUN.
-            if is_misnamed && matches!(step, Step::Sysctl { .. }) && self.is_of_tun(&step) {
+            if is_misnamed && self.is_sysctl_of_tun(&step) {
                 placed.extend(self.placed.contains(&step).then_some(step));
                 continue;
             }
@@ -337,9 +345,13 @@ impl ManagedHost {
                         report.restored.push(step.command());
                     }
                 }
-                Ok(StepOutcome::Waits) => report.missing.push(missing(&step, None)),
+                Ok(StepOutcome::Waits) => {
+                    let dependents = self.dependencies().of_step(&step);
+                    report.add_missing(&step.command(), dependents);
+                }
                 Err(error) => {
-                    report.missing.push(missing(&step, Some(&error)));
+                    let dependents = self.dependencies().of_step(&step);
+                    report.add_missing(&error.to_string(), dependents);
                     if !self.placed.contains(&step) {
                         continue;
                     }
@@ -352,7 +364,7 @@ impl ManagedHost {
         let disputed: Vec<(&Setting, u32)> = self.contest.disputed(now).collect();
         let settings: Vec<&Setting> = disputed.iter().map(|(setting, _)| *setting).collect();
         let times = disputed.iter().map(|(_, times)| *times).max().unwrap_or(0);
-        report.dispute = dispute(&settings, times);
+        report.dispute = dispute(&settings, times, self.dependencies());
         self.is_disputed = report.dispute.is_some();
         for setting in report.missing.iter().filter(|setting| !self.reported.contains(setting)) {
             tracing::warn!("a setting of the host is missing: {setting}");

@@ -1,7 +1,9 @@
 //! What a look at the host found and changed.
 
+use std::collections::BTreeSet;
+
 use super::contest::Setting;
-use crate::host::error::HostError;
+use crate::host::model::dependents::{Dependencies, Dependents};
 use crate::host::model::step::Step;
 
 /// Reason of a look at the host.
@@ -20,14 +22,40 @@ pub(crate) enum CheckCause {
 pub(crate) struct HostReport {
     /// Settings that something else had removed and natbox has set again, as commands.
     pub(crate) restored: Vec<String>,
-    /// Settings that are missing still: failed, or disputed.
+    /// Settings that are missing still, failed or disputed, each with what depends on it.
     pub(crate) missing: Vec<String>,
+    /// Positions of the uplinks that depend on a missing setting.
+    pub(crate) failed_uplinks: BTreeSet<usize>,
     /// True when `restored` has only settings that another program removes again and again.
     pub(crate) is_disputed: bool,
     /// Description of the disputed settings, with the usual cause.
     pub(crate) dispute: Option<String>,
     /// Rules of another program before which natbox's rules moved, as text.
     pub(crate) moved_before: Option<Vec<String>>,
+}
+
+/// The name of the TUN, after a look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TunName {
+    /// As in the configuration.
+    Right,
+    /// Another program had renamed the TUN, and natbox has renamed it back.
+    RenamedBack { is_disputed: bool },
+    /// Another program has renamed the TUN: another interface has the name, or natbox waits.
+    Wrong,
+}
+
+impl HostReport {
+    /// Adds a setting that is missing.
+    pub(super) fn add_missing(&mut self, setting: &str, dependents: Dependents) {
+        self.missing.push(missing(setting, &dependents));
+        self.failed_uplinks.extend(dependents.uplinks);
+    }
+}
+
+/// Describes a setting that is missing.
+pub(super) fn missing(setting: &str, dependents: &Dependents) -> String {
+    format!("{setting} ({})", dependents.words)
 }
 
 /// Returns true when the kernel itself may have dropped a setting, because of a change of an
@@ -42,12 +70,34 @@ pub(super) fn depends_on_interface(step: &Step, tun: &str) -> bool {
     }
 }
 
+impl Setting {
+    /// Returns what depends on the setting.
+    pub(super) fn dependents(&self, dependencies: Dependencies<'_>) -> Dependents {
+        match self {
+            Self::Step(step) => dependencies.of_step(step),
+            Self::Table(table) => dependencies.of_table(*table),
+            Self::TunName(_) => dependencies.of_everything(),
+        }
+    }
+}
+
 /// Describes disputed settings. `times` is the number of removals.
-pub(super) fn dispute(settings: &[&Setting], times: u32) -> Option<String> {
+pub(super) fn dispute(
+    settings: &[&Setting],
+    times: u32,
+    dependencies: Dependencies<'_>,
+) -> Option<String> {
     let first = settings.first()?;
+    let mut dependents: Vec<String> = Vec::new();
+    for setting in settings {
+        let Dependents { words, .. } = setting.dependents(dependencies);
+        if !dependents.contains(&words) {
+            dependents.push(words);
+        }
+    }
     let more = match settings.len() - 1 {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+        0 => format!(" ({})", dependents.join("; ")),
+        more => format!(" and {more} more ({})", dependents.join("; ")),
     };
     let step = match first {
         Setting::Step(step) => step,
@@ -86,12 +136,4 @@ pub(super) fn dispute(settings: &[&Setting], times: u32) -> Option<String> {
          growing pause if they are removed at once; {cause}",
         step.command()
     ))
-}
-
-/// Describes a setting that is missing and why.
-pub(super) fn missing(step: &Step, error: Option<&HostError>) -> String {
-    match error {
-        Some(error) => error.to_string(),
-        None => step.command(),
-    }
 }

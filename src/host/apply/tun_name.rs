@@ -7,20 +7,9 @@ use std::time::Instant;
 
 use super::contest::Setting;
 use super::managed::ManagedHost;
-use super::report::HostReport;
+use super::report::{HostReport, TunName};
 use crate::host::error::HostError;
 use crate::host::model::step::Step;
-
-/// The name of the TUN, after a look at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TunName {
-    /// As in the configuration.
-    Right,
-    /// Another program had renamed the TUN, and natbox has renamed it back.
-    RenamedBack { is_disputed: bool },
-    /// Another program has renamed the TUN: another interface has the name, or natbox waits.
-    Wrong,
-}
 
 impl ManagedHost {
     /// Renames the TUN back if another program has renamed it.
@@ -37,7 +26,7 @@ impl ManagedHost {
         let (command, setting) =
             (format!("ip link set {found} name {name}"), Setting::TunName(name));
         if !self.contest.allows(&setting, now) {
-            report.missing.push(command);
+            report.add_missing(&command, self.dependencies().of_everything());
             return Ok(TunName::Wrong);
         }
         Ok(match self.kernel.rename_tun_back(&found).await {
@@ -46,14 +35,16 @@ impl ManagedHost {
                 TunName::RenamedBack { is_disputed: self.contest.record(&setting, now) }
             }
             Err(error) => {
-                report.missing.push(error.to_string());
+                report.add_missing(&error.to_string(), self.dependencies().of_everything());
                 TunName::Wrong
             }
         })
     }
 
-    /// Returns true for a setting of the TUN.
-    pub(super) fn is_of_tun(&self, step: &Step) -> bool {
-        step.interface() == Some(self.config.tun.name.as_str())
+    /// Returns true for a sysctl of the TUN. While another interface has the name of the TUN, the
+    /// path of the sysctl leads to that interface.
+    pub(super) fn is_sysctl_of_tun(&self, step: &Step) -> bool {
+        matches!(step, Step::Sysctl { .. })
+            && step.interface() == Some(self.config.tun.name.as_str())
     }
 }

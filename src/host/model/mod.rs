@@ -19,6 +19,7 @@
 //! | `exposure`    | inside addresses of the box that an outside segment reaches          |
 //! | `collect`     | derives the facts from snapshot and settings                         |
 //! | `target_warnings` | messages about forwards that cannot work                         |
+//! | `dependents`  | uplinks that depend on a setting                                     |
 //! | `warnings`    | messages about a host that does not fit the configuration            |
 //! | `announcements` | addresses that natbox announces by ARP                             |
 //! | `steps`       | the list of all changes, in order                                    |
@@ -26,6 +27,7 @@
 pub(crate) mod announcements;
 mod collect;
 pub(crate) mod command;
+pub(crate) mod dependents;
 pub(crate) mod exposure;
 pub(crate) mod facts;
 pub(crate) mod other_interfaces;

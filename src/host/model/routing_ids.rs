@@ -221,6 +221,12 @@ impl RoutingIds {
         FOLLOW_TABLES + self.instance_index
     }
 
+    /// Returns true for a table of the host's own packets.
+    pub(crate) fn is_of_host(&self, table: u32) -> bool {
+        let [_, own, follow] = self.tables();
+        own.contains(&table) || follow.contains(&table)
+    }
+
     /// Address from which the host's own packets come to natbox, with `host.default_route: follow`.
     pub(crate) fn host_address(&self) -> Ipv4Addr {
         self.probe_block().addr()

@@ -1,5 +1,6 @@
 //! Fixtures for the tests of facts, routing numbers, steps and plans.
 
+mod dependents;
 mod facts;
 mod host_route;
 mod other_networks;
