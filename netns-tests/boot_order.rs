@@ -282,6 +282,97 @@ fn name_of_the_tun_that_becomes_free_is_taken() {
     running.stop(Signal::TERM);
 }
 
+/// Starts a box that has read the host, and then an interface vanishes or goes down. The name of the
+/// TUN is taken meanwhile, so the box has not set up the host yet.
+fn start_and_lose(scene: &SingleBox, config: &Config, lose: impl FnOnce()) -> RunningBox {
+    let foreign = scene.natbox.enter(|| Iface::new("nb0", Mode::Tun)).unwrap().unwrap();
+    let path = scene.write("natbox", &config.to_string());
+    let mut running = RunningBox::spawn(&scene.natbox, "natbox", &path, &config.socket);
+    running.wait_for_log("TUN device is taken");
+    lose();
+    drop(foreign);
+    running.wait_to_answer();
+    running
+}
+
+/// Regression: the process ended with exit code 2.
+#[test]
+fn box_waits_again_for_an_interface_that_it_loses_while_it_starts() {
+    for (interface, key) in [("lan0", "inside.interface"), ("wan0", "uplinks[0].interface")] {
+        for is_down in [false, true] {
+            let scene = SingleBox::new(Published::OnLink);
+            let _server = scene.serve();
+            let before = scene.host_state();
+            let running = start_and_lose(&scene, &scene.config(), || match is_down {
+                true => scene.natbox.ip(&["link", "set", interface, "down"]).unwrap(),
+                false => hide(&scene, interface),
+            });
+            let status = running.status();
+            assert_eq!(status.state, InstanceState::Waiting, "{}", running.process.log());
+            assert!(status.waiting_for[0].starts_with(key), "{status:?}");
+            let rules = scene.natbox.ip_output(&["rule"]).unwrap();
+            assert!(!rules.contains("nb0") && !rules.contains("110"), "{rules}");
+            // The workers have begun with the configuration.
+            let text = scene.config().to_string().replace("sessions: 64k", "sessions: 32k");
+            scene.write("natbox", &text);
+            let refused = running.try_reload().unwrap_err().to_string();
+            assert!(refused.contains("limits.sessions changed"), "{refused}");
+            match is_down {
+                true => scene.natbox.ip(&["link", "set", interface, "up"]).unwrap(),
+                false => show(&scene, interface),
+            }
+            if interface == "wan0" {
+                // The kernel has dropped the default route.
+                let route = ["route", "replace", "default", "via", "203.0.113.254"];
+                scene.natbox.ip(&route).unwrap();
+            }
+            wait_to_run(&running);
+            wait_for_traffic(&scene);
+            running.stop(Signal::TERM);
+            before.assert_same(&scene.host_state(), &format!("{interface}, down: {is_down}"));
+        }
+    }
+}
+
+#[test]
+fn box_that_loses_one_uplink_while_it_starts_serves_the_other() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let peer = scene.lab.namespace("peer").unwrap();
+    scene.lab.veth(3, (&scene.natbox, "wan1"), (&peer, "eth0")).unwrap();
+    let second = "gateway: 203.0.113.254 }\n  \
+        - { name: second, interface: wan1, addresses: [198.18.1.10], gateway: 198.18.1.254 }";
+    let text = scene.config().to_string().replace("gateway: 203.0.113.254 }", second);
+    let foreign = scene.natbox.enter(|| Iface::new("nb0", Mode::Tun)).unwrap().unwrap();
+    let path = scene.write("natbox", &text);
+    let socket = scene.config().socket;
+    let mut running = RunningBox::spawn(&scene.natbox, "natbox", &path, &socket);
+    running.wait_for_log("TUN device is taken");
+    hide(&scene, "wan1");
+    drop(foreign);
+    running.wait_to_answer();
+    running.wait_for_log("interface wan1 vanished or went down while natbox set up the host");
+    wait_to_run(&running);
+    wait_for_traffic(&scene);
+    eventually("the state of the lost uplink", || {
+        let uplinks = running.status().uplinks;
+        (uplinks[0].healthy && !uplinks[1].healthy && !uplinks[1].link_ready).then_some(())
+    });
+    running.stop(Signal::TERM);
+}
+
+/// A signal ends the second wait as it ends the first.
+#[test]
+fn a_signal_ends_the_wait_for_a_lost_interface() {
+    let scene = SingleBox::new(Published::OnLink);
+    let before = scene.host_state();
+    let running = start_and_lose(&scene, &scene.config(), || hide(&scene, "lan0"));
+    assert_eq!(running.status().state, InstanceState::Waiting);
+    running.stop(Signal::TERM);
+    show(&scene, "lan0");
+    before.assert_same(&scene.host_state(), "after the stop");
+}
+
 /// The interfaces are there and up, and get their addresses later.
 #[test]
 fn addresses_may_come_after_the_start() {

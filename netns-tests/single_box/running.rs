@@ -43,22 +43,42 @@ impl RunningBox {
         path: &Path,
         socket: &Path,
     ) -> RunningBox {
+        let mut running = RunningBox::spawn_behind(before, namespace, name, path, socket);
+        running.wait_to_answer();
+        running
+    }
+
+    /// Runs the box, and does not wait.
+    pub(crate) fn spawn(namespace: &Namespace, name: &str, path: &Path, socket: &Path) -> Self {
+        RunningBox::spawn_behind(&[], namespace, name, path, socket)
+    }
+
+    fn spawn_behind(
+        before: &[&str],
+        namespace: &Namespace,
+        name: &str,
+        path: &Path,
+        socket: &Path,
+    ) -> RunningBox {
         let words = before.iter().copied().chain([NATBOX, "run", "--config"]).collect::<Vec<_>>();
         let mut command = namespace.command(words[0]);
         command.args(&words[1..]).arg(path);
         let process = namespace.spawn(name, command).unwrap();
-        let mut running = RunningBox { process, path: path.to_owned(), socket: socket.to_owned() };
+        RunningBox { process, path: path.to_owned(), socket: socket.to_owned() }
+    }
+
+    /// Waits until the box answers on its admin socket.
+    pub(crate) fn wait_to_answer(&mut self) {
         let deadline = Instant::now() + seconds(20);
-        while client::request::<Status>(&running.socket, &Request::Status).is_err() {
-            let ended = running.process.ended().unwrap();
+        while client::request::<Status>(&self.socket, &Request::Status).is_err() {
+            let ended = self.process.ended().unwrap();
             assert!(
                 ended.is_none() && Instant::now() < deadline,
                 "the box did not get ready ({ended:?}):\n{}",
-                running.process.log()
+                self.process.log()
             );
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        running
     }
 
     pub(crate) fn socket(&self) -> &Path {

@@ -41,6 +41,9 @@ pub(super) struct HostReconciler {
     used_ports: Interval,
     looks: Interval,
     tun_is_down: bool,
+    /// False until the first look. It finds what has changed between the reading of the host and the
+    /// subscription.
+    has_looked: bool,
     parts: Parts,
 }
 
@@ -75,7 +78,8 @@ impl HostReconciler {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         parts.announcements.adopt(host.announcements());
-        let reconciler = Self { host, links, used_ports, looks, tun_is_down: false, parts };
+        let (tun_is_down, has_looked) = (false, false);
+        let reconciler = Self { host, links, used_ports, looks, tun_is_down, has_looked, parts };
         reconciler.warn();
         reconciler
     }
@@ -263,6 +267,10 @@ impl Subsystem for HostReconciler {
             }
             HostEvent::Reloaded => {
                 self.host.set_config(self.parts.reloader.file_config());
+                Some(CheckCause::Interfaces)
+            }
+            HostEvent::Look if !self.has_looked => {
+                self.has_looked = true;
                 Some(CheckCause::Interfaces)
             }
             HostEvent::Look => self.has_drifted().await.then_some(CheckCause::Time),

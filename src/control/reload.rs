@@ -60,6 +60,17 @@ pub(crate) enum ReloadError {
         /// Paths of the changed keys.
         keys: String,
     },
+    /// The instance has begun to start, and waits for an interface that has vanished.
+    #[error(
+        "{path}: {keys} changed; natbox has begun to start with the old values and waits for its \
+         interfaces; restart natbox, or reload when it runs; nothing was changed"
+    )]
+    FixedWhileStarting {
+        /// The file.
+        path: String,
+        /// Paths of the changed keys.
+        keys: String,
+    },
     /// A file that the new configuration names is not usable.
     #[error(transparent)]
     Dns(#[from] DnsError),

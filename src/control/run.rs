@@ -67,7 +67,7 @@ async fn wait_and_run(path: &Path, config: &Config) -> Result<(), RunError> {
     // ends.
     let sandbox = Sandbox::enter(needed_files(path, &config)).map_err(RunError::Sandbox)?;
     let privileged = Privileged { raw, arp, dns, lister, kept, sandbox };
-    let entrance = Entrance { signals, admin, instance, events };
+    let entrance = Entrance { signals, admin, waiting, instance, events };
     start::run_instance(path, &config, privileged, entrance).await
 }
 

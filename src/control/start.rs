@@ -10,6 +10,7 @@
 //! changes the host, and the kernel routes into the TUN only when workers read from it.
 
 use std::net::Ipv4Addr;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
@@ -32,13 +33,15 @@ use super::settings;
 use super::signals::{SignalStreams, Signals};
 use super::status::{HostWatchState, InstanceHandle};
 use super::subsystem::Subsystems;
+use super::wait;
+use super::waiting::WaitingInstance;
 use super::warnings::Warnings;
 use super::workers::{self, WorkerThreads};
 use crate::api::{EventKind, TunStatus};
 use crate::config::{Config, Uplink};
 use crate::dns::PreparedService;
 use crate::engine::Handle;
-use crate::host::{self, HostFacts, LinkWatch, PlannedHost};
+use crate::host::{self, HostError, HostFacts, LinkWatch, ManagedHost, PlannedHost};
 use crate::io::ArpSocket;
 use crate::uplinks::{UplinkState, Uplinks};
 
@@ -64,6 +67,7 @@ pub(super) struct Privileged {
 pub(super) struct Entrance {
     pub(super) signals: SignalStreams,
     pub(super) admin: AdminServer,
+    pub(super) waiting: Rc<WaitingInstance>,
     pub(super) instance: Rc<Instance>,
     pub(super) events: Rc<Events>,
 }
@@ -83,7 +87,8 @@ pub(super) async fn run_instance(
     let mut subsystems = Subsystems::new(Rc::clone(&uplinks));
     let start = Start { path, file_config: config, privileged, entrance, host, uplinks };
     let result = match start.run(&mut subsystems).await {
-        Ok(()) => subsystems.ended().await,
+        Ok(ControlFlow::Continue(())) => subsystems.ended().await,
+        Ok(ControlFlow::Break(())) => Ok(()),
         Err(error) => Err(error),
     };
     subsystems.stop().await;
@@ -102,9 +107,10 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Starts the subsystems one by one. If one fails, the caller stops those that run.
-    async fn run(self, subsystems: &mut Subsystems) -> Result<(), RunError> {
-        let Self { path, file_config, privileged, entrance, host, uplinks } = self;
+    /// Starts the subsystems one by one. If one fails, the caller stops those that run. Breaks after
+    /// a signal that ends the instance.
+    async fn run(self, subsystems: &mut Subsystems) -> Result<ControlFlow<()>, RunError> {
+        let Self { path, file_config, privileged, mut entrance, host, uplinks } = self;
         let Privileged { raw, arp, mut dns, lister, kept, sandbox } = privileged;
         let events = Rc::clone(&entrance.events);
         let (config, host_address) = (host.config().clone(), host.facts().host_address);
@@ -134,16 +140,15 @@ impl Start<'_> {
         };
         let (host_state, warnings) = (Rc::clone(&parts.state), Rc::clone(&parts.warnings));
         let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
-        let links = LinkWatch::start(&config).await?;
-        subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
+        let set_up = set_up_host(file_config, host, tun_index, &mut entrance).await?;
+        let Some((host, links)) = set_up else { return Ok(ControlFlow::Break(())) };
+        subsystems.start(HostReconciler::new(host, links, parts));
         let announcer = arp.map(|socket| Announcer::new(&config, socket, announcements, &uplinks));
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
         start_checks(&config, monitor, &uplinks, raw, subsystems)?;
         let sink = Rc::clone(&events);
         subsystems.start(Failover::new(&config, engine.clone(), &uplinks, sink, host_address));
-        let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks));
-        let dns = dns.transpose()?.map(Rc::new);
-        dns.iter().for_each(|dns| subsystems.start(DnsFollower::new(Rc::clone(dns))));
+        let dns = start_dns(dns, &config, &uplinks, subsystems)?;
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
         watch_firewall(lister, &reloader, &warnings, subsystems)?;
 
@@ -161,7 +166,53 @@ impl Start<'_> {
             warnings,
             sandbox,
         };
-        entrance.open(Rc::new(handle), kept, subsystems)
+        entrance.open(Rc::new(handle), kept, subsystems).map(ControlFlow::Continue)
+    }
+}
+
+/// Starts the name server and the updates, if the configuration has them.
+fn start_dns(
+    dns: Option<Prepared>,
+    config: &Config,
+    uplinks: &Rc<Uplinks>,
+    subsystems: &mut Subsystems,
+) -> Result<Option<Rc<NameService>>, RunError> {
+    let service = dns.map(|dns| NameService::start(dns, config, uplinks)).transpose()?;
+    let service = service.map(Rc::new);
+    service.iter().for_each(|dns| subsystems.start(DnsFollower::new(Rc::clone(dns))));
+    Ok(service)
+}
+
+/// Makes the settings of the host. If an interface has vanished since the wait or vanishes meanwhile,
+/// natbox waits for it again, and tries again. Returns None after a signal that ends the instance.
+async fn set_up_host(
+    config: &Config,
+    host: PlannedHost,
+    tun_index: u32,
+    entrance: &mut Entrance,
+) -> Result<Option<(ManagedHost, LinkWatch)>, RunError> {
+    let Entrance { signals, admin, waiting, .. } = entrance;
+    waiting.begin_start();
+    let mut planned = Some(host);
+    loop {
+        if !waiting.look().await? {
+            // The plan holds the lock of the namespace.
+            planned = None;
+            if wait::until_interfaces_are_up(waiting, signals, admin).await?.is_none() {
+                return Ok(None);
+            }
+        }
+        let host = match planned.take() {
+            Some(host) => host,
+            None => host::prepare(config).await?,
+        };
+        let links = LinkWatch::start(host.config()).await?;
+        match host.apply(tun_index).await {
+            Err(error @ HostError::Vanished { .. }) => {
+                tracing::warn!("{error}; natbox tries again when its interfaces are up");
+            }
+            applied => return Ok(Some((applied?, links))),
+        }
     }
 }
 
@@ -173,7 +224,7 @@ impl Entrance {
         kept: Option<KeptTun>,
         subsystems: &mut Subsystems,
     ) -> Result<(), RunError> {
-        let Self { signals, mut admin, instance, events } = self;
+        let Self { signals, mut admin, waiting: _, instance, events } = self;
         kept.map_or(Ok(()), KeptTun::keep)?;
         if !handle.host.is_managed() {
             // The TUN device is open, and natbox changes nothing else.

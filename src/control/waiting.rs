@@ -1,6 +1,6 @@
 //! An instance that waits for its interfaces: the missing interfaces, its status and its reload.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
@@ -28,6 +28,8 @@ pub(super) struct WaitingInstance {
     since: Instant,
     events: Rc<Events>,
     reloaded: Notify,
+    /// True: the instance has begun to start with the configuration, so no key can change.
+    is_starting: Cell<bool>,
 }
 
 impl WaitingInstance {
@@ -39,6 +41,7 @@ impl WaitingInstance {
             since: Instant::now(),
             events,
             reloaded: Notify::new(),
+            is_starting: Cell::new(false),
         }
     }
 
@@ -54,6 +57,12 @@ impl WaitingInstance {
             self.events.emit(EventKind::Waiting { missing: self.missing() });
         }
         Ok(can_start)
+    }
+
+    /// Records that the instance has begun to start with its configuration. From now on a reload
+    /// changes no key, also if the instance waits again.
+    pub(super) fn begin_start(&self) {
+        self.is_starting.set(true);
     }
 
     /// Waits until a reload has changed the configuration. Cancel safe.
@@ -93,6 +102,10 @@ impl WaitingInstance {
         let changes = config::changes(&self.config.borrow(), &new);
         let changed: Vec<String> = changes.into_iter().map(|change| change.path).collect();
         let is_fixed = |path: &&str| FIXED.contains(&path.split('.').next().unwrap_or_default());
+        if self.is_starting.get() && !changed.is_empty() {
+            let (path, keys) = (self.path.display().to_string(), changed.join(", "));
+            return Err(ReloadError::FixedWhileStarting { path, keys });
+        }
         let fixed: Vec<&str> = changed.iter().map(String::as_str).filter(is_fixed).collect();
         if !fixed.is_empty() {
             let (path, keys) = (self.path.display().to_string(), fixed.join(", "));

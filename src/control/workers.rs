@@ -46,6 +46,7 @@ pub(super) async fn open_tun(
         let inherited = kept.as_mut().map(|kept| kept.inherited());
         match io::open(name, workers, max_offload, inherited) {
             Err(OpenError::Taken { .. }) if Instant::now() < deadline => {
+                tracing::debug!(tun = %name, "TUN device is taken; natbox tries again");
                 tokio::time::sleep(TUN_INTERVAL).await;
             }
             opened => return opened.map_err(|source| RunError::Tun { name: name.clone(), source }),

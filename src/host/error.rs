@@ -60,6 +60,14 @@ pub(crate) enum HostError {
         /// The attempted change, as a command.
         doing: String,
     },
+    /// An interface of the configuration vanished or went down while natbox set up the host.
+    #[error("interface {interface} vanished or went down while natbox set up the host ({source})")]
+    Vanished {
+        /// Name of the interface.
+        interface: String,
+        /// The failed change.
+        source: Box<HostError>,
+    },
     /// The kernel refused for lack of privilege.
     #[error(
         "{doing}: permission denied; run natbox as root, or from a unit with \

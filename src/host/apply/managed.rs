@@ -18,7 +18,7 @@ use crate::host::kernel::nftables::FilterTable;
 use crate::host::kernel::sysctl;
 use crate::host::model::announcements::Announcement;
 use crate::host::model::dependents::Dependencies;
-use crate::host::model::facts::HostFacts;
+use crate::host::model::facts::{HostFacts, InterfaceFacts};
 use crate::host::model::other_interfaces::other_interfaces;
 use crate::host::model::precedence::preceding;
 use crate::host::model::private_filter::PrivateFilter;
@@ -116,15 +116,32 @@ impl ManagedHost {
     /// Makes all changes, and reverts them if one fails.
     ///
     /// # Errors
-    /// The first failure. The journal stays on disk if some change could not be reverted.
+    /// The first failure; [`HostError::Vanished`] if an interface is gone since the facts were
+    /// collected. The journal stays on disk if some change could not be reverted.
     pub(super) async fn apply_all(&mut self) -> Result<(), HostError> {
         match self.make_all().await {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.revert_all().await;
-                Err(error)
+                Err(match self.vanished().await {
+                    Some(interface) => HostError::Vanished { interface, source: Box::new(error) },
+                    None => error,
+                })
             }
         }
+    }
+
+    /// Returns an interface of the configuration that has vanished or gone down since the facts were
+    /// collected.
+    async fn vanished(&self) -> Option<String> {
+        let links = self.kernel.links().await.ok()?;
+        let is_lost = |found: &&InterfaceFacts| {
+            let link = links.iter().find(|link| link.name == found.interface);
+            let is_there = link.is_some_and(|link| link.up && link.index == found.index);
+            found.takes_routes() && !is_there
+        };
+        let mut known = self.facts.legs.iter().chain(&self.facts.uplinks);
+        known.find(is_lost).map(|found| found.interface.clone())
     }
 
     async fn make_all(&mut self) -> Result<(), HostError> {
