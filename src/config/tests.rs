@@ -2,6 +2,7 @@
 //! printed and read again.
 
 mod advice;
+mod destinations;
 mod dns;
 mod inside;
 mod json_schema;

@@ -13,7 +13,7 @@ use crate::config::reader::cursor::Located;
 use crate::config::reader::nearest;
 use crate::config::schema::Unresolved;
 use crate::config::sections::{FileForward, FileUplink, Forward};
-use crate::config::types::network::ForwardTarget;
+use crate::config::types::network::{self, ForwardTarget};
 use crate::values::nat::{ForwardProtocol, PortRange};
 
 use super::checker::Checker;
@@ -261,10 +261,7 @@ fn check_target_inside(
             };
             checker.diagnostics.report(&to.location, found, wanted, advice);
         }
-        Some(prefix)
-            if prefix.prefix_len() < 31
-                && (address == prefix.network() || address == prefix.broadcast()) =>
-        {
+        Some(prefix) if network::is_of_no_host(prefix, address) => {
             let found = format!("{address}, the network or broadcast address of {prefix}");
             checker.diagnostics.report(
                 &to.location,

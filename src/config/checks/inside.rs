@@ -9,7 +9,7 @@ use crate::config::reader::cursor::Located;
 use crate::config::reader::nearest;
 use crate::config::schema::Required;
 use crate::config::sections::{FileInsideLeg, FileUplink, Inside, InsideLeg, Tun};
-use crate::config::types::Items;
+use crate::config::types::{Items, network};
 
 use super::checker::Checker;
 
@@ -48,6 +48,31 @@ impl<'t> InsideLegs<'t> {
             prefixes.iter().any(|prefix| prefix.contains(&part))
         };
         self.prefixes.as_ref().is_none_or(holds)
+    }
+
+    /// Returns the inside prefix that holds another prefix.
+    pub(super) fn prefix_around(&self, part: Ipv4Net) -> Option<Ipv4Net> {
+        let mut prefixes = self.prefixes.iter().flatten();
+        prefixes.find(|prefix| prefix.contains(&part)).map(|prefix| prefix.value)
+    }
+
+    /// Returns an inside prefix that another prefix holds.
+    pub(super) fn prefix_within(&self, whole: Ipv4Net) -> Option<Ipv4Net> {
+        let mut prefixes = self.prefixes.iter().flatten();
+        prefixes.find(|prefix| whole.contains(&prefix.value)).map(|prefix| prefix.value)
+    }
+
+    /// Returns the interface of the leg that holds two prefixes.
+    pub(super) fn leg_of_both(&self, one: Ipv4Net, other: Ipv4Net) -> Option<&'t str> {
+        let mut legs = self.legs.iter();
+        let leg = legs.find(|leg| {
+            let prefixes = leg.prefixes.as_ref().and_then(|prefixes| prefixes.value.all());
+            let holds = |part: Ipv4Net| {
+                prefixes.is_some_and(|all| all.iter().any(|prefix| prefix.contains(&part)))
+            };
+            holds(one) && holds(other)
+        })?;
+        leg.interface.as_ref().map(|interface| interface.value.as_str())
     }
 
     /// Lists the prefixes for a message.
@@ -107,7 +132,13 @@ fn check_prefixes(inside: &InsideLegs<'_>, checker: &Checker<'_>) {
 fn check_address(leg: &FileInsideLeg, inside: &InsideLegs<'_>, checker: &Checker<'_>) {
     let prefixes = leg.prefixes.as_ref().and_then(|prefixes| prefixes.value.all());
     let (Some(address), Some(prefixes)) = (leg.address.given(), prefixes) else { return };
-    if prefixes.iter().any(|prefix| prefix.contains(&address.value)) {
+    if let Some(prefix) = prefixes.iter().find(|prefix| prefix.contains(&address.value)) {
+        if network::is_of_no_host(prefix.value, address.value) {
+            let found =
+                format!("{}, the network or broadcast address of {}", address.value, prefix.value);
+            let advice = "write the address that the box has on the inside interface";
+            checker.diagnostics.report(&address.location, found, "a host's address", advice);
+        }
         return;
     }
     let (wanted, key) = match inside.legs.len() {

@@ -4,6 +4,7 @@
 //! A check reports nothing if one of its inputs could not be read, so no problem repeats another.
 
 mod checker;
+mod destinations;
 mod dns;
 mod forwards;
 mod health;
@@ -43,7 +44,7 @@ pub(super) fn check(
     let uplinks = uplinks::check(inside, checker);
     let forwards = forwards::check(readable(&file.forwards), inside, file.nat.ports, checker);
     let outbound = outbound::check(readable(&file.outbound), inside, checker);
-    let no_nat = outbound::check_no_nat(readable(&file.no_nat), checker);
+    let no_nat = outbound::check_no_nat(readable(&file.no_nat), inside, checker);
     let dns = match &file.dns {
         Unresolved::Absent => Some(None),
         Unresolved::Unreadable => None,

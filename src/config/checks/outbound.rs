@@ -12,6 +12,7 @@ use crate::config::sections::{FileNoNatRule, FileOutboundRule, NoNatRule, Outbou
 use crate::values::nat::{ForwardProtocol, PortRange};
 
 use super::checker::Checker;
+use super::destinations;
 use super::inside::InsideLegs;
 
 /// Checks the outbound rules; None if one is not complete.
@@ -67,6 +68,11 @@ fn outbound_rule(
         let advice = format!("correct it, or add it to `{}`", inside.prefixes_key());
         checker.diagnostics.report(&from.location, from.value.to_string(), wanted, advice);
     }
+    if let (Some(from), Some(to)) = (&rule.from, rule.to.given()) {
+        for to in &to.value.readable {
+            destinations::check_outbound(from.value, to, inside, checker);
+        }
+    }
     let uplinks = checker.chosen_uplinks(&rule.uplinks);
     Some(OutboundRule {
         from: rule.from.as_ref()?.value,
@@ -79,13 +85,21 @@ fn outbound_rule(
 /// Checks the rules without translation; None if one is not complete.
 pub(super) fn check_no_nat(
     rules: &[Located<FileNoNatRule>],
+    inside: &InsideLegs<'_>,
     checker: &Checker<'_>,
 ) -> Option<Vec<NoNatRule>> {
-    let rules: Vec<_> = rules.iter().map(|rule| no_nat_rule(rule, checker)).collect();
+    let rules: Vec<_> = rules.iter().map(|rule| no_nat_rule(rule, inside, checker)).collect();
     rules.into_iter().collect()
 }
 
-fn no_nat_rule(rule: &FileNoNatRule, checker: &Checker<'_>) -> Option<NoNatRule> {
+fn no_nat_rule(
+    rule: &FileNoNatRule,
+    inside: &InsideLegs<'_>,
+    checker: &Checker<'_>,
+) -> Option<NoNatRule> {
+    if let Some(to) = &rule.to {
+        destinations::check_bypassed(to, inside, checker);
+    }
     let protocol = rule.protocol.clone().or_default(ForwardProtocol::Any);
     if let (Some(port), Some(ForwardProtocol::Icmp | ForwardProtocol::Any)) =
         (rule.port.given(), protocol)

@@ -80,7 +80,7 @@ section! {
     /// reach the inside as they are. Packets to them leave by the host's routes.
     #[derive(Debug)]
     pub(in crate::config) struct FileNoNatRule {
-        /// Addresses of the destinations.
+        /// Addresses of the destinations: a /8 or longer, neither in the inside nor the box's own.
         pub to: Required<Ipv4Net> = network::prefix()
             .required(
                 "the destinations that are not translated",

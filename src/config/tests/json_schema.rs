@@ -61,7 +61,7 @@ fn the_forms_that_the_file_allows_meet_the_schema() {
         with("tun: { workers: \"4\" }\nlimits: { sessions: \"4096\", fragments: \"64k\" }"),
         with("nat: { ports: \"2000\", mss_clamp: \"1400\" }"),
         with("forwards: [{ protocol: \"tcp\", port: \"80\", to: 10.0.0.5 }]"),
-        with("no_nat: [{ to: 0.0.0.0/0 }, { to: 192.0.2.0/24, protocol: tcp, port: 1-7 }]"),
+        with("no_nat: [{ to: 172.20.0.0/16 }, { to: 192.0.2.0/24, protocol: tcp, port: 1-7 }]"),
     ] {
         accepted(&text);
         assert_eq!(complaints(&validator, &text), [""; 0], "{text}");

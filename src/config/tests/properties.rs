@@ -247,7 +247,7 @@ fn forward(uplinks: &[Uplink], index: usize, choices: ForwardChoices) -> Forward
 fn outbound_rule(octet: u8, uplinks: usize) -> OutboundRule {
     OutboundRule {
         from: ipnet::Ipv4Net::new_assert([10, 0, octet, 0].into(), 24),
-        to: (0..octet % 3).map(|to| ipnet::Ipv4Net::new_assert([to, 0, 0, 0].into(), 8)).collect(),
+        to: (0..octet % 3).map(|to| ipnet::Ipv4Net::new_assert([20 + to, 0, 0, 0].into(), 8)).collect(),
         uplinks: (0..uplinks).rev().take(1 + usize::from(octet) % uplinks).collect(),
         hash_by: pick(usize::from(octet)),
     }
@@ -256,7 +256,7 @@ fn outbound_rule(octet: u8, uplinks: usize) -> OutboundRule {
 fn no_nat_rule(octet: u8) -> NoNatRule {
     let protocol = pick(usize::from(octet));
     NoNatRule {
-        to: ipnet::Ipv4Net::new_assert([octet, 0, 0, 0].into(), 8 + octet % 25),
+        to: ipnet::Ipv4Net::new_assert([20 + octet % 100, 0, 0, 0].into(), 8 + octet % 25),
         protocol,
         ports: match protocol {
             ForwardProtocol::Icmp | ForwardProtocol::Any => PortRange::ALL,

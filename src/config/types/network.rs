@@ -252,6 +252,18 @@ fn parse_unicast_prefix(text: &str) -> Result<Ipv4Net, ValueError> {
     }
 }
 
+/// Returns the kind of addresses if no host that a router reaches may have one of the prefix.
+pub(in crate::config) fn kind_of_no_host(prefix: Ipv4Net) -> Option<&'static str> {
+    let mut ranges = RESERVED.iter().chain([&LINK_LOCAL]);
+    let around = ranges.find(|(network, length, _)| range(*network, *length).contains(&prefix));
+    around.map(|(_, _, kind)| *kind)
+}
+
+/// Returns true for the network or broadcast address of a prefix.
+pub(in crate::config) fn is_of_no_host(prefix: Ipv4Net, address: Ipv4Addr) -> bool {
+    prefix.prefix_len() < 31 && (address == prefix.network() || address == prefix.broadcast())
+}
+
 /// Returns the kind of an address that no host may have.
 fn reserved(address: Ipv4Addr) -> Option<&'static str> {
     RESERVED
