@@ -242,22 +242,13 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Reads `true` or `false`.
+    /// Reads `true` or `false`, quoted or not.
     pub(crate) fn bool(&self) -> Option<bool> {
-        match &self.node.value {
-            Value::Plain(text) if matches!(text.as_str(), "true" | "True" | "TRUE") => Some(true),
-            Value::Plain(text) if matches!(text.as_str(), "false" | "False" | "FALSE") => {
-                Some(false)
-            }
-            Value::Plain(_)
-            | Value::Quoted(_)
-            | Value::Null
-            | Value::List(_)
-            | Value::Mapping(_) => {
-                self.reject("true or false", "write `true` or `false`, without quotes");
-                None
-            }
+        let truth = self.scalar().and_then(truth);
+        if truth.is_none() {
+            self.reject("true or false", "write `true` or `false`");
         }
+        truth
     }
 
     /// Returns the value with the location of the node.
@@ -265,6 +256,20 @@ impl<'t> Cursor<'t> {
         Located { value, location: self.location.clone() }
     }
 }
+
+/// Reads a truth value of YAML.
+pub(in crate::config) fn truth(text: &str) -> Option<bool> {
+    let [truths, falsities] = TRUTH_VALUES;
+    match (truths.contains(&text), falsities.contains(&text)) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    }
+}
+
+/// The texts of `true` and of `false` (YAML 1.2.2 section 10.3.2).
+pub(in crate::config) const TRUTH_VALUES: [[&str; 3]; 2] =
+    [["true", "True", "TRUE"], ["false", "False", "FALSE"]];
 
 /// The known fields of a mapping.
 #[derive(Debug)]

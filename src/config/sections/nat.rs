@@ -2,11 +2,11 @@
 
 use crate::config::document::Document;
 use crate::config::problem::ValueError;
-use crate::config::reader::cursor::Cursor;
+use crate::config::reader::cursor::{Cursor, truth};
 use crate::config::schema::{TypeInfo, TypeShape, ValueType, ValueTypeExt as _, absent, section};
 use crate::config::types::{
     Format, Items, Scalar, any_of, boolean, config_enum, config_words, integer, network, number,
-    some, word, words,
+    some, truth_value, word, words,
 };
 use crate::values::nat::{EndpointDependence, MssClamp, PortRange};
 
@@ -127,8 +127,9 @@ impl ValueType for PreservedPorts {
 
     fn read(&self, cursor: &Cursor<'_>) -> Option<PortPreservation> {
         match cursor.scalar() {
-            Some("true") => Some(PortPreservation::All),
-            Some("false" | "off") => Some(PortPreservation::Off),
+            Some("off") => Some(PortPreservation::Off),
+            Some(text) if truth(text) == Some(true) => Some(PortPreservation::All),
+            Some(text) if truth(text) == Some(false) => Some(PortPreservation::Off),
             Some(_) | None => Self::list().read(cursor)?.values().map(PortPreservation::Listed),
         }
     }
@@ -156,7 +157,7 @@ impl ValueType for PreservedPorts {
         ]);
         let name =
             format!("`true`, `off`, or list of 1 to {MAX_PRESERVED} ports or ranges of ports");
-        TypeInfo::scalar(name, any_of([boolean, words, port, list]))
+        TypeInfo::scalar(name, any_of([truth_value(), off, port, list]))
     }
 }
 

@@ -124,16 +124,16 @@ fn bad_values_are_refused_with_exact_messages() {
         // Types.
         (
             with(
-                "tun:\nnat: []\nhost: { manage: yes }\nlog: { level: [info] }\nname: 5\nforwards: {}\nstate: { keep: \"true\" }",
+                "tun:\nnat: []\nhost: { manage: yes }\nlog: { level: [info] }\nname: 5\nforwards: {}\nstate: { keep: \"yes\" }",
             ),
             &[
                 "f.yaml:3:1: tun: found nothing, wanted a mapping; its keys are `name`, `workers`, `io`, `offload`, `busy_poll`",
                 "f.yaml:4:6: nat: found a list, wanted a mapping; its keys are `mapping`, `filtering`, `hairpin`, `ports`, `port_preservation`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `reject_with`, `unsolicited_syn`",
-                "f.yaml:5:17: host.manage: found `yes`, wanted true or false; write `true` or `false`, without quotes",
+                "f.yaml:5:17: host.manage: found `yes`, wanted true or false; write `true` or `false`",
                 "f.yaml:6:15: log.level: found a list, wanted one of `error`, `warn`, `info`, `debug`, `trace`; write a single value",
                 "f.yaml:7:7: name: found `5`, wanted text; write it in quotes: \"5\"",
                 "f.yaml:8:11: forwards: found a mapping, wanted a list of forwards; begin each item with `- `, or write `[]` for none",
-                "f.yaml:9:16: state.keep: found the text `true`, wanted true or false; write `true` or `false`, without quotes",
+                "f.yaml:9:16: state.keep: found the text `yes`, wanted true or false; write `true` or `false`",
             ],
         ),
         // Values and ranges.

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use crate::config::document::Document;
+use crate::config::reader::cursor::TRUTH_VALUES;
 
 /// Returns the constraint of a text that matches a regular expression.
 pub(in crate::config) fn pattern(regex: &str) -> Document {
@@ -11,10 +12,19 @@ pub(in crate::config) fn pattern(regex: &str) -> Document {
 
 /// Returns the constraint of a choice of words. A truth value stands for `on` or `off`.
 pub(in crate::config) fn words(words: &[&str]) -> Document {
-    let truth = [("on", true), ("off", false)].into_iter();
-    let truth = truth.filter(|(word, _)| words.contains(word)).map(|(_, truth)| truth.into());
+    let [truths, falsities] = TRUTH_VALUES;
+    let truth = [("on", true, truths), ("off", false, falsities)].into_iter();
+    let truth = truth.filter(|(word, ..)| words.contains(word));
+    let truth = truth
+        .flat_map(|(_, truth, texts)| texts.into_iter().map(Document::text).chain([truth.into()]));
     let words = words.iter().map(Document::text);
     Document::mapping([("enum", Document::List(words.chain(truth).collect()))])
+}
+
+/// Returns the constraint of a truth value, in quotes or not.
+pub(in crate::config) fn truth_value() -> Document {
+    let texts = Document::texts(TRUTH_VALUES.concat());
+    any_of([Document::mapping([("type", "boolean".into())]), Document::mapping([("enum", texts)])])
 }
 
 /// Returns the constraint of a whole number within a range. In quotes it may have any size.

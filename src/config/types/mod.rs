@@ -10,7 +10,7 @@ mod one_or_more;
 mod scalar;
 mod words;
 
-pub(super) use constraint::{any_of, integer, pattern, words};
+pub(super) use constraint::{any_of, integer, pattern, truth_value, words};
 pub(super) use lists::{Items, list, some};
 pub(super) use numbers::{DurationText, count, duration, number, percent, whole_seconds};
 pub(super) use one_or_more::one_or_more;

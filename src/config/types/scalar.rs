@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::config::document::Document;
 use crate::config::problem::ValueError;
-use crate::config::reader::cursor::Cursor;
+use crate::config::reader::cursor::{Cursor, truth};
 use crate::config::schema::{TypeInfo, ValueType};
 
 /// A type whose values are read from the text of a scalar.
@@ -63,11 +63,7 @@ impl<S: Scalar> ValueType for S {
 /// Returns the keyword that a truth value stands for. YAML 1.1 has only truth values for the words
 /// `on` and `off`, so programs that read a file by YAML 1.1 write `true` and `false` instead.
 fn keyword_of(text: &str) -> Option<&'static str> {
-    match text {
-        "true" | "True" | "TRUE" => Some("on"),
-        "false" | "False" | "FALSE" => Some("off"),
-        _ => None,
-    }
+    truth(text).map(|truth| if truth { "on" } else { "off" })
 }
 
 /// A type without parameters.

@@ -130,6 +130,6 @@ impl ValueType for Boolean {
     }
 
     fn describe(&self) -> TypeInfo {
-        TypeInfo::scalar("boolean", Document::mapping([("type", "boolean".into())]))
+        TypeInfo::scalar("boolean", super::constraint::truth_value())
     }
 }
