@@ -181,6 +181,7 @@ fn kept_port_in_the_range_of_the_host_is_kept_while_the_host_does_not_use_it() {
     let testbed = SingleBox::new(Published::Owned);
     // A connection of the host, which has no listening socket.
     let peer = bind(&testbed.net, CLIENT, 53);
+    let _ntp = bind(&testbed.natbox, Ipv4Addr::UNSPECIFIED, 123);
     let own = bind(&testbed.natbox, Ipv4Addr::UNSPECIFIED, 41_000);
     testbed.natbox.enter(|| own.connect((CLIENT, 53))).unwrap().unwrap();
     let extra = "nat: { port_preservation: true }\n".into();
@@ -196,6 +197,10 @@ fn kept_port_in_the_range_of_the_host_is_kept_while_the_host_does_not_use_it() {
         from.port()
     };
     assert_eq!(external(40_000), 40_000);
+    // IPsec of an inside host, and NTP of an inside host while the host has a server of its own.
+    assert_eq!(external(500), 500);
+    let other = external(123);
+    assert!((1024..32_768).contains(&other) || other > 60_999, "{other}");
     let other = external(41_000);
     assert!(other != 41_000 && !(32_768..=60_999).contains(&other), "{other}");
     // The host picks the port of an inside connection for a connection to another server.

@@ -238,11 +238,19 @@ fn a_port_is_kept_where_it_can_be() {
     let same = (5000..5100).filter(|port| probe.open_udp(at(S3, *port), at(E1, 53)).port == *port);
     assert!(same.count() < 5, "the other ports are random");
 
-    let probe = Probe::start(Setup::new().nat("port_preservation: true, ports: 2000-65535"));
-    for port in (2000..2100).chain([65_535]) {
-        assert_eq!(probe.open_udp(at(S1, port), at(E1, 53)), at(G, port));
+    for ports in ["1024-65535", "2000-65535"] {
+        let nat = format!("port_preservation: true, ports: {ports}");
+        let probe = Probe::start(Setup::new().nat(&nat));
+        // NTP, IPsec and games among them (RFC 4787 REQ-3a).
+        for port in [1, 123, 500, 1023, 1024, 3074, 4500, 65_535].into_iter().chain(2000..2100) {
+            assert_eq!(probe.open_udp(at(S1, port), at(E1, 53)), at(G, port), "{ports}");
+        }
+        let other = probe.open_udp(at(S2, 500), at(E1, 500));
+        assert!(other.port >= 1024, "the first host has 500: {other:?}");
+        probe.assert_udp_in(at(E1, 500), other, at(S2, 500));
+        assert_ne!(probe.open_udp(at(S3, 8080), at(E1, 53)).port, 8080, "a forward has it");
+        assert_eq!(probe.syn_out(at(S3, 22), at(E1, 80)).source(), at(G, 22));
     }
-    assert!(probe.open_udp(at(S1, 1024), at(E1, 53)).port >= 2000, "not in nat.ports");
 }
 
 /// Waits until a condition holds. Fails after [`TIMEOUT`].

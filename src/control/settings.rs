@@ -74,7 +74,7 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
             .collect(),
         kept_ports: match &config.nat.port_preservation {
             PortPreservation::Off => Vec::new(),
-            PortPreservation::All => vec![config.nat.ports],
+            PortPreservation::All => vec![PortRange::ALL],
             PortPreservation::Listed(listed) => listed.clone(),
         },
         hairpin: config.nat.hairpin,

@@ -24,10 +24,11 @@ section! {
         /// to 32 ports of each external address serve only these, or an eighth of fewer than 128.
         pub ports: PortRange = network::ports().default(PortRange { first: 1024, last: 65535 }),
         /// Inside TCP and UDP ports that a mapping keeps as its external port while that port is
-        /// free. `true` keeps every port within `ports`. A list keeps its ports, even outside of
-        /// `ports`. If another inside host has the port, the mapping gets a random one. So it does
-        /// if a program of the host uses the port on an address that the host has as well. `off`
-        /// makes every port random, so that remote hosts cannot predict it (RFC 6056).
+        /// free, even outside of `ports`: every port (`true`), or those of a list. If another
+        /// inside host has the port, or a forward publishes it, the mapping gets a random one of
+        /// `ports`. So it does if a program of the host uses the port on an address that the host
+        /// has as well. `off` makes every port random, so that remote hosts cannot predict it (RFC
+        /// 6056).
         pub port_preservation: PortPreservation = PreservedPorts.default(PortPreservation::Off).reloadable(),
         /// Upper bound of the MSS option of TCP SYN segments. `auto` takes the smaller MTU of the
         /// two interfaces, less 40. `off` or `false` leaves the option alone.
@@ -107,7 +108,7 @@ config_enum! {
 pub(crate) enum PortPreservation {
     /// None.
     Off,
-    /// Every port within `nat.ports`.
+    /// Every port.
     All,
     /// These ports.
     Listed(Vec<PortRange>),
@@ -143,8 +144,7 @@ impl ValueType for PreservedPorts {
     }
 
     fn describe(&self) -> TypeInfo {
-        let words = Document::mapping([("enum", Document::texts(["off", "true", "false"]))]);
-        let boolean = Document::mapping([("type", "boolean".into())]);
+        let off = Document::mapping([("enum", Document::texts(["off"]))]);
         let port = Scalar::describe(&network::ports());
         let TypeShape::Scalar(port) = port.shape else {
             unreachable!("a port is a single value");

@@ -343,6 +343,25 @@ fn a_port_is_kept_while_it_is_free_and_random_otherwise() {
     assert_ne!(harness.pass(&udp((S2, 3075), (E1, 53))).source.port, 3075);
 }
 
+/// Regression: without a list, the ports below the range of random ports were not kept, so IPsec
+/// and NTP lost theirs (RFC 4787 REQ-3a).
+#[test]
+fn every_port_is_kept_where_no_forward_and_no_other_host_has_it() {
+    let setup = settings().with(|setup| {
+        setup.policy.kept_ports = vec![(0..=65_535).into()];
+        setup.policy.forwards = vec![forward(ForwardProtocol::Udp, 80..=90, S1, 80)];
+    });
+    let mut harness = Harness::new(setup);
+    let mut mapped = |host, port| harness.pass(&udp((host, port), (E1, 53))).source.port;
+    for port in [1, 123, 500, 1023, 1024, 4500, 65_535] {
+        assert_eq!(mapped(S2, port), port);
+        assert!(mapped(S1, port) >= 1024, "another host has {port}");
+    }
+    for port in 80..=90 {
+        assert!(mapped(S2, port) >= 1024, "a forward has {port}");
+    }
+}
+
 /// RFC 6888 REQ-8: the port waits for its last holder.
 #[test]
 fn a_kept_port_that_waits_for_its_last_holder_goes_to_no_other_host() {
