@@ -217,3 +217,54 @@ fn doctor_names_a_silent_gateway_and_a_stopped_box() -> Result<()> {
     );
     Ok(())
 }
+
+/// Programs of these names run in the box's namespace, with files of their own.
+#[test]
+fn doctor_names_the_settings_of_network_programs_before_they_remove_anything() -> Result<()> {
+    let site = Site::new(Private::Shared, 1)?;
+    let natbox = site.start(0, &site.web_config(0))?;
+    let arguments = [Path::new("--socket"), natbox.socket()];
+    let host = &site.uplink(0).natbox;
+    let report = examine(host, &[], &arguments)?;
+    for id in ["networkd", "network-manager"] {
+        ensure!(report.findings.iter().all(|found| found.id != id), "{id} runs elsewhere");
+    }
+    let mut running = Vec::new();
+    for name in ["systemd-network", "NetworkManager"] {
+        let script = format!("printf {name} > /proc/self/comm; while :; do sleep 1; done");
+        let mut command = host.command("sh");
+        command.args(["-c", &script]);
+        running.push(host.spawn(name, command)?);
+    }
+    let files = |networkd: &str, manager: &str| {
+        format!(
+            "mount -t tmpfs tmpfs /etc; \
+             mkdir -p /etc/systemd/networkd.conf.d /etc/NetworkManager/conf.d; \
+             printf '[Network]\\n{networkd}' > /etc/systemd/networkd.conf.d/zz-natbox.conf; \
+             printf '[keyfile]\\n{manager}' > /etc/NetworkManager/conf.d/zz-natbox.conf; \
+             exec \"$@\""
+        )
+    };
+    let with_files = |networkd: &str, manager: &str| {
+        let script = files(networkd, manager);
+        let before = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+        examine(host, &before, &arguments)
+    };
+    let report = with_files("", "")?;
+    for (id, lines) in [
+        ("networkd", ["ManageForeignRoutingPolicyRules=no", "ManageForeignRoutes=no"]),
+        ("network-manager", ["unmanaged-devices+=interface-name:nb1", "[keyfile]"]),
+    ] {
+        let [found] = report.of(Severity::Warning, id)[..] else { anyhow::bail!("{report:#?}") };
+        ensure!(lines.iter().all(|line| found.advice.contains(line)), "{found:?}");
+    }
+    // The lines of the advice.
+    let report = with_files(
+        "ManageForeignRoutingPolicyRules=no\\nManageForeignRoutes=no\\n",
+        "unmanaged-devices+=interface-name:nb1\\n",
+    )?;
+    for id in ["networkd", "network-manager"] {
+        ensure!(report.of(Severity::Ok, id).len() == 1, "{report:#?}");
+    }
+    Ok(())
+}

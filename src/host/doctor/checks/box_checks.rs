@@ -3,7 +3,7 @@
 use super::offloads::MachineRole;
 use super::{
     box_exposure, box_firewall, box_paths, box_services, box_steps, box_uplinks, conntrack,
-    filters, mtu, offloads,
+    filters, mtu, network_programs, offloads,
 };
 use crate::config::{Config, InsideLeg};
 use crate::host::doctor::facts::box_facts::BoxFacts;
@@ -42,6 +42,7 @@ pub(crate) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
         let is_explained = !all_in_place || !is_complete;
         findings.extend(box_paths::evaluate(facts, is_explained));
     }
+    findings.extend(network_programs::evaluate(facts));
     findings.extend(box_services::evaluate(facts));
     findings.extend(mtu::of_box(facts));
     findings.extend(offloads::evaluate(&facts.links, MachineRole::Forwards));

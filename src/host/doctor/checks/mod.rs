@@ -13,6 +13,7 @@
 //! | `server_checks`   | all checks of a server, in order                                   |
 //! | `server_replies`  | replies go to the right box                                        |
 //! | `server_services` | programs listen, and the filters let their packets pass            |
+//! | `network_programs` | systemd-networkd and NetworkManager leave natbox's settings alone |
 //! | `mtu`             | the MTUs fit                                                       |
 //! | `offloads`        | the offloads of the interfaces fit                                 |
 //! | `conntrack`       | connection tracking does no harm                                   |
@@ -29,6 +30,7 @@ mod box_uplinks;
 pub(super) mod conntrack;
 pub(super) mod filters;
 mod mtu;
+mod network_programs;
 pub(super) mod offloads;
 pub(super) mod server_checks;
 mod server_replies;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::firewall;
 use super::link_settings::LinkSettings;
 use super::neighbours::{NeighbourKey, TIMEOUT, settled_neighbours};
+use super::network_programs::NetworkPrograms;
 use super::samples::{sample_inside_host, sample_outside_address};
 use crate::config::Config;
 use crate::host::apply::compare::{StepStatus, compare};
@@ -52,6 +53,7 @@ pub(crate) struct BoxFacts {
     pub(crate) listeners: Vec<Listener>,
     /// External addresses for which natbox answers ARP, as far as natbox could probe them.
     pub(crate) published: Vec<PublishedAddress>,
+    pub(crate) network_programs: NetworkPrograms,
 }
 
 /// What the evaluation of the host's filters needs to know.
@@ -151,6 +153,7 @@ pub(crate) async fn collect(
         listeners: listeners()?,
         other_rules: other_rules(&snapshot),
         filters: firewall::collect(),
+        network_programs: NetworkPrograms::read(&config.tun.name),
         config,
         host,
         is_running,

@@ -6,6 +6,7 @@
 //! | `server_facts`  | this machine as a server                                        |
 //! | `link_settings` | MTU, source filter and offloads of an interface                 |
 //! | `firewall`      | the rules of nftables, and connection tracking                  |
+//! | `network_programs` | systemd-networkd and NetworkManager                          |
 //! | `neighbours`    | whether a neighbour answers ARP                                 |
 //! | `first_hop`     | the router that really receives the packets from an address     |
 //! | `samples`       | addresses that stand for the Internet                           |
@@ -15,5 +16,6 @@ pub(super) mod firewall;
 pub(super) mod first_hop;
 pub(super) mod link_settings;
 mod neighbours;
+pub(super) mod network_programs;
 pub(super) mod samples;
 pub(super) mod server_facts;

@@ -5,6 +5,7 @@ pub(super) use crate::host::doctor::checks::box_checks::evaluate;
 use crate::host::doctor::facts::box_facts::{
     BoxFacts, ExpectedPath, Gateway, PublishedAddress, StepState,
 };
+use crate::host::doctor::facts::network_programs::{NetworkPrograms, RemovingKey};
 use crate::host::kernel::route_lookup::RouteQuery;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::step::Step;
@@ -34,6 +35,7 @@ pub(super) fn good_box() -> BoxFacts {
         gateways: vec![gateway(Some(NeighbourState::Reachable))],
         listeners: Vec::new(),
         published: Vec::new(),
+        network_programs: NetworkPrograms::default(),
         host,
         config,
     }
@@ -220,4 +222,40 @@ fn an_interface_without_its_address_is_an_error() {
     set(&mut facts, |step| matches!(step, Step::Route(_)), StepState::InPlace);
     facts.host.uplinks[0].address = Some(Ipv4Addr::new(203, 0, 113, 9));
     assert_eq!(errors(evaluate(&facts)), [], "a block that is routed to the box");
+}
+
+/// Regression: doctor named these settings only while a dispute lasted.
+#[test]
+fn network_programs_that_would_remove_settings_are_warnings_with_the_lines_to_set() {
+    let mut facts = good_box();
+    let of = |facts: &BoxFacts, id: &str| {
+        let all = evaluate(facts);
+        all.into_iter().find(|finding| finding.id == id)
+    };
+    assert_eq!((of(&facts, "networkd"), of(&facts, "network-manager")), (None, None));
+    facts.network_programs =
+        NetworkPrograms { networkd: Some(Vec::new()), network_manager: Some(false) };
+    for id in ["networkd", "network-manager"] {
+        assert_eq!(of(&facts, id).unwrap().severity, Severity::Ok, "{id}");
+    }
+    let removing = |key, file: Option<&str>| RemovingKey { key, file: file.map(Into::into) };
+    let set_by = "/etc/systemd/networkd.conf.d/10-rules.conf";
+    facts.network_programs = NetworkPrograms {
+        networkd: Some(vec![
+            removing("ManageForeignRoutingPolicyRules", Some(set_by)),
+            removing("ManageForeignRoutes", None),
+        ]),
+        network_manager: Some(true),
+    };
+    let networkd = of(&facts, "networkd").unwrap();
+    let manager = of(&facts, "network-manager").unwrap();
+    assert_eq!([networkd.severity, manager.severity], [Severity::Warning; 2]);
+    assert!(networkd.found.contains(set_by), "{networkd:?}");
+    for line in ["ManageForeignRoutingPolicyRules=no", "ManageForeignRoutes=no", "[Network]"] {
+        assert!(networkd.advice.contains(line), "{networkd:?}");
+    }
+    for line in ["unmanaged-devices+=interface-name:natbox1", "[keyfile]"] {
+        let line = line.replace("natbox1", &facts.config.tun.name);
+        assert!(manager.advice.contains(&line), "{manager:?}");
+    }
 }
