@@ -172,7 +172,7 @@ impl Start<'_> {
 
 /// Starts the name server and the updates, if the configuration has them.
 fn start_dns(
-    dns: Option<Prepared>,
+    dns: Option<PreparedService>,
     config: &Config,
     uplinks: &Rc<Uplinks>,
     subsystems: &mut Subsystems,
@@ -195,7 +195,7 @@ async fn set_up_host(
     waiting.begin_start();
     let mut planned = Some(host);
     loop {
-        if !waiting.look().await? {
+        if !waiting.check().await? {
             // The plan holds the lock of the namespace.
             planned = None;
             if wait::until_interfaces_are_up(waiting, signals, admin).await?.is_none() {

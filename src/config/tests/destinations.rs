@@ -5,7 +5,7 @@ use super::*;
 /// Asserts that the file has one problem, which says all of these words.
 #[track_caller]
 fn assert_refused(text: &str, words: &[&str]) {
-    let problems = refused(text);
+    let problems = rejection(text);
     assert_eq!(problems.lines().count(), 1, "{problems}");
     for word in words {
         assert!(problems.contains(word), "{word:?} is missing in: {problems}");

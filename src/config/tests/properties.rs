@@ -247,7 +247,9 @@ fn forward(uplinks: &[Uplink], index: usize, choices: ForwardChoices) -> Forward
 fn outbound_rule(octet: u8, uplinks: usize) -> OutboundRule {
     OutboundRule {
         from: ipnet::Ipv4Net::new_assert([10, 0, octet, 0].into(), 24),
-        to: (0..octet % 3).map(|to| ipnet::Ipv4Net::new_assert([20 + to, 0, 0, 0].into(), 8)).collect(),
+        to: (0..octet % 3)
+            .map(|to| ipnet::Ipv4Net::new_assert([20 + to, 0, 0, 0].into(), 8))
+            .collect(),
         uplinks: (0..uplinks).rev().take(1 + usize::from(octet) % uplinks).collect(),
         hash_by: pick(usize::from(octet)),
     }

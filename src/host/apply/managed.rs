@@ -7,7 +7,7 @@ use super::compare::{StepStatus, compare};
 use super::contest::{Contest, Setting};
 use super::journal::{self, Journal, JournalEntry, JournalFile, JournalHeader};
 use super::namespace::NamespaceLock;
-use super::report::{HostReport, CheckCause, TunName, depends_on_interface, dispute, missing};
+use super::report::{CheckCause, HostReport, TunName, depends_on_interface, dispute, missing};
 use super::revert::revert;
 use super::unfit::unowned_rules;
 use crate::config::Config;
