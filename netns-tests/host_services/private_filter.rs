@@ -185,6 +185,85 @@ fn dhcp_arp_and_the_interfaces_own_private_network_pass() {
     natbox.stop(Signal::TERM);
 }
 
+/// The inside leg is a MACVLAN of the uplink's interface, so its packets pass that interface.
+#[test]
+fn an_inside_leg_above_the_uplinks_interface_keeps_its_packets() {
+    let scene = SingleBox::new(Published::OnLink);
+    let switch = scene.lab.namespace("switch").unwrap();
+    let ends = [(&scene.natbox, "wan0"), (&scene.net, "eth0"), (&scene.server, "eth0")];
+    for interface in ["wan0", "lan0"] {
+        scene.natbox.ip(&["link", "del", interface]).unwrap();
+    }
+    let ports = ["port0", "port1", "port2"];
+    for (number, (end, port)) in ends.iter().zip(ports).enumerate() {
+        scene.lab.veth(50 + number as u8, *end, (&switch, port)).unwrap();
+    }
+    switch.bridge("br0", &ports).unwrap();
+    scene.natbox.ip(&["link", "add", "link", "wan0", "name", "lan0", "type", "macvlan"]).unwrap();
+    scene.natbox.ip(&["link", "set", "lan0", "up"]).unwrap();
+    scene.natbox.address("wan0", scene.outside, 24).unwrap();
+    scene.natbox.route("default", PROVIDER).unwrap();
+    scene.natbox.address("lan0", INSIDE, 24).unwrap();
+    scene.net.address("eth0", PROVIDER, 24).unwrap();
+    scene.server.address("eth0", SERVER, 24).unwrap();
+    scene.server.route("default", INSIDE).unwrap();
+    let _server = scene.serve();
+    let natbox = scene.start(&scene.config());
+    assert_inside_and_uplink(&scene);
+    // A new hardware address of the leg.
+    scene.natbox.ip(&["link", "set", "lan0", "address", "02:00:00:00:77:01"]).unwrap();
+    scene.server.ip(&["neigh", "flush", "all"]).unwrap();
+    eventually("the new hardware address", || {
+        ping(&scene.server, &[&INSIDE.to_string()]).then_some(())
+    });
+    assert_inside_and_uplink(&scene);
+    natbox.stop(Signal::TERM);
+}
+
+/// An uplink's interface is a port of the bridge of the inside. Packets of both have one hardware
+/// address.
+#[test]
+fn an_inside_bridge_with_the_interface_of_an_uplink_keeps_its_packets() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    shell(
+        &scene.natbox,
+        "ip link set lan0 name port0; ip link add lan0 type bridge; \
+         ip link set lan0 address $(cat /sys/class/net/port0/address); \
+         ip address flush dev port0; ip link set port0 master lan0; \
+         ip link set port0 up; ip link set lan0 up; ip address add 10.0.0.1/24 dev lan0",
+    );
+    let config = scene.config();
+    let second = "  - { name: port, interface: port0, addresses: [198.51.100.7], \
+                  gateway: 198.51.100.1 }\nforwards:\n";
+    let text = config.to_string().replacen("forwards:\n", second, 1);
+    let path = scene.write("bridge", &text);
+    let natbox = RunningBox::launch(&scene.natbox, "bridge", &path, &config.socket);
+    eventually("the inside bridge", || ping(&scene.server, &[&INSIDE.to_string()]).then_some(()));
+    assert_inside_and_uplink(&scene);
+    let before = dropped(&scene, "closed-out");
+    shell(
+        &scene.natbox,
+        "ip route add 198.51.100.1 dev port0; \
+         ip neigh add 198.51.100.1 lladdr 02:00:00:00:77:02 dev port0",
+    );
+    send_raw(&scene.natbox, DMZ, Ipv4Addr::new(198, 51, 100, 1));
+    assert!(dropped(&scene, "closed-out") > before, "{}", table(&scene));
+    natbox.stop(Signal::TERM);
+}
+
+/// Asserts that the inside reaches the box, that forwards work, and that no private source leaves by
+/// the uplink.
+fn assert_inside_and_uplink(scene: &SingleBox) {
+    scene.assert_traffic();
+    for (from, to) in [(&scene.server, INSIDE), (&scene.natbox, SERVER)] {
+        assert!(ping(from, &[&to.to_string()]), "{to}: {}", table(scene));
+    }
+    let before = dropped(scene, "closed-out");
+    send_raw(&scene.natbox, DMZ, PROVIDER);
+    assert!(dropped(scene, "closed-out") > before, "{}", table(scene));
+}
+
 /// On Linux every address of a host is reachable through every interface.
 #[test]
 fn the_outside_segment_does_not_reach_the_boxs_inside_addresses() {

@@ -1,5 +1,6 @@
 //! Uplinks without an interface of their own, and uplinks of different MTU.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -42,6 +43,43 @@ fn interfaces_of_one_parent_are_uplinks_of_their_own() -> Result<()> {
     let site = Site::three_legged_by(plan(2), attach)?;
     ensure!(site.uplink(0).interface != site.uplink(1).interface);
     assert_every_uplink_answers_for_itself(&site, &services(&site))
+}
+
+/// The packets of uplink 2 also pass the filter of the interface of uplink 1.
+#[test]
+fn an_interface_and_one_above_it_are_uplinks_of_their_own() -> Result<()> {
+    let mut segment = None;
+    let attach = |lab: &Lab, number: u8, natbox: &Namespace, provider: &Namespace| {
+        let segment = join_segment(lab, &mut segment, natbox, "wan0")?;
+        connect_provider(lab, number, provider, segment)?;
+        if number == 0 {
+            return Ok(Attachment { interface: "wan0".into(), sender: hardware_address(TRUNK, 1) });
+        }
+        let sender = [2, 0, 0, 0, TRUNK + 1, number];
+        add_child(natbox, "wan0", "wan1", sender, &["macvlan", "mode", "private"])?;
+        natbox.ip(&["link", "set", "wan1", "up"])?;
+        Ok(Attachment { interface: "wan1".into(), sender })
+    };
+    let site = Site::three_legged_by(plan(2), attach)?;
+    ensure!(site.uplink(0).interface == "wan0" && site.uplink(1).interface == "wan1");
+    // Each uplink also has a network of its own that is private.
+    for (number, uplink) in site.topology.uplinks.iter().enumerate() {
+        for (namespace, interface, last) in
+            [(&uplink.natbox, &*uplink.interface, 2), (&uplink.provider, "box0", 1)]
+        {
+            let address = Ipv4Addr::new(192, 168, 10 + number as u8, last);
+            namespace.address(interface, address, 24)?;
+        }
+    }
+    assert_every_uplink_answers_for_itself(&site, &services(&site))?;
+    let _natbox = site.start(0, &services(&site))?;
+    for (number, uplink) in site.topology.uplinks.iter().enumerate() {
+        let provider = format!("192.168.{}.1", 10 + number);
+        let mut ping = uplink.natbox.command("ping");
+        let status = ping.args(["-c", "1", "-W", "2", &provider]).status()?;
+        ensure!(status.success(), "no answer of {provider} by {}", uplink.interface);
+    }
+    Ok(())
 }
 
 /// Uplink 2 has an MTU of 1280.
@@ -166,12 +204,7 @@ fn child_of_trunk(
     lab: &Lab,
 ) -> Result<[u8; 6], LabError> {
     let (vlan, mac) = ((101 + number).to_string(), [2, 0, 0, 0, TRUNK + 1, number]);
-    let text = mac.map(|byte| format!("{byte:02x}")).join(":");
-    let add = |namespace: &Namespace, parent: &str, name: &str, kind: &[&str]| {
-        let words = ["link", "add", "link", parent, "name", name, "address", &text, "type"];
-        namespace.ip(&[&words[..], kind].concat())
-    };
-    match add(natbox, "trunk", interface, &["vlan", "id", &vlan]) {
+    match add_child(natbox, "trunk", interface, mac, &["vlan", "id", &vlan]) {
         Ok(()) => {
             // The provider is on the same VLAN of the segment's port only.
             let (port, bridge) = (format!("vlan{vlan}"), format!("br{vlan}"));
@@ -184,11 +217,23 @@ fn child_of_trunk(
             segment.bridge(&bridge, &[&port, &end])?;
         }
         Err(LabError::Command { message, .. }) if message.contains("Unknown device type") => {
-            add(natbox, "trunk", interface, &["macvlan", "mode", "private"])?;
+            add_child(natbox, "trunk", interface, mac, &["macvlan", "mode", "private"])?;
             connect_provider(lab, number, provider, segment)?;
         }
         Err(error) => return Err(error),
     }
     natbox.ip(&["link", "set", interface, "up"])?;
     Ok(mac)
+}
+
+fn add_child(
+    namespace: &Namespace,
+    parent: &str,
+    name: &str,
+    mac: [u8; 6],
+    kind: &[&str],
+) -> Result<(), LabError> {
+    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    let words = ["link", "add", "link", parent, "name", name, "address", &mac, "type"];
+    namespace.ip(&[&words[..], kind].concat())
 }

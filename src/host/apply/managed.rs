@@ -25,6 +25,7 @@ use crate::host::model::private_filter::PrivateFilter;
 use crate::host::model::routing_ids::RoutingIds;
 use crate::host::model::settings::interface_names;
 use crate::host::model::snapshot::{Link, Snapshot};
+use crate::host::model::stacked::stacks;
 use crate::host::model::step::Step;
 use crate::host::model::steps::steps;
 
@@ -199,7 +200,8 @@ impl ManagedHost {
         }
         let links = self.kernel.links().await?;
         let others = |links| other_interfaces(&self.config, links);
-        if others(&links) != others(&self.links) {
+        let stacks = |links| stacks(&interface_names(&self.config), links);
+        if others(&links) != others(&self.links) || stacks(&links) != stacks(&self.links) {
             return Ok(true);
         }
         let (rules, proxies) = (self.kernel.rules().await?, self.kernel.proxies().await?);

@@ -9,7 +9,9 @@ use rtnetlink::packet_route::IpProtocol;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
 };
@@ -31,7 +33,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
     let flags = message.header.flags;
     let mut name = None;
     let (mut mtu, mut queue_length, mut group) = (0, 0, 0);
-    let (mut hardware, mut is_port) = (None, false);
+    let (mut hardware, mut controller) = (None, None);
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(found) = attribute {
             name = Some(found.clone());
@@ -43,8 +45,8 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
             group = *found;
         } else if let LinkAttribute::Address(found) = attribute {
             hardware = found.as_slice().try_into().ok();
-        } else if let LinkAttribute::Controller(_) = attribute {
-            is_port = true;
+        } else if let LinkAttribute::Controller(index) = attribute {
+            controller = Some(*index);
         }
     }
     let is_ethernet = message.header.link_layer_type == LinkLayerType::Ether;
@@ -58,8 +60,35 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         arp: !flags.contains(LinkFlags::Noarp),
         hardware: hardware.filter(|_| is_ethernet),
-        is_port,
+        controller,
+        lower: lower(&message.attributes),
     })
+}
+
+/// Reads the index of the interface that takes an interface's packets. None: there is none in this
+/// namespace, or the packets have a tag or another header there.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's attributes are open-ended; others do not matter"
+)]
+fn lower(attributes: &[LinkAttribute]) -> Option<u32> {
+    let (mut lower, mut is_stacked, mut is_far) = (None, false, false);
+    for attribute in attributes {
+        match attribute {
+            LinkAttribute::Link(index) => lower = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => is_far = true,
+            LinkAttribute::LinkInfo(found) => is_stacked = found.iter().any(is_stacked_kind),
+            _ => {}
+        }
+    }
+    lower.filter(|_| is_stacked && !is_far)
+}
+
+/// Returns true for a kind whose packets pass another interface with the same network header and
+/// without a tag.
+fn is_stacked_kind(info: &LinkInfo) -> bool {
+    let LinkInfo::Kind(kind) = info else { return false };
+    matches!(kind, InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap)
 }
 
 /// Reads an IPv4 address; None for another family.

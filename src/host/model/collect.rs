@@ -11,6 +11,7 @@ use super::presence::InterfaceState;
 use super::routing_ids::RoutingIds;
 use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
+use super::stacked::interfaces_above;
 use super::static_routes::static_routes;
 use super::step::Rule;
 use super::warnings::warnings;
@@ -123,6 +124,7 @@ impl InterfaceFacts {
             addresses: snapshot.addresses_of(link).map(|found| found.address).collect(),
             networks: snapshot.addresses_of(link).map(|found| found.network).collect(),
             hardware: link.hardware,
+            above: interfaces_above(link, snapshot),
             state: InterfaceState::of(name, &snapshot.links),
             on_link: snapshot.on_link(link),
             next_hops: snapshot.next_hops(link),
@@ -142,6 +144,7 @@ impl InterfaceFacts {
             addresses: Vec::new(),
             networks: Vec::new(),
             hardware: None,
+            above: Vec::new(),
             state: InterfaceState::Up,
             on_link: Vec::new(),
             next_hops: Vec::new(),

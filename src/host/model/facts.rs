@@ -10,6 +10,7 @@ use super::own_traffic::OwnTraffic;
 use super::presence::InterfaceState;
 use super::settings::KernelSettings;
 use super::snapshot::DefaultRoute;
+use super::stacked::StackedInterface;
 use super::step::Route;
 use crate::config::{Config, PortRange};
 
@@ -75,6 +76,8 @@ pub(crate) struct InterfaceFacts {
     pub(crate) networks: Vec<Ipv4Net>,
     /// Hardware address of an Ethernet interface.
     pub(crate) hardware: Option<[u8; 6]>,
+    /// Interfaces whose packets leave by this one.
+    pub(crate) above: Vec<StackedInterface>,
     /// Whether packets can pass the interface.
     pub state: InterfaceState,
     /// Networks that the interface reaches without a next hop.

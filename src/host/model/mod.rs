@@ -14,6 +14,7 @@
 //! | `other_networks` | networks behind interfaces that natbox does not use               |
 //! | `own_traffic` | the host's own packets from inside addresses                         |
 //! | `other_interfaces` | interfaces that the configuration does not name                 |
+//! | `stacked`     | interfaces whose packets pass another interface of the host           |
 //! | `static_routes` | routes that an uplink without a gateway copies                     |
 //! | `private_filter` | the filter that keeps private addresses off the uplinks           |
 //! | `exposure`    | inside addresses of the box that an outside segment reaches          |
@@ -39,6 +40,7 @@ pub(crate) mod private_filter;
 pub(crate) mod routing_ids;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
+pub(crate) mod stacked;
 pub(crate) mod static_routes;
 pub(crate) mod step;
 pub(crate) mod steps;

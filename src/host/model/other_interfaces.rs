@@ -22,7 +22,7 @@ pub(crate) fn other_interfaces(config: &Config, links: &[Link]) -> Vec<OtherInte
     let own = interface_names(config);
     let answers = |link: &&Link| {
         let is_own = own.contains(&link.name.as_str()) || link.name == config.tun.name;
-        link.arp && link.hardware.is_some() && !link.is_port && !is_own
+        link.arp && link.hardware.is_some() && !link.is_port() && !is_own
     };
     let answering = links.iter().filter(answers);
     answering.map(|link| OtherInterface { name: link.name.clone(), index: link.index }).collect()

@@ -9,6 +9,11 @@
 //!                  without the addresses of wan0 and of its uplinks
 //! ```
 //!
+//! The packets of an interface above wan0, such as a MACVLAN of wan0, pass wan0 as well. They pass
+//! its filter by the hardware address of that interface. If both have one hardware address, wan0
+//! also passes what belongs on the upper interface: the addresses of an uplink, or packets between
+//! the networks of another interface and any address.
+//!
 //! The rules and routes of natbox lead packets of the inside past no uplink untranslated. The
 //! filter covers what they cannot cover: other private networks of the host, and programs that
 //! choose an interface or write IP headers themselves. If another program removes the rules,
@@ -72,6 +77,11 @@ pub(crate) struct FilteredInterface {
     /// Addresses that no packet may have as its source on the way out, beside those. In order and
     /// apart.
     pub(crate) others: Vec<AddressRange>,
+    /// Hardware addresses of interfaces above. Their packets pass.
+    pub(crate) hardware_above: Vec<[u8; 6]>,
+    /// Networks behind other interfaces above, in order and apart. Packets to them on the way out
+    /// pass, and packets from them on the way in.
+    pub(crate) networks_above: Vec<AddressRange>,
 }
 
 /// Addresses from the first to the last one, both included.
@@ -94,9 +104,11 @@ impl PrivateFilter {
                 interfaces.push(FilteredInterface {
                     name: found.interface.clone(),
                     index: found.index,
-                    external: external(config, found).take(FIRST_ADDRESSES).collect(),
+                    external: external(config, &found.interface).take(FIRST_ADDRESSES).collect(),
                     closed: closed(config, found),
                     others: others(config, found),
+                    hardware_above: found.above.iter().filter_map(|one| one.hardware).collect(),
+                    networks_above: networks_above(config, found),
                 });
             }
         }
@@ -115,7 +127,7 @@ fn closed(config: &Config, found: &InterfaceFacts) -> Vec<AddressRange> {
     let private = found.networks.iter().copied().fold(union(PRIVATE), without);
     let inside = union(config.inside.prefixes());
     let closed = merge(private.into_iter().chain(inside).collect());
-    own(config, found).fold(closed, without)
+    own(config, found).chain(own_above(config, found)).fold(closed, without)
 }
 
 /// Lists the external addresses that belong on other interfaces.
@@ -123,20 +135,50 @@ fn others(config: &Config, found: &InterfaceFacts) -> Vec<AddressRange> {
     let elsewhere = config.uplinks.iter().filter(|uplink| uplink.interface != found.interface);
     let addresses = elsewhere.flat_map(|uplink| &uplink.addresses);
     let others = union(addresses.map(|address| Ipv4Net::from(*address)));
-    own(config, found).fold(others, without)
+    own(config, found).chain(own_above(config, found)).fold(others, without)
 }
 
 /// Lists the addresses of an interface and of its uplinks.
 fn own<'a>(config: &'a Config, found: &'a InterfaceFacts) -> impl Iterator<Item = Ipv4Net> + 'a {
-    external(config, found).chain(found.addresses.iter().copied()).map(Ipv4Net::from)
+    let addresses = found.addresses.iter().copied();
+    external(config, &found.interface).chain(addresses).map(Ipv4Net::from)
+}
+
+/// Lists what an interface passes for those above: their addresses, if packets of both have one
+/// hardware address, and broadcasts, which have no hardware address of one interface.
+fn own_above<'a>(
+    config: &'a Config,
+    found: &'a InterfaceFacts,
+) -> impl Iterator<Item = Ipv4Net> + 'a {
+    found.above.iter().flat_map(|above| {
+        let is_uplink = is_uplink(config, &above.name);
+        let networks = above.networks.iter().copied().filter(|network| network.prefix_len() < 31);
+        let broadcasts = networks.map(|network| Ipv4Net::from(network.broadcast()));
+        let networks = above.networks.iter().filter(move |_| is_uplink).copied();
+        let addresses = external(config, &above.name).chain(above.addresses.iter().copied());
+        let shared = addresses.map(Ipv4Net::from).chain(networks);
+        broadcasts.chain(shared.filter(|_| above.hardware.is_none()))
+    })
+}
+
+/// Lists the networks behind the interfaces above that are no uplinks, if packets of both have one
+/// hardware address. An upper interface that is an uplink has a filter of its own.
+fn networks_above(config: &Config, found: &InterfaceFacts) -> Vec<AddressRange> {
+    let above = found.above.iter().filter(|above| above.hardware.is_none());
+    let above = above.filter(|above| !is_uplink(config, &above.name));
+    union(above.flat_map(|above| {
+        let legs = config.inside.legs.iter().filter(|leg| leg.interface == above.name);
+        legs.flat_map(|leg| &leg.prefixes).chain(&above.networks).copied()
+    }))
+}
+
+fn is_uplink(config: &Config, interface: &str) -> bool {
+    config.uplinks.iter().any(|uplink| uplink.interface == interface)
 }
 
 /// Lists the external addresses of the uplinks of an interface.
-fn external<'a>(
-    config: &'a Config,
-    found: &'a InterfaceFacts,
-) -> impl Iterator<Item = Ipv4Addr> + 'a {
-    let on_interface = config.uplinks.iter().filter(|uplink| uplink.interface == found.interface);
+fn external<'a>(config: &'a Config, interface: &'a str) -> impl Iterator<Item = Ipv4Addr> + 'a {
+    let on_interface = config.uplinks.iter().filter(move |uplink| uplink.interface == interface);
     on_interface.flat_map(|uplink| &uplink.addresses).copied()
 }
 

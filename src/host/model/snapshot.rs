@@ -38,8 +38,18 @@ pub(crate) struct Link {
     pub(crate) arp: bool,
     /// Hardware address; None: the interface is no Ethernet.
     pub(crate) hardware: Option<[u8; 6]>,
-    /// True for a port of a bridge or of a bond, which receives no packet of its own.
-    pub(crate) is_port: bool,
+    /// Index of the bridge or bond of which the interface is a port.
+    pub(crate) controller: Option<u32>,
+    /// Index of the interface that takes the packets of this one as they are: that of a MACVLAN or
+    /// an IPVLAN.
+    pub(crate) lower: Option<u32>,
+}
+
+impl Link {
+    /// Returns true for a port of a bridge or of a bond, which receives no packet of its own.
+    pub(crate) fn is_port(&self) -> bool {
+        self.controller.is_some()
+    }
 }
 
 /// An address of the host.

@@ -56,7 +56,8 @@ fn host() -> Snapshot {
         carrier: true,
         arp: index > 1,
         hardware: Some([2, 0, 0, 0, 0, index as u8]),
-        is_port: false,
+        controller: None,
+        lower: None,
     };
     Snapshot {
         links: vec![link(1, "lo"), link(2, "lan0"), link(3, "wan0"), link(4, "wan1")],

@@ -73,6 +73,72 @@ fn external_addresses_leave_by_their_own_interface() {
     assert!(others(&config, &host).is_empty());
 }
 
+/// wan1, lan0 and a network of containers are above wan0.
+#[test]
+fn interfaces_above_pass_their_packets() {
+    let text = |ranges: &[AddressRange]| {
+        let text = |range: &AddressRange| format!("{} - {}", range.first, range.last);
+        ranges.iter().map(text).collect::<Vec<_>>()
+    };
+    let of_wan0 = |host: &Snapshot| {
+        let config = three_legged();
+        let filter = PrivateFilter::new(&config, &collect(&config, host).0).unwrap();
+        filter.interfaces.into_iter().find(|one| one.name == "wan0").unwrap()
+    };
+    let mut host = host();
+    host.links.push(Link { index: 7, name: "br0".into(), ..host.links[3].clone() });
+    host.addresses.push(address(4, "192.168.9.2", "192.168.9.0/24", true));
+    host.addresses.push(address(7, "172.17.0.1", "172.17.0.0/16", true));
+    let apart = of_wan0(&host);
+    assert_eq!((apart.hardware_above.len(), apart.networks_above.len()), (0, 0));
+    assert!(text(&apart.closed).contains(&"192.168.0.0 - 192.168.255.255".into()));
+    assert!(!apart.others.is_empty());
+
+    // By hardware address.
+    for above in [3, 1, 4] {
+        host.links[above].lower = Some(3);
+    }
+    let by_hardware = of_wan0(&host);
+    let hardware: Vec<u8> = by_hardware.hardware_above.iter().map(|one| one[5]).collect();
+    assert_eq!((&hardware[..], by_hardware.networks_above.len()), (&[2, 4, 4][..], 0));
+    assert_eq!(by_hardware.others, apart.others);
+
+    // By address: IPVLANs of wan0.
+    for above in [3, 1, 4] {
+        host.links[above].hardware = host.links[2].hardware;
+    }
+    let by_address = of_wan0(&host);
+    assert!(by_address.hardware_above.is_empty() && by_address.others.is_empty());
+    assert_eq!(
+        text(&by_address.networks_above),
+        ["10.0.0.0 - 10.0.0.255", "172.17.0.0 - 172.17.255.255"]
+    );
+    assert_eq!(
+        text(&by_address.closed),
+        [
+            "10.0.0.0 - 10.0.0.99",
+            "10.0.0.101 - 10.0.0.254",
+            "10.0.1.0 - 10.255.255.255",
+            "100.64.0.0 - 100.127.255.255",
+            "127.0.0.0 - 127.255.255.255",
+            "169.254.0.0 - 169.254.255.255",
+            "172.16.0.0 - 172.17.0.0",
+            "172.17.0.2 - 172.17.255.254",
+            "172.18.0.0 - 172.31.255.255",
+            "192.168.0.0 - 192.168.8.255",
+            "192.168.10.0 - 192.168.255.255",
+        ]
+    );
+    // A VLAN has no lower interface here; wan0 is a port of the bridge, below it a MACVLAN.
+    for above in [3, 1, 4] {
+        host.links[above].lower = None;
+    }
+    (host.links[2].controller, host.links[3].lower) = (Some(7), Some(7));
+    let of_bridge = of_wan0(&host);
+    assert_eq!(text(&of_bridge.networks_above), ["172.17.0.0 - 172.17.255.255"]);
+    assert!(of_bridge.others.is_empty());
+}
+
 #[test]
 fn each_interface_has_the_filter_once_and_a_box_may_have_none() {
     let filter = |config: &Config| PrivateFilter::new(config, &collect(config, &host()).0);

@@ -156,7 +156,7 @@ fn every_other_interface_with_arp_answers_for_its_own_addresses_alone() {
     let ethernet = host.links[3].clone();
     host.links.extend([
         Link { index: 5, name: "mgmt0".into(), ..ethernet.clone() },
-        Link { index: 6, name: "port0".into(), is_port: true, ..ethernet.clone() },
+        Link { index: 6, name: "port0".into(), controller: Some(9), ..ethernet.clone() },
         Link { index: 7, name: "wg0".into(), arp: false, ..ethernet.clone() },
         Link { index: 8, name: "tunl0".into(), hardware: None, ..ethernet.clone() },
         Link { index: 9, name: "nb1".into(), ..ethernet },

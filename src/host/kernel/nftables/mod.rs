@@ -41,6 +41,11 @@ const VLAN: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
 const SOURCE: Expression<'static> = Expression::Load { base: Base::Network, offset: 12, length: 4 };
 const DESTINATION: Expression<'static> =
     Expression::Load { base: Base::Network, offset: 16, length: 4 };
+/// The two addresses of an Ethernet header.
+const HARDWARE_SOURCE: Expression<'static> =
+    Expression::Load { base: Base::Link, offset: 6, length: 6 };
+const HARDWARE_DESTINATION: Expression<'static> =
+    Expression::Load { base: Base::Link, offset: 0, length: 6 };
 /// `NLMSG_ERROR`: the kernel's answer, success included.
 const ANSWER: u16 = 2;
 
@@ -142,6 +147,41 @@ impl FilterTable {
     }
 }
 
+/// The way of packets through an interface.
+struct PacketWay {
+    /// First part of the names of its base chains. The name of the interface follows.
+    prefix: &'static str,
+    hook: Hook,
+    priority: i32,
+    /// Chain for packets with a closed address.
+    chain: &'static str,
+    /// The address that may be closed.
+    closed: Expression<'static>,
+    /// The other address.
+    other: Expression<'static>,
+    /// The hardware address of the host.
+    hardware: Expression<'static>,
+}
+
+const IN: PacketWay = PacketWay {
+    prefix: "in",
+    hook: Hook::Ingress,
+    priority: INGRESS_PRIORITY,
+    chain: CLOSED_IN,
+    closed: DESTINATION,
+    other: SOURCE,
+    hardware: HARDWARE_DESTINATION,
+};
+const OUT: PacketWay = PacketWay {
+    prefix: "out",
+    hook: Hook::Egress,
+    priority: EGRESS_PRIORITY,
+    chain: CLOSED_OUT,
+    closed: SOURCE,
+    other: DESTINATION,
+    hardware: HARDWARE_SOURCE,
+};
+
 /// How a filter is set.
 #[derive(Clone, Copy, Debug)]
 struct Options {
@@ -211,15 +251,13 @@ fn changes(table: &str, filter: &PrivateFilter, options: Options) -> Vec<u8> {
         let from_ipsec = Expression::LoadMeta(Meta::FromIpsec);
         batch.new_rule(CLOSED_IN, &[from_ipsec, Expression::IsEqual(&[1]), Expression::Accept]);
     }
-    for (chain, of_inside, of_outside) in
-        [(CLOSED_IN, DESTINATION, SOURCE), (CLOSED_OUT, SOURCE, DESTINATION)]
-    {
+    for way in [&IN, &OUT] {
         if has_no_nat {
             let (is_inside, is_exempt) = (Expression::IsIn(INSIDE), Expression::IsIn(NO_NAT));
-            let rule = [of_inside, is_inside, of_outside, is_exempt, Expression::Accept];
-            batch.new_rule(chain, &rule);
+            let rule = [way.closed, is_inside, way.other, is_exempt, Expression::Accept];
+            batch.new_rule(way.chain, &rule);
         }
-        batch.new_rule(chain, &[Expression::Count, Expression::Drop]);
+        batch.new_rule(way.chain, &[Expression::Count, Expression::Drop]);
     }
     for interface in &filter.interfaces {
         add_interface(&mut batch, interface);
@@ -230,37 +268,40 @@ fn changes(table: &str, filter: &PrivateFilter, options: Options) -> Vec<u8> {
 /// Adds the chains of an interface.
 fn add_interface(batch: &mut Batch<'_>, interface: &FilteredInterface) {
     let name = &interface.name;
-    let [closed, others] = ["closed", "others"].map(|kind| format!("{kind}-{name}"));
+    let [closed, others, above] =
+        ["closed", "others", "above"].map(|kind| format!("{kind}-{name}"));
     batch.new_set(&closed, &interface.closed);
     let mut closed_out = vec![&closed];
     if !interface.others.is_empty() {
         batch.new_set(&others, &interface.others);
         closed_out.push(&others);
     }
-    for (chain, hook, priority, address, sets, closed) in [
-        (
-            format!("in-{name}"),
-            Hook::Ingress,
-            INGRESS_PRIORITY,
-            DESTINATION,
-            vec![&closed],
-            CLOSED_IN,
-        ),
-        (format!("out-{name}"), Hook::Egress, EGRESS_PRIORITY, SOURCE, closed_out, CLOSED_OUT),
-    ] {
-        batch.new_base_chain(&chain, hook, name, priority);
+    let has_networks_above = !interface.networks_above.is_empty();
+    if has_networks_above {
+        batch.new_set(&above, &interface.networks_above);
+    }
+    for (way, sets) in [(&IN, vec![&closed]), (&OUT, closed_out)] {
+        let (chain, address) = (format!("{}-{name}", way.prefix), way.closed);
+        batch.new_base_chain(&chain, way.hook, name, way.priority);
         // A comparison costs a packet less than a search. A packet that is no IPv4 passes anyway.
         for external in &interface.external {
             let octets = external.octets();
             let rule = [address, Expression::IsEqual(&octets), Expression::Accept];
             batch.new_rule(&chain, &rule);
         }
+        for hardware in &interface.hardware_above {
+            let rule = [way.hardware, Expression::IsEqual(hardware), Expression::Accept];
+            batch.new_rule(&chain, &rule);
+        }
         let (protocol, is_ipv4) =
             (Expression::LoadMeta(Meta::Protocol), Expression::IsEqual(&IPV4));
         for set in sets {
-            let is_closed = Expression::IsIn(set);
-            let rule = [protocol, is_ipv4, address, is_closed, Expression::Goto(closed)];
-            batch.new_rule(&chain, &rule);
+            let is_closed = [protocol, is_ipv4, address, Expression::IsIn(set)];
+            if has_networks_above {
+                let is_above = [way.other, Expression::IsIn(&above), Expression::Accept];
+                batch.new_rule(&chain, &[&is_closed[..], &is_above].concat());
+            }
+            batch.new_rule(&chain, &[&is_closed[..], &[Expression::Goto(way.chain)]].concat());
         }
     }
 }
