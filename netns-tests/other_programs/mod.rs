@@ -1,6 +1,7 @@
 //! Other programs change the host: natbox sets its settings again, and the host stays reachable.
 
 mod dependents;
+mod own_addresses;
 mod removed;
 mod tables;
 mod tun_name;

@@ -136,7 +136,7 @@ impl Contest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::model::step::{Rule, RuleAction};
+    use crate::host::model::step::{Route, RouteKind, Rule, RuleAction};
 
     fn rule() -> Setting {
         Setting::Step(Step::Rule(Rule::new(1000, RuleAction::Lookup(7100))))
@@ -204,5 +204,11 @@ mod tests {
         assert!(contest.allows(&local, now));
         (0..9).for_each(|_| _ = contest.record(&rule(), now));
         assert!(!contest.allows(&rule(), now));
+        for (table, allows) in [(7100, false), (7102, false), (7103, true), (7105, true)] {
+            let default = Route::new(table, RouteKind::Unicast, "0.0.0.0/0".parse().unwrap());
+            let default = Setting::Step(Step::Route(default));
+            (0..9).for_each(|_| _ = contest.record(&default, now));
+            assert_eq!(contest.allows(&default, now), allows, "table {table}");
+        }
     }
 }

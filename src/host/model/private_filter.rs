@@ -1,12 +1,13 @@
 //! The filter that keeps wrong addresses off the uplinks (`host.block_private`).
 //!
 //! ```text
-//!   out by wan0 ─ source in CLOSED(wan0) or OTHERS(wan0) ─ dropped
+//!   out by wan0 ─ source of the uplink isp2 by wan1 ─ sent by wan1 to the next hop of isp2
+//!               ─ source in CLOSED(wan0) or OTHERS(wan0) ─ dropped
 //!   in by wan0 ─ destination in CLOSED(wan0) ─ dropped
 //!   CLOSED(wan0) = private addresses without the networks of wan0, and the inside prefixes;
 //!                  without the addresses of wan0 and of its uplinks
 //!   OTHERS(wan0) = external addresses of the uplinks of other interfaces;
-//!                  without the addresses of wan0 and of its uplinks
+//!                  without the addresses of wan0 and of its uplinks, and those of the host
 //! ```
 //!
 //! The packets of an interface above wan0, such as a MACVLAN of wan0, pass wan0 as well. They pass
@@ -16,10 +17,13 @@
 //!
 //! The rules and routes of natbox lead packets of the inside past no uplink untranslated. The
 //! filter covers what they cannot cover: other private networks of the host, and programs that
-//! choose an interface or write IP headers themselves. If another program removes the rules,
-//! packets with the address of one uplink leave by no other one until natbox has set the rules
-//! again. The filter looks at packets as they are on the wire: after the kernel's own NAT on the
-//! way out, before it on the way in.
+//! choose an interface or write IP headers themselves. The filter looks at packets as they are on
+//! the wire: after the kernel's own NAT on the way out, before it on the way in.
+//!
+//! While another program keeps natbox's rules away, packets with an address of one uplink take the
+//! host's default route, which may be another uplink. The filter sends them by their own uplink, so
+//! the replies of the host's own services need no rule. Where it cannot, it drops those of natbox
+//! and passes those of the host: without natbox, the host would send them as well.
 
 use std::net::Ipv4Addr;
 
@@ -56,6 +60,8 @@ const PRIVATE: [Ipv4Net; 6] = [
 pub(crate) struct PrivateFilter {
     /// The interfaces of the uplinks.
     pub(crate) interfaces: Vec<FilteredInterface>,
+    /// The ways out by uplinks with a next hop.
+    pub(crate) ways_out: Vec<WayOut>,
     /// Inside prefixes.
     pub(crate) inside: Vec<AddressRange>,
     /// Destinations that inside hosts reach without translation. Packets between them and the
@@ -82,6 +88,20 @@ pub(crate) struct FilteredInterface {
     /// Networks behind other interfaces above, in order and apart. Packets to them on the way out
     /// pass, and packets from them on the way in.
     pub(crate) networks_above: Vec<AddressRange>,
+    /// Sources of packets that belong on other interfaces, each with the position of the uplink. In
+    /// order and apart.
+    pub(crate) astray: Vec<(usize, Vec<AddressRange>)>,
+}
+
+/// The way of packets out by an uplink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WayOut {
+    /// Position of the uplink in the configuration.
+    pub(crate) uplink: usize,
+    /// Index of the interface.
+    pub(crate) index: u32,
+    /// Next hop.
+    pub(crate) via: Ipv4Addr,
 }
 
 /// Addresses from the first to the last one, both included.
@@ -97,6 +117,8 @@ impl PrivateFilter {
         if !config.host.manage || !config.host.block_private {
             return None;
         }
+        let ways_out = ways_out(config, facts);
+        let sources = sources(config, facts);
         let mut interfaces: Vec<FilteredInterface> = Vec::new();
         for found in &facts.uplinks {
             let is_known = interfaces.iter().any(|known| known.name == found.interface);
@@ -106,14 +128,16 @@ impl PrivateFilter {
                     index: found.index,
                     external: external(config, &found.interface).take(FIRST_ADDRESSES).collect(),
                     closed: closed(config, found),
-                    others: others(config, found),
+                    others: others(config, facts, found),
                     hardware_above: found.above.iter().filter_map(|one| one.hardware).collect(),
                     networks_above: networks_above(config, found),
+                    astray: astray(config, found, &ways_out, &sources),
                 });
             }
         }
         Some(Self {
             interfaces,
+            ways_out,
             inside: union(config.inside.prefixes()),
             no_nat: union(config.no_nat.iter().map(|rule| rule.to)),
         })
@@ -130,12 +154,57 @@ fn closed(config: &Config, found: &InterfaceFacts) -> Vec<AddressRange> {
     own(config, found).chain(own_above(config, found)).fold(closed, without)
 }
 
-/// Lists the external addresses that belong on other interfaces.
-fn others(config: &Config, found: &InterfaceFacts) -> Vec<AddressRange> {
-    let elsewhere = config.uplinks.iter().filter(|uplink| uplink.interface != found.interface);
-    let addresses = elsewhere.flat_map(|uplink| &uplink.addresses);
-    let others = union(addresses.map(|address| Ipv4Net::from(*address)));
+/// Lists the external addresses that belong on other interfaces, except those of the host.
+fn others(config: &Config, facts: &HostFacts, found: &InterfaceFacts) -> Vec<AddressRange> {
+    let uplinks = config.uplinks.iter().zip(&facts.assigned_to_host);
+    let elsewhere = uplinks.filter(|(uplink, _)| uplink.interface != found.interface);
+    let addresses = elsewhere.flat_map(|(uplink, are_of_host)| {
+        let addresses = uplink.addresses.iter().zip(are_of_host);
+        addresses.filter(|(_, is_of_host)| !**is_of_host).map(|(address, _)| *address)
+    });
+    let others = union(addresses.map(Ipv4Net::from));
     own(config, found).chain(own_above(config, found)).fold(others, without)
+}
+
+/// Lists the ways out by uplinks whose interface needs a next hop.
+fn ways_out(config: &Config, facts: &HostFacts) -> Vec<WayOut> {
+    let uplinks = facts.uplinks.iter().enumerate();
+    let ways = uplinks.filter(|(_, found)| found.arp && found.takes_routes());
+    let ways = ways.filter_map(|(uplink, found)| {
+        let via = facts.next_hop(config, uplink)?;
+        Some(WayOut { uplink, index: found.index, via })
+    });
+    ways.collect()
+}
+
+/// Lists the sources of packets that leave by each uplink: its external addresses, and those of its
+/// interface. An address belongs to the uplink that publishes it, or to the first one.
+fn sources(config: &Config, facts: &HostFacts) -> Vec<Vec<Ipv4Addr>> {
+    let mut sources: Vec<Vec<Ipv4Addr>> =
+        config.uplinks.iter().map(|uplink| uplink.addresses.clone()).collect();
+    for (uplink, found) in facts.uplinks.iter().enumerate() {
+        for address in found.addresses.iter().filter(|address| !config.inside.contains(**address)) {
+            if !sources.iter().any(|known| known.contains(address)) {
+                sources[uplink].push(*address);
+            }
+        }
+    }
+    sources
+}
+
+/// Lists the sources of packets that belong on other interfaces, for each way out.
+fn astray(
+    config: &Config,
+    found: &InterfaceFacts,
+    ways_out: &[WayOut],
+    sources: &[Vec<Ipv4Addr>],
+) -> Vec<(usize, Vec<AddressRange>)> {
+    let ways = ways_out.iter().filter(|way| way.index != found.index).map(|way| way.uplink);
+    let sources = ways.map(|uplink| {
+        let sources = union(sources[uplink].iter().copied().map(Ipv4Net::from));
+        (uplink, own(config, found).chain(own_above(config, found)).fold(sources, without))
+    });
+    sources.filter(|(_, sources)| !sources.is_empty()).collect()
 }
 
 /// Lists the addresses of an interface and of its uplinks.

@@ -176,6 +176,12 @@ impl RoutingIds {
         (TABLES..HOST_TABLES + HOST_TABLES_PER_INSTANCE * MAX_INSTANCES).contains(&table)
     }
 
+    /// Returns true for a table of any instance for packets that leave by an uplink.
+    pub(crate) fn is_table_of_uplink(table: u32) -> bool {
+        let place = table.checked_sub(TABLES).map(|offset| offset % TABLES_PER_INSTANCE);
+        table < FOLLOW_TABLES && place.is_some_and(|place| place >= 3 && place % 2 == 1)
+    }
+
     /// Table for packets from the inside.
     pub(crate) fn inside_table(&self) -> u32 {
         TABLES + TABLES_PER_INSTANCE * self.instance_index

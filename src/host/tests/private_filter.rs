@@ -57,20 +57,50 @@ fn the_networks_of_the_interface_and_external_addresses_are_open() {
 
 #[test]
 fn external_addresses_leave_by_their_own_interface() {
-    let others = |config: &Config, host: &Snapshot| -> Vec<String> {
-        let filter = PrivateFilter::new(config, &collect(config, host).0).unwrap();
+    let text = |ranges: &[AddressRange]| {
         let text = |range: &AddressRange| format!("{} - {}", range.first, range.last);
-        filter.interfaces.iter().flat_map(|one| &one.others).map(text).collect()
+        ranges.iter().map(text).collect::<Vec<_>>().join(", ")
+    };
+    let filter = |config: &Config, host: &Snapshot| {
+        PrivateFilter::new(config, &collect(config, host).0).unwrap()
+    };
+    let others = |config: &Config, host: &Snapshot| {
+        let filter = filter(config, host);
+        filter.interfaces.iter().map(|one| text(&one.others)).collect::<Vec<_>>()
     };
     let (mut config, mut host) = (three_legged(), host());
-    let of_wan1 = ["203.0.113.10 - 203.0.113.10", "203.0.113.30 - 203.0.113.30"];
-    assert_eq!(others(&config, &host), [&["198.51.100.8 - 198.51.100.11"], &of_wan1[..]].concat());
+    let of_wan0 = "203.0.113.10 - 203.0.113.10, 203.0.113.30 - 203.0.113.30";
+    assert_eq!(others(&config, &host), ["198.51.100.8 - 198.51.100.11", of_wan0]);
+    // The other uplink sends them, and those of its interface.
+    let ways = filter(&config, &host).ways_out;
+    let ways: Vec<_> = ways.iter().map(|way| (way.uplink, way.index, way.via)).collect();
+    let gateways = ["203.0.113.254", "198.51.100.254", "203.0.113.253"].map(ip);
+    assert_eq!(ways, [(0, 3, gateways[0]), (1, 4, gateways[1]), (2, 3, gateways[2])]);
+    let astray = |config: &Config, host: &Snapshot| {
+        let filter = filter(config, host);
+        let of_all = filter.interfaces.iter().flat_map(|one| &one.astray);
+        of_all.map(|(uplink, sources)| (*uplink, text(sources))).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        astray(&config, &host),
+        [
+            (1, "198.51.100.1 - 198.51.100.1, 198.51.100.8 - 198.51.100.11".into()),
+            (0, "203.0.113.1 - 203.0.113.1, 203.0.113.10 - 203.0.113.10".into()),
+            (2, "203.0.113.30 - 203.0.113.30".into()),
+        ]
+    );
     // wan0 has an external address of the other interface as well.
     host.addresses.push(address(3, "198.51.100.8", "198.51.100.8/32", true));
-    assert_eq!(others(&config, &host), [&["198.51.100.9 - 198.51.100.11"], &of_wan1[..]].concat());
+    assert_eq!(others(&config, &host), ["198.51.100.9 - 198.51.100.11", of_wan0]);
+    // An address of the host passes, where its uplink has no next hop that can be asked.
+    host.addresses.push(address(1, "198.51.100.9", "198.51.100.9/32", true));
+    host.links[3].arp = false;
+    assert_eq!(others(&config, &host), ["198.51.100.10 - 198.51.100.11", of_wan0]);
+    assert_eq!(astray(&config, &host).len(), 2);
     // All uplinks share an interface.
     config.uplinks[1].interface = "wan0".into();
-    assert!(others(&config, &host).is_empty());
+    assert_eq!(others(&config, &host), [""]);
+    assert_eq!(astray(&config, &host), []);
 }
 
 /// wan1, lan0 and a network of containers are above wan0.
@@ -109,6 +139,7 @@ fn interfaces_above_pass_their_packets() {
     }
     let by_address = of_wan0(&host);
     assert!(by_address.hardware_above.is_empty() && by_address.others.is_empty());
+    assert!(by_address.astray.is_empty() && !by_hardware.astray.is_empty());
     assert_eq!(
         text(&by_address.networks_above),
         ["10.0.0.0 - 10.0.0.255", "172.17.0.0 - 172.17.255.255"]

@@ -52,9 +52,13 @@ const INTERVAL_END: u32 = 1;
 const LIST_ELEMENT: u16 = 1;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
-/// `NFT_REG_1`, the register that every expression uses, and `NFT_REG_VERDICT`.
+/// `NFT_REG_1`, the register that expressions use, `NFT_REG_2` for a second value, and
+/// `NFT_REG_VERDICT`.
 const REGISTER: u32 = 1;
+const SECOND_REGISTER: u32 = 2;
 const VERDICT_REGISTER: u32 = 0;
+/// `NFPROTO_IPV4`.
+const NFPROTO_IPV4: u32 = 2;
 
 /// A hook of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +101,12 @@ pub(super) enum Expression<'a> {
     IsNot(&'a [u8]),
     /// Continues if the set holds the loaded address.
     IsIn(&'a str),
+    /// Sets the interface of [`Self::Send`], by index.
+    SetInterface(u32),
+    /// Sets the next hop of [`Self::Send`].
+    SetNextHop(Ipv4Addr),
+    /// Sends the packet. The kernel decrements its TTL.
+    Send,
     Count,
     Accept,
     Drop,
@@ -264,7 +274,12 @@ impl Expression<'_> {
             Self::IsEqual(_) | Self::IsNot(_) => "cmp",
             Self::IsIn(_) => "lookup",
             Self::Count => "counter",
-            Self::Accept | Self::Drop | Self::Goto(_) => "immediate",
+            Self::Send => "fwd",
+            Self::SetInterface(_)
+            | Self::SetNextHop(_)
+            | Self::Accept
+            | Self::Drop
+            | Self::Goto(_) => "immediate",
         };
         element.text(1, name);
         element.nested(2, |data| self.write_data(data));
@@ -295,6 +310,13 @@ impl Expression<'_> {
                 data.text(1, set);
                 data.number(2, REGISTER);
             }
+            Self::SetInterface(index) => set(data, REGISTER, &index.to_ne_bytes()),
+            Self::SetNextHop(via) => set(data, SECOND_REGISTER, &via.octets()),
+            Self::Send => {
+                data.number(1, REGISTER);
+                data.number(2, SECOND_REGISTER);
+                data.number(3, NFPROTO_IPV4);
+            }
             Self::Count => {}
             Self::Drop => verdict(data, 0, None),
             Self::Accept => verdict(data, 1, None),
@@ -309,6 +331,12 @@ fn compare(data: &mut Attributes<'_>, operator: u32, value: &[u8]) {
     data.number(1, REGISTER);
     data.number(2, operator);
     data.nested(3, |wanted| wanted.bytes(1, value));
+}
+
+/// Writes a value into a register.
+fn set(data: &mut Attributes<'_>, register: u32, value: &[u8]) {
+    data.number(1, register);
+    data.nested(2, |data| data.bytes(1, value));
 }
 
 fn verdict(data: &mut Attributes<'_>, code: i32, chain: Option<&str>) {

@@ -124,27 +124,28 @@ impl FilterTable {
     /// Sends a filter, with as much of it as the kernel knows.
     fn send(&self, socket: &OwnedFd, filter: &PrivateFilter) -> io::Result<()> {
         let mut result = Ok(());
-        for persists in [self.persists, false] {
-            for has_ipsec in [true, false] {
-                let replacing =
-                    changes(&self.name, filter, Options { replaces: true, persists, has_ipsec });
-                result = match exchange(socket, &replacing) {
-                    Err(error)
-                        if error.kind() == io::ErrorKind::NotFound && self.current.is_none() =>
-                    {
-                        let options = Options { replaces: false, persists, has_ipsec };
-                        exchange(socket, &changes(&self.name, filter, options))
-                    }
-                    result => result,
-                };
-                let is_unknown = |error: &io::Error| error.raw_os_error() == Some(libc::EOPNOTSUPP);
-                if !result.as_ref().is_err_and(is_unknown) {
-                    return result;
+        for options in Options::all(self.persists) {
+            let send = |options| exchange(socket, &changes(&self.name, filter, options));
+            result = match send(options) {
+                Err(error) if is_missing(&error) && self.current.is_none() => {
+                    send(Options { replaces: false, ..options })
                 }
+                result => result,
+            };
+            let is_unknown = |error: &io::Error| {
+                error.raw_os_error() == Some(libc::EOPNOTSUPP) || is_missing(error)
+            };
+            if !result.as_ref().is_err_and(is_unknown) {
+                break;
             }
         }
         result
     }
+}
+
+/// Returns true if the kernel has no such table, or no such expression.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 /// The way of packets through an interface.
@@ -191,6 +192,20 @@ struct Options {
     persists: bool,
     /// The kernel knows packets that came out of IPsec.
     has_ipsec: bool,
+    /// The kernel can send a packet by another interface.
+    sends: bool,
+}
+
+impl Options {
+    /// Lists what a kernel may know, more of it first.
+    fn all(persists: bool) -> impl Iterator<Item = Self> {
+        let flags = [true, false];
+        flags.into_iter().filter(move |flag| persists || !flag).flat_map(move |persists| {
+            flags.into_iter().flat_map(move |has_ipsec| {
+                flags.map(|sends| Self { replaces: true, persists, has_ipsec, sends })
+            })
+        })
+    }
 }
 
 fn connect() -> io::Result<OwnedFd> {
@@ -230,7 +245,8 @@ fn outcome(answer: &[u8]) -> io::Result<()> {
 /// Makes the batch of a filter.
 ///
 /// A packet with an external address passes one comparison, or a few if there are several such
-/// addresses. Another one passes a set on the way in, and one or two on the way out.
+/// addresses. Another one passes a set on the way in, and on the way out one or two, and one for each
+/// uplink by another interface.
 fn changes(table: &str, filter: &PrivateFilter, options: Options) -> Vec<u8> {
     let mut batch = Batch::begin(table);
     if options.replaces {
@@ -259,49 +275,69 @@ fn changes(table: &str, filter: &PrivateFilter, options: Options) -> Vec<u8> {
         }
         batch.new_rule(way.chain, &[Expression::Count, Expression::Drop]);
     }
+    for way in filter.ways_out.iter().filter(|_| options.sends) {
+        let chain = chain_of_uplink(way.uplink);
+        batch.new_chain(&chain);
+        pass_other_vlans(&mut batch, &chain);
+        let (interface, via) =
+            (Expression::SetInterface(way.index), Expression::SetNextHop(way.via));
+        batch.new_rule(&chain, &[Expression::Count, interface, via, Expression::Send]);
+    }
     for interface in &filter.interfaces {
-        add_interface(&mut batch, interface);
+        add_interface(&mut batch, interface, options);
     }
     batch.end()
 }
 
+/// Names the chain that sends packets by an uplink.
+fn chain_of_uplink(uplink: usize) -> String {
+    format!("by-uplink-{}", uplink + 1)
+}
+
 /// Adds the chains of an interface.
-fn add_interface(batch: &mut Batch<'_>, interface: &FilteredInterface) {
+fn add_interface(batch: &mut Batch<'_>, interface: &FilteredInterface, options: Options) {
     let name = &interface.name;
-    let [closed, others, above] =
-        ["closed", "others", "above"].map(|kind| format!("{kind}-{name}"));
+    let closed = format!("closed-{name}");
     batch.new_set(&closed, &interface.closed);
-    let mut closed_out = vec![&closed];
+    // Each set of sources, with the chain for packets out.
+    let mut out: Vec<(String, String)> = Vec::new();
+    for (uplink, sources) in interface.astray.iter().filter(|_| options.sends) {
+        let set = format!("of-uplink-{}-{name}", uplink + 1);
+        batch.new_set(&set, sources);
+        out.push((set, chain_of_uplink(*uplink)));
+    }
+    out.push((closed.clone(), CLOSED_OUT.to_owned()));
     if !interface.others.is_empty() {
+        let others = format!("others-{name}");
         batch.new_set(&others, &interface.others);
-        closed_out.push(&others);
+        out.push((others, CLOSED_OUT.to_owned()));
     }
-    let has_networks_above = !interface.networks_above.is_empty();
-    if has_networks_above {
-        batch.new_set(&above, &interface.networks_above);
+    let above = (!interface.networks_above.is_empty()).then(|| format!("above-{name}"));
+    if let Some(above) = &above {
+        batch.new_set(above, &interface.networks_above);
     }
-    for (way, sets) in [(&IN, vec![&closed]), (&OUT, closed_out)] {
-        let (chain, address) = (format!("{}-{name}", way.prefix), way.closed);
-        batch.new_base_chain(&chain, way.hook, name, way.priority);
+    for (way, sets) in [(&IN, vec![(closed, CLOSED_IN.to_owned())]), (&OUT, out)] {
+        let (base, address) = (format!("{}-{name}", way.prefix), way.closed);
+        batch.new_base_chain(&base, way.hook, name, way.priority);
         // A comparison costs a packet less than a search. A packet that is no IPv4 passes anyway.
         for external in &interface.external {
             let octets = external.octets();
             let rule = [address, Expression::IsEqual(&octets), Expression::Accept];
-            batch.new_rule(&chain, &rule);
+            batch.new_rule(&base, &rule);
         }
         for hardware in &interface.hardware_above {
             let rule = [way.hardware, Expression::IsEqual(hardware), Expression::Accept];
-            batch.new_rule(&chain, &rule);
+            batch.new_rule(&base, &rule);
         }
         let (protocol, is_ipv4) =
             (Expression::LoadMeta(Meta::Protocol), Expression::IsEqual(&IPV4));
-        for set in sets {
-            let is_closed = [protocol, is_ipv4, address, Expression::IsIn(set)];
-            if has_networks_above {
-                let is_above = [way.other, Expression::IsIn(&above), Expression::Accept];
-                batch.new_rule(&chain, &[&is_closed[..], &is_above].concat());
+        for (set, chain) in &sets {
+            let is_in = [protocol, is_ipv4, address, Expression::IsIn(set)];
+            if let Some(above) = &above {
+                let is_above = [way.other, Expression::IsIn(above), Expression::Accept];
+                batch.new_rule(&base, &[&is_in[..], &is_above].concat());
             }
-            batch.new_rule(&chain, &[&is_closed[..], &[Expression::Goto(way.chain)]].concat());
+            batch.new_rule(&base, &[&is_in[..], &[Expression::Goto(chain)]].concat());
         }
     }
 }
