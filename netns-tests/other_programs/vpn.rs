@@ -1,13 +1,15 @@
 //! A full-tunnel VPN adds rules without a priority.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use natbox::api::EventKind;
 use natbox::cli::doctor::Severity;
+use natbox::lab::http;
 use rustix::process::Signal;
 
-use super::{OWN_PORT, events, own_service, pause, reaches_from, shell, soon};
-use crate::single_box::{PROVIDER, Published, RunningBox, SingleBox, eventually};
+use super::{OWN_PORT, events, own_service, pause, reaches_from, restored, shell, soon};
+use crate::single_box::{PROVIDER, Published, RunningBox, SingleBox, WEB, eventually};
 
 /// The rules of wg-quick for a tunnel that takes everything, with a device that swallows packets.
 pub(super) const WG_QUICK: &str = "ip link add wg0 type veth peer name wg1; ip link set wg1 up; ip link set wg0 up; \
@@ -87,6 +89,67 @@ fn natbox_returns_to_its_place_when_a_vpn_ends() {
     let rules = rules();
     assert_eq!(rules.matches("iif lan0 lookup 7100").count(), 2, "one for hairpin: {rules}");
     assert_in_and_out(&testbed, "after the VPN");
+    natbox.stop(Signal::TERM);
+}
+
+/// A VPN for a quarter of all addresses, which holds none of natbox's networks.
+const OF_A_QUARTER: [&str; 3] = [
+    "ip link add tun9 type veth peer name tun8; ip link set tun8 up; ip link set tun9 up",
+    "ip route add default dev tun9 table 200",
+    "ip rule add to 64.0.0.0/2 table 200",
+];
+/// A host within that quarter.
+const WITHIN: Ipv4Addr = Ipv4Addr::new(66, 0, 0, 6);
+
+#[test]
+fn a_rule_for_a_part_of_the_internet_does_not_take_natboxs_packets() {
+    for order in [[0, 1, 2], [0, 2, 1]] {
+        let scene = SingleBox::new(Published::OnLink);
+        let _server = scene.serve();
+        scene.net.address("lo", WITHIN, 32).unwrap();
+        let _far = crate::single_box::serve(&scene.net, WITHIN, 8080);
+        let natbox = scene.start(&scene.config());
+        for script in order.map(|number| OF_A_QUARTER[number]) {
+            shell(&scene.natbox, script);
+            pause();
+        }
+        soon("a client in the quarter", || reaches_from(&scene, WITHIN, WEB).then_some(()));
+        soon("a server in the quarter", || {
+            let to = SocketAddrV4::new(WITHIN, 8080);
+            let connect = || http::connect(None, to, Duration::from_millis(400));
+            scene.server.enter(connect).unwrap().ok()
+        });
+        assert!(events(&scene, &natbox).iter().any(is_move), "{:?}", events(&scene, &natbox));
+        natbox.stop(Signal::TERM);
+    }
+}
+
+fn is_move(event: &EventKind) -> bool {
+    matches!(event, EventKind::RulesMoved { .. })
+}
+
+/// No packet of natbox has an outgoing interface before its route is known.
+#[test]
+fn a_rule_for_bound_sockets_leaves_natboxs_rules_in_place() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let natbox = scene.start(&scene.config());
+    shell(
+        &scene.natbox,
+        "ip link add tun9 type veth peer name tun8; ip link set tun8 up; ip link set tun9 up; \
+         ip route add default dev tun9 table 200; \
+         ip rule add priority 5 oif tun9 table 200; ip rule add priority 500 oif wan0 table 200",
+    );
+    let looks = |number: usize| {
+        shell(&scene.natbox, "ip rule del priority 1008");
+        soon("a look at the rules", || (restored(&scene, &natbox).len() > number).then_some(()));
+    };
+    looks(0);
+    pause();
+    looks(1);
+    assert_eq!(natbox.status().warnings, []);
+    assert!(!events(&scene, &natbox).iter().any(is_move), "{:?}", events(&scene, &natbox));
+    scene.assert_traffic();
     natbox.stop(Signal::TERM);
 }
 

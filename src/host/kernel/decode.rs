@@ -20,11 +20,16 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::rule::{RuleAction as KernelAction, RuleAttribute, RuleMessage};
 
-use crate::host::model::snapshot::{Address, FoundRoute, FoundRule, Link, ProxyEntry};
+use crate::host::model::snapshot::{Address, FoundRoute, FoundRule, Link, ProxyEntry, RuleEffect};
 use crate::host::model::step::{Route, RouteKind, Rule, RuleAction, SourcePorts, UdpPorts};
 
 /// `FIB_RULE_INVERT`: the rule applies to packets that do not match.
 const FIB_RULE_INVERT: u32 = 2;
+/// `FIB_RULE_UNRESOLVED`: the rule to which this one jumps is missing.
+const FIB_RULE_UNRESOLVED: u32 = 4;
+/// `FRA_DSCP` (Linux 6.14) and `FRA_DSCP_MASK`, which rtnetlink does not know yet.
+const DSCP: u16 = 25;
+const DSCP_MASK: u16 = 30;
 /// `FRA_SPORT_MASK` and `FRA_DPORT_MASK`, which rtnetlink does not know yet.
 const PORT_MASKS: [u16; 2] = [28, 29];
 
@@ -183,7 +188,7 @@ pub(super) fn route(message: &RouteMessage, names: &HashMap<u32, &str>) -> Optio
     clippy::wildcard_enum_match_arm,
     reason = "the kernel's actions are open-ended; others set `more`"
 )]
-pub(super) fn rule(message: &RuleMessage) -> FoundRule {
+pub(in crate::host) fn rule(message: &RuleMessage) -> FoundRule {
     let header = &message.header;
     let action = RuleAction::Lookup(header.table.into());
     let has_tos = header.tos != 0;
@@ -194,7 +199,9 @@ pub(super) fn rule(message: &RuleMessage) -> FoundRule {
         more: has_tos,
         is_narrow: has_tos,
         is_inverted,
+        effect: RuleEffect::Lookup,
     };
+    let is_resolved = header.flags.bits() & FIB_RULE_UNRESOLVED == 0;
     let mut ports = PortSelector::default();
     for attribute in &message.attributes {
         read_rule_attribute(attribute, header.src_len, header.dst_len, &mut found, &mut ports);
@@ -206,8 +213,15 @@ pub(super) fn rule(message: &RuleMessage) -> FoundRule {
     found.is_narrow |= ports.is_present();
     match header.action {
         KernelAction::ToTable => {}
-        KernelAction::Blackhole => found.rule.action = RuleAction::Blackhole,
-        _ => found.more = true,
+        KernelAction::Blackhole => {
+            found.rule.action = RuleAction::Blackhole;
+            found.effect = RuleEffect::Drop;
+        }
+        KernelAction::Goto if is_resolved => found.more = true,
+        KernelAction::Goto | KernelAction::Nop => {
+            (found.more, found.effect) = (true, RuleEffect::Continue);
+        }
+        _ => (found.more, found.effect) = (true, RuleEffect::Drop),
     }
     // Inverted rules (`not`). A selector's interface that is missing at the moment is no
     // difference.
@@ -279,13 +293,25 @@ fn read_rule_attribute(
         }
         RuleAttribute::SuppressIfGroup(group) => found.rule.suppress_group = Some(*group),
         RuleAttribute::Other(other) if is_whole_port(other) => {}
-        // The mask alone selects nothing. A jump, a table of a VRF and a tunnel's number come with
-        // selectors of their own.
-        RuleAttribute::FwMask(_) | RuleAttribute::Realm(_) | RuleAttribute::Goto(_) => {
-            found.more = true;
+        RuleAttribute::Goto(priority) => {
+            (found.more, found.effect) = (true, RuleEffect::Goto(*priority));
         }
+        // A mask without a mark selects packets without a mark.
+        RuleAttribute::FwMask(_) | RuleAttribute::Realm(_) => found.more = true,
+        RuleAttribute::UidRange(range) if range.start == 0 => found.more = true,
+        RuleAttribute::Other(other) if is_default_dscp(other) => found.more = true,
         _ => (found.more, found.is_narrow) = (true, true),
     }
+}
+
+/// Returns true for the DSCP of most packets, 0, and for a mask of it.
+fn is_default_dscp(attribute: &DefaultNla) -> bool {
+    let mut value = [0; 1];
+    let is_dscp = attribute.kind() == DSCP && attribute.value_len() == value.len();
+    if is_dscp {
+        attribute.emit_value(&mut value);
+    }
+    is_dscp && value == [0] || attribute.kind() == DSCP_MASK
 }
 
 /// Returns true for the mask of a whole port. Linux 6.15 and later send such a mask with every

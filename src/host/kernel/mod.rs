@@ -12,7 +12,7 @@
 //! | `sysctl`       | `/proc/sys`                                                  |
 //! | `listeners`    | ports that the host's programs use                           |
 
-mod decode;
+pub(super) mod decode;
 mod encode;
 pub(crate) mod indices;
 pub(crate) mod listeners;

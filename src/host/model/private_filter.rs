@@ -46,7 +46,7 @@ pub(crate) const FINDING: &str = "private-filter";
 
 /// Addresses that no host on the Internet has: private ones (RFC 1918), those of carriers (RFC
 /// 6598), link-local ones (RFC 3927) and loopback (RFC 1122 section 3.2.1.3).
-const PRIVATE: [Ipv4Net; 6] = [
+pub(super) const PRIVATE: [Ipv4Net; 6] = [
     Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
     Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
     Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),

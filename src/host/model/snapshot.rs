@@ -85,11 +85,27 @@ pub(crate) struct FoundRule {
     /// True when the rule has attributes that [`Rule`] cannot hold. Such a rule equals none of
     /// natbox's.
     pub(crate) more: bool,
-    /// True when a selector that [`Rule`] cannot hold keeps most packets out: a mark, a user, an
-    /// outgoing interface, a protocol.
+    /// True when a selector that [`Rule`] cannot hold matches few of natbox's packets or none: a mark,
+    /// a user, a protocol, a tunnel. natbox's packets have no mark and no type of service, and the
+    /// kernel counts forwarded packets to the user 0.
     pub(crate) is_narrow: bool,
     /// True when the rule takes the packets that do not match (`not`).
     pub(crate) is_inverted: bool,
+    /// What happens to the packets.
+    pub(crate) effect: RuleEffect,
+}
+
+/// What the kernel does with the packets that a rule selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RuleEffect {
+    /// Looks up their route in the table of [`Rule::action`].
+    Lookup,
+    /// Drops them (`blackhole`, `unreachable`, `prohibit`).
+    Drop,
+    /// Continues with the first rule from this priority on (`goto`).
+    Goto(u32),
+    /// Continues with the next rule (`nop`, `goto` to a rule that is missing).
+    Continue,
 }
 
 /// A proxy neighbour entry: the host answers ARP for the address on the interface.

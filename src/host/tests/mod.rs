@@ -6,6 +6,7 @@ mod host_route;
 mod other_networks;
 mod own_traffic;
 mod plan;
+mod precedence;
 mod private_filter;
 mod routing_ids;
 mod steps;
@@ -17,7 +18,7 @@ use ipnet::Ipv4Net;
 use super::model::facts::HostFacts;
 use super::model::routing_ids::{RoutingIds, RuleOwner};
 use super::model::settings::KernelSettings;
-use super::model::snapshot::{Address, FoundRoute, FoundRule, Link, Snapshot};
+use super::model::snapshot::{Address, FoundRoute, FoundRule, Link, RuleEffect, Snapshot};
 use super::model::step::{
     RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN,
 };
@@ -98,6 +99,7 @@ fn rule(priority: u32, protocol: u8, action: RuleAction) -> FoundRule {
         more: false,
         is_narrow: false,
         is_inverted: false,
+        effect: RuleEffect::Lookup,
     }
 }
 

@@ -34,6 +34,7 @@ fn rules_precede_a_vpns_rules() {
     (not_marked.more, not_marked.is_inverted) = (true, true);
     let suppressed = FoundRule { more: true, ..rule(998, 3, RuleAction::Lookup(TABLE_MAIN)) };
     host.rules.extend([not_marked, suppressed]);
+    host.routes.push(route("0.0.0.0/0", 51820, Some("wan1")));
     assert_eq!(allocate(&host, "nb0").priorities(), 982..998);
 
     let running = allocate(&self::host(), "nb0");
@@ -46,34 +47,10 @@ fn rules_precede_a_vpns_rules() {
 }
 
 #[test]
-fn a_rule_for_some_packets_only_keeps_its_place() {
-    let selected = |change: &dyn Fn(&mut FoundRule)| {
-        let mut host = host();
-        let mut other = rule(100, 3, RuleAction::Lookup(52));
-        change(&mut other);
-        host.rules.push(other);
-        allocate(&host, "nb0").priority(0)
-    };
-    let of = |from: &str, to: &str, iif: &str| {
-        selected(&|other| {
-            other.rule.from = (!from.is_empty()).then(|| net(from));
-            other.rule.to = (!to.is_empty()).then(|| net(to));
-            other.rule.iif = (!iif.is_empty()).then(|| iif.to_owned());
-        })
-    };
-    assert_eq!(of("", "", ""), 84);
-    assert_eq!(of("10.0.0.0/24", "", ""), 84, "the whole inside");
-    assert_eq!(of("", "203.0.113.10/32", "wan0"), 84, "an external address");
-    assert_eq!(of("10.0.0.7/32", "", ""), 1000, "one host");
-    assert_eq!(of("", "", "lo"), 1000, "the host's own packets");
-    assert_eq!(of("", "", "tap7"), 1000, "another interface");
-    assert_eq!(selected(&|other| other.is_narrow = true), 1000, "a mark");
-}
-
-#[test]
 fn without_a_place_before_another_rule_a_warning_names_that_rule() {
     let mut host = host();
     host.rules.push(rule(9, 0, RuleAction::Lookup(52)));
+    host.routes.push(route("0.0.0.0/0", 52, Some("wan1")));
     let (facts, ids) = collect(&natbox1(), &host);
     assert_eq!(ids.priority(0), 1016);
     let wanted = "policy rules: `priority 9 from all lookup 52` of another program takes natbox's \
@@ -95,6 +72,7 @@ fn a_local_rule_that_another_program_moved_stays_behind_natbox() {
     let mut host = host();
     host.addresses.push(address(3, "203.0.113.10", "203.0.113.0/24", false));
     host.rules[0] = rule(500, 0, RuleAction::Lookup(TABLE_LOCAL));
+    host.routes.push(route("203.0.113.10/32", TABLE_LOCAL, Some("wan0")));
     let commands = commands(&natbox1(), &host);
     assert!(!commands.contains("suppress_ifgroup"), "{commands}");
     let local = "ip rule add priority 488 from all to 203.0.113.10 protocol kernel lookup local";

@@ -127,6 +127,7 @@ fn the_fix_moves_a_catch_all_rule_behind_natbox() {
         more: false,
         is_narrow: false,
         is_inverted: false,
+        effect: RuleEffect::Lookup,
     });
     assert_eq!(
         errors(evaluate(&facts))[0].fix,

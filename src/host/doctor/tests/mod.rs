@@ -13,7 +13,7 @@ use super::nft::filters::Filters;
 use super::{Finding, Severity};
 use crate::config::{self, Config};
 use crate::host::kernel::route_lookup::{NeighbourState, RouteResult};
-use crate::host::model::snapshot::FoundRule;
+use crate::host::model::snapshot::{FoundRule, RuleEffect};
 use crate::host::model::step::{Rule, RuleAction};
 
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);

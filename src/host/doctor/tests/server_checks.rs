@@ -178,5 +178,12 @@ fn each_missing_shared_or_silent_part_has_a_finding() {
 }
 
 fn found(rule: Rule) -> FoundRule {
-    FoundRule { rule, protocol: 3, more: false, is_narrow: false, is_inverted: false }
+    FoundRule {
+        rule,
+        protocol: 3,
+        more: false,
+        is_narrow: false,
+        is_inverted: false,
+        effect: RuleEffect::Lookup,
+    }
 }
