@@ -2,7 +2,7 @@
 //! destination comes in.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -107,6 +107,7 @@ fn the_filter_can_be_switched_off() {
     let testbed = SingleBox::new(Published::OnLink);
     let _server = testbed.serve();
     let _host = add_dmz(&testbed);
+    add_ipv6(&testbed);
     let config = testbed.config();
     let text = config.to_string().replace("host: { ", "host: { block_private: false, ");
     let path = testbed.write("open", &text);
@@ -115,6 +116,7 @@ fn the_filter_can_be_switched_off() {
     let private = PrivateSources::watch(&testbed.net);
     send_raw(&testbed.natbox, DMZ, CLIENT);
     private.wait();
+    assert!(private_ipv6_leaves(&testbed, "fd00:77::1"));
     let report = Report::new(&testbed, &natbox);
     let found = "the segment of wan0 reaches 10.0.0.1, the address on lan0";
     assert!(report.warnings().contains(&found), "{:?}", report.warnings());
@@ -185,38 +187,107 @@ fn dhcp_arp_and_the_interfaces_own_private_network_pass() {
     natbox.stop(Signal::TERM);
 }
 
+/// Returns true when a packet with a private source reaches the provider.
+fn private_ipv6_leaves(testbed: &SingleBox, source: &str) -> bool {
+    let host = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    let receiver = testbed.net.enter(|| UdpSocket::bind((host, 9))).unwrap().unwrap();
+    receiver.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let source: Ipv6Addr = source.parse().unwrap();
+    let sender = testbed.natbox.enter(|| UdpSocket::bind((source, 0))).unwrap().unwrap();
+    let _ = sender.send_to(b"private", (host, 9));
+    receiver.recv(&mut [0; 16]).is_ok()
+}
+
+/// Gives the box and the provider IPv6, and the box private addresses on its other network.
+fn add_ipv6(testbed: &SingleBox) {
+    for (namespace, interface) in
+        [(&testbed.natbox, "wan0"), (&testbed.natbox, "dmz0"), (&testbed.net, "eth0")]
+    {
+        namespace.sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "0").unwrap();
+    }
+    shell(
+        &testbed.natbox,
+        "ip addr add 2001:db8::2/64 dev wan0 nodad; ip addr add fd00:77::1/64 dev dmz0 nodad; \
+         ip addr add fec0:77::1/64 dev dmz0 nodad",
+    );
+    shell(
+        &testbed.net,
+        "ip addr add 2001:db8::1/64 dev eth0 nodad; ip addr add fd00:88::1/64 dev eth0 nodad; \
+         ip route add fd00:77::/64 via 2001:db8::2",
+    );
+    eventually("IPv6", || ping(&testbed.natbox, &["-6", "2001:db8::1"]).then_some(()));
+}
+
+#[test]
+fn no_private_ipv6_source_leaves_except_those_of_the_interfaces_network() {
+    let testbed = SingleBox::new(Published::OnLink);
+    let (_server, _host) = (testbed.serve(), add_dmz(&testbed));
+    let natbox = testbed.start(&testbed.config());
+    add_ipv6(&testbed);
+    for source in ["fd00:77::1", "fec0:77::1"] {
+        let before = dropped(&testbed, "closed-out-ipv6");
+        assert!(!private_ipv6_leaves(&testbed, source), "{source}");
+        assert!(dropped(&testbed, "closed-out-ipv6") > before, "{source}: {}", table(&testbed));
+    }
+    // Neighbour discovery, multicast and a new address.
+    shell(&testbed.natbox, "ip neigh flush dev wan0; ip addr add 2001:db8::3/64 dev wan0");
+    for target in [&["2001:db8::1"][..], &["-I", "wan0", "ff02::1"]] {
+        assert!(ping(&testbed.natbox, &[&["-6"], target].concat()), "{target:?}");
+    }
+    eventually("an address after its check for duplicates", || {
+        ping(&testbed.natbox, &["-6", "-I", "2001:db8::3", "2001:db8::1"]).then_some(())
+    });
+    // The provider's router has a private network, and translates.
+    shell(&testbed.natbox, "ip addr add fd00:88::2/64 dev wan0 nodad");
+    eventually("the private network of the interface", || {
+        let of_router = || ping(&testbed.net, &["-6", "-I", "fd00:88::1", "fd00:88::2"]);
+        (private_ipv6_leaves(&testbed, "fd00:88::2") && of_router()).then_some(())
+    });
+    assert!(!private_ipv6_leaves(&testbed, "fd00:77::1"));
+    // Another program translates.
+    shell(
+        &testbed.natbox,
+        "nft add table ip6 other; \
+         nft 'add chain ip6 other post { type nat hook postrouting priority 100; }'; \
+         nft add rule ip6 other post oifname wan0 ip6 saddr fd00:77::/64 masquerade",
+    );
+    assert!(private_ipv6_leaves(&testbed, "fd00:77::1"), "translated");
+    testbed.assert_traffic();
+    natbox.stop(Signal::TERM);
+}
+
 /// The inside leg is a MACVLAN of the uplink's interface, so its packets pass that interface.
 #[test]
 fn an_inside_leg_above_the_uplinks_interface_keeps_its_packets() {
-    let scene = SingleBox::new(Published::OnLink);
-    let switch = scene.lab.namespace("switch").unwrap();
-    let ends = [(&scene.natbox, "wan0"), (&scene.net, "eth0"), (&scene.server, "eth0")];
+    let testbed = SingleBox::new(Published::OnLink);
+    let switch = testbed.lab.namespace("switch").unwrap();
+    let ends = [(&testbed.natbox, "wan0"), (&testbed.net, "eth0"), (&testbed.server, "eth0")];
     for interface in ["wan0", "lan0"] {
-        scene.natbox.ip(&["link", "del", interface]).unwrap();
+        testbed.natbox.ip(&["link", "del", interface]).unwrap();
     }
     let ports = ["port0", "port1", "port2"];
     for (number, (end, port)) in ends.iter().zip(ports).enumerate() {
-        scene.lab.veth(50 + number as u8, *end, (&switch, port)).unwrap();
+        testbed.lab.veth(50 + number as u8, *end, (&switch, port)).unwrap();
     }
     switch.bridge("br0", &ports).unwrap();
-    scene.natbox.ip(&["link", "add", "link", "wan0", "name", "lan0", "type", "macvlan"]).unwrap();
-    scene.natbox.ip(&["link", "set", "lan0", "up"]).unwrap();
-    scene.natbox.address("wan0", scene.outside, 24).unwrap();
-    scene.natbox.route("default", PROVIDER).unwrap();
-    scene.natbox.address("lan0", INSIDE, 24).unwrap();
-    scene.net.address("eth0", PROVIDER, 24).unwrap();
-    scene.server.address("eth0", SERVER, 24).unwrap();
-    scene.server.route("default", INSIDE).unwrap();
-    let _server = scene.serve();
-    let natbox = scene.start(&scene.config());
-    assert_inside_and_uplink(&scene);
+    testbed.natbox.ip(&["link", "add", "link", "wan0", "name", "lan0", "type", "macvlan"]).unwrap();
+    testbed.natbox.ip(&["link", "set", "lan0", "up"]).unwrap();
+    testbed.natbox.address("wan0", testbed.outside, 24).unwrap();
+    testbed.natbox.route("default", PROVIDER).unwrap();
+    testbed.natbox.address("lan0", INSIDE, 24).unwrap();
+    testbed.net.address("eth0", PROVIDER, 24).unwrap();
+    testbed.server.address("eth0", SERVER, 24).unwrap();
+    testbed.server.route("default", INSIDE).unwrap();
+    let _server = testbed.serve();
+    let natbox = testbed.start(&testbed.config());
+    assert_inside_and_uplink(&testbed);
     // A new hardware address of the leg.
-    scene.natbox.ip(&["link", "set", "lan0", "address", "02:00:00:00:77:01"]).unwrap();
-    scene.server.ip(&["neigh", "flush", "all"]).unwrap();
+    testbed.natbox.ip(&["link", "set", "lan0", "address", "02:00:00:00:77:01"]).unwrap();
+    testbed.server.ip(&["neigh", "flush", "all"]).unwrap();
     eventually("the new hardware address", || {
-        ping(&scene.server, &[&INSIDE.to_string()]).then_some(())
+        ping(&testbed.server, &[&INSIDE.to_string()]).then_some(())
     });
-    assert_inside_and_uplink(&scene);
+    assert_inside_and_uplink(&testbed);
     natbox.stop(Signal::TERM);
 }
 
@@ -224,44 +295,44 @@ fn an_inside_leg_above_the_uplinks_interface_keeps_its_packets() {
 /// address.
 #[test]
 fn an_inside_bridge_with_the_interface_of_an_uplink_keeps_its_packets() {
-    let scene = SingleBox::new(Published::OnLink);
-    let _server = scene.serve();
+    let testbed = SingleBox::new(Published::OnLink);
+    let _server = testbed.serve();
     shell(
-        &scene.natbox,
+        &testbed.natbox,
         "ip link set lan0 name port0; ip link add lan0 type bridge; \
          ip link set lan0 address $(cat /sys/class/net/port0/address); \
          ip address flush dev port0; ip link set port0 master lan0; \
          ip link set port0 up; ip link set lan0 up; ip address add 10.0.0.1/24 dev lan0",
     );
-    let config = scene.config();
+    let config = testbed.config();
     let second = "  - { name: port, interface: port0, addresses: [198.51.100.7], \
                   gateway: 198.51.100.1 }\nforwards:\n";
     let text = config.to_string().replacen("forwards:\n", second, 1);
-    let path = scene.write("bridge", &text);
-    let natbox = RunningBox::launch(&scene.natbox, "bridge", &path, &config.socket);
-    eventually("the inside bridge", || ping(&scene.server, &[&INSIDE.to_string()]).then_some(()));
-    assert_inside_and_uplink(&scene);
-    let before = dropped(&scene, "closed-out");
+    let path = testbed.write("bridge", &text);
+    let natbox = RunningBox::launch(&testbed.natbox, "bridge", &path, &config.socket);
+    eventually("the inside bridge", || ping(&testbed.server, &[&INSIDE.to_string()]).then_some(()));
+    assert_inside_and_uplink(&testbed);
+    let before = dropped(&testbed, "closed-out");
     shell(
-        &scene.natbox,
+        &testbed.natbox,
         "ip route add 198.51.100.1 dev port0; \
          ip neigh add 198.51.100.1 lladdr 02:00:00:00:77:02 dev port0",
     );
-    send_raw(&scene.natbox, DMZ, Ipv4Addr::new(198, 51, 100, 1));
-    assert!(dropped(&scene, "closed-out") > before, "{}", table(&scene));
+    send_raw(&testbed.natbox, DMZ, Ipv4Addr::new(198, 51, 100, 1));
+    assert!(dropped(&testbed, "closed-out") > before, "{}", table(&testbed));
     natbox.stop(Signal::TERM);
 }
 
 /// Asserts that the inside reaches the box, that forwards work, and that no private source leaves by
 /// the uplink.
-fn assert_inside_and_uplink(scene: &SingleBox) {
-    scene.assert_traffic();
-    for (from, to) in [(&scene.server, INSIDE), (&scene.natbox, SERVER)] {
-        assert!(ping(from, &[&to.to_string()]), "{to}: {}", table(scene));
+fn assert_inside_and_uplink(testbed: &SingleBox) {
+    testbed.assert_traffic();
+    for (from, to) in [(&testbed.server, INSIDE), (&testbed.natbox, SERVER)] {
+        assert!(ping(from, &[&to.to_string()]), "{to}: {}", table(testbed));
     }
-    let before = dropped(scene, "closed-out");
-    send_raw(&scene.natbox, DMZ, PROVIDER);
-    assert!(dropped(scene, "closed-out") > before, "{}", table(scene));
+    let before = dropped(testbed, "closed-out");
+    send_raw(&testbed.natbox, DMZ, PROVIDER);
+    assert!(dropped(testbed, "closed-out") > before, "{}", table(testbed));
 }
 
 /// On Linux every address of a host is reachable through every interface.

@@ -19,7 +19,8 @@ section! {
         /// Whether natbox drops packets with private addresses on the interfaces of the uplinks:
         /// those that leave with a private source, and those that arrive for a private destination.
         /// The addresses and networks of the interface, external addresses and `no_nat` pass. An
-        /// external address leaves by no other interface than that of its uplink.
+        /// external address leaves by no other interface than that of its uplink. natbox also drops
+        /// packets that leave with a private IPv6 source of another network than the interface's.
         /// Needs Linux 5.16. With `manage: false` natbox drops none.
         pub block_private: bool = boolean().default(true),
     }

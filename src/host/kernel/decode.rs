@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use rtnetlink::packet_core::{DefaultNla, Nla};
 use rtnetlink::packet_route::IpProtocol;
 use rtnetlink::packet_route::address::{
@@ -20,6 +20,7 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::rule::{RuleAction as KernelAction, RuleAttribute, RuleMessage};
 
+use crate::host::model::private_filter::PRIVATE_IPV6;
 use crate::host::model::snapshot::{Address, FoundRoute, FoundRule, Link, ProxyEntry, RuleEffect};
 use crate::host::model::step::{Route, RouteKind, Rule, RuleAction, SourcePorts, UdpPorts};
 
@@ -116,6 +117,21 @@ pub(super) fn address(message: &AddressMessage) -> Option<Address> {
         primary: header.scope == AddressScope::Universe
             && !header.flags.contains(AddressHeaderFlags::Secondary),
     })
+}
+
+/// Reads the network of a private IPv6 address, with the index of its interface; None for any other
+/// address.
+pub(super) fn private_ipv6(message: &AddressMessage) -> Option<(u32, Ipv6Net)> {
+    let (index, length) = (message.header.index, message.header.prefix_len);
+    let address = message.attributes.iter().find_map(|attribute| {
+        if let AddressAttribute::Address(IpAddr::V6(address)) = attribute {
+            Some(*address)
+        } else {
+            None
+        }
+    })?;
+    let network = Ipv6Net::new(address, length).ok()?.trunc();
+    PRIVATE_IPV6.iter().any(|private| private.contains(&network)).then_some((index, network))
 }
 
 /// Reads the IPv4 address of a neighbour entry.

@@ -91,6 +91,7 @@ impl Kernel {
         let (rules, proxies) = (self.rules().await?, self.proxies().await?);
         Ok(Snapshot {
             addresses: addresses.iter().filter_map(decode::address).collect(),
+            private_ipv6: addresses.iter().filter_map(decode::private_ipv6).collect(),
             routes: routes.iter().filter_map(|message| decode::route(message, &names)).collect(),
             rules,
             proxies,

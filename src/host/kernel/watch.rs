@@ -1,8 +1,9 @@
 //! Reports changes of interfaces, addresses, rules and routes, as the kernel sends them
-//! (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_RULE, RTNLGRP_IPV4_ROUTE).
+//! (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_RULE, RTNLGRP_IPV4_ROUTE).
 //!
 //! The kernel reports no change of a sysctl that natbox sets, and no removed proxy entry. natbox
-//! sets nothing of IPv6 but one sysctl of its TUN, so it watches no group of IPv6.
+//! sets nothing of IPv6 but one sysctl of its TUN, so it watches no rule and no route of IPv6. The
+//! filter of private addresses needs the private IPv6 networks of the uplinks.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -140,6 +141,8 @@ enum Message {
     Deleted(u32),
     /// An address was added or removed.
     Address(Address),
+    /// A private IPv6 address of the interface with this index was added or removed.
+    PrivateIpv6(u32),
     /// A route was added or removed.
     Route(ChangedRoute),
     /// A rule was added or removed.
@@ -173,6 +176,7 @@ impl LinkWatch {
         let groups = [
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Ipv4Rule,
             MulticastGroup::Ipv4Route,
         ];
@@ -244,6 +248,9 @@ impl LinkWatch {
             Message::Address(_) => {
                 self.settle(HostChange::Addresses, now.max(self.next_look));
             }
+            Message::PrivateIpv6(index) if self.is_watched(index) => {
+                self.settle(HostChange::Addresses, now);
+            }
             Message::Route(route) if self.concerns_natbox(&route) => {
                 self.settle(HostChange::Settings, now);
             }
@@ -263,7 +270,7 @@ impl LinkWatch {
                     Err(error) => tracing::warn!(%error, "changes of interfaces may be lost"),
                 }
             }
-            Message::Route(_) | Message::Other => {}
+            Message::PrivateIpv6(_) | Message::Route(_) | Message::Other => {}
         }
     }
 
@@ -286,11 +293,10 @@ impl LinkWatch {
     /// interface that natbox does not use, as a VPN has it. Such routes decide which of the host's
     /// packets go to natbox and which ones the host forwards, and natbox copies them.
     fn is_of_host(&self, route: &ChangedRoute) -> bool {
-        let is_watched = |index| self.watched.iter().any(|watched| watched.has_index(index));
         match route.table {
             TABLE_MAIN => !route.device.is_some_and(|index| self.is_tun(index)),
             TABLE_LOCAL => false,
-            _ => route.to.is_some() && route.device.is_some_and(|index| !is_watched(index)),
+            _ => route.to.is_some() && route.device.is_some_and(|index| !self.is_watched(index)),
         }
     }
 
@@ -304,8 +310,11 @@ impl LinkWatch {
 
     /// Returns true for an address of the configuration or of a watched interface.
     fn is_relevant(&self, address: &Address) -> bool {
-        self.addresses.contains(&address.address)
-            || self.watched.iter().any(|watched| watched.has_index(address.index))
+        self.addresses.contains(&address.address) || self.is_watched(address.index)
+    }
+
+    fn is_watched(&self, index: u32) -> bool {
+        self.watched.iter().any(|watched| watched.has_index(index))
     }
 
     fn compare_all(&mut self, links: &[Link]) {
@@ -398,7 +407,11 @@ fn interpret(payload: NetlinkPayload<RouteNetlinkMessage>) -> Message {
         }
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message),
-        ) => decode::address(&message).map_or(Message::Other, Message::Address),
+        ) => {
+            let ipv4 = decode::address(&message).map(Message::Address);
+            let ipv6 = || decode::private_ipv6(&message).map(|(index, _)| index);
+            ipv4.or_else(|| ipv6().map(Message::PrivateIpv6)).unwrap_or(Message::Other)
+        }
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
         ) => Message::Route(changed_route(&route)),

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::other_interfaces::OtherInterface;
 use super::other_networks::OtherNetwork;
@@ -74,6 +74,8 @@ pub(crate) struct InterfaceFacts {
     pub(crate) addresses: Vec<Ipv4Addr>,
     /// The networks of these addresses.
     pub(crate) networks: Vec<Ipv4Net>,
+    /// Its private IPv6 networks.
+    pub(crate) private_ipv6: Vec<Ipv6Net>,
     /// Hardware address of an Ethernet interface.
     pub(crate) hardware: Option<[u8; 6]>,
     /// Interfaces whose packets leave by this one.

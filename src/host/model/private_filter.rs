@@ -20,14 +20,17 @@
 //! choose an interface or write IP headers themselves. The filter looks at packets as they are on
 //! the wire: after the kernel's own NAT on the way out, before it on the way in.
 //!
+//! natbox does not translate IPv6. On the way out the filter also drops packets with private IPv6
+//! sources, other than those of the interface's own networks.
+//!
 //! While another program keeps natbox's rules away, packets with an address of one uplink take the
 //! host's default route, which may be another uplink. The filter sends them by their own uplink, so
 //! the replies of the host's own services need no rule. Where it cannot, it drops those of natbox
 //! and passes those of the host: without natbox, the host would send them as well.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::facts::{HostFacts, InterfaceFacts};
 use super::presence::InterfaceState;
@@ -53,6 +56,14 @@ pub(super) const PRIVATE: [Ipv4Net; 6] = [
     Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
     Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
     Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+];
+
+/// Private IPv6 addresses: unique local ones (RFC 4193), and site-local ones (RFC 3879). Link-local
+/// addresses and the unspecified one belong to neighbour discovery and DHCPv6, and no router forwards
+/// them.
+pub(crate) const PRIVATE_IPV6: [Ipv6Net; 2] = [
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10),
 ];
 
 /// The filter of one instance.
@@ -88,6 +99,9 @@ pub(crate) struct FilteredInterface {
     /// Networks behind other interfaces above, in order and apart. Packets to them on the way out
     /// pass, and packets from them on the way in.
     pub(crate) networks_above: Vec<AddressRange>,
+    /// Private IPv6 networks from which packets may leave. The filter drops other private IPv6
+    /// sources.
+    pub(crate) private_ipv6: Vec<Ipv6Net>,
     /// Sources of packets that belong on other interfaces, each with the position of the uplink. In
     /// order and apart.
     pub(crate) astray: Vec<(usize, Vec<AddressRange>)>,
@@ -131,6 +145,7 @@ impl PrivateFilter {
                     others: others(config, facts, found),
                     hardware_above: found.above.iter().filter_map(|one| one.hardware).collect(),
                     networks_above: networks_above(config, found),
+                    private_ipv6: private_ipv6(found),
                     astray: astray(config, found, &ways_out, &sources),
                 });
             }
@@ -152,6 +167,17 @@ fn closed(config: &Config, found: &InterfaceFacts) -> Vec<AddressRange> {
     let inside = union(config.inside.prefixes());
     let closed = merge(private.into_iter().chain(inside).collect());
     own(config, found).chain(own_above(config, found)).fold(closed, without)
+}
+
+/// Lists the private IPv6 networks of an interface, and those of the interfaces above with the same
+/// hardware address.
+fn private_ipv6(found: &InterfaceFacts) -> Vec<Ipv6Net> {
+    let above = found.above.iter().filter(|above| above.hardware.is_none());
+    let above = above.flat_map(|above| &above.private_ipv6);
+    let mut networks: Vec<Ipv6Net> = found.private_ipv6.iter().chain(above).copied().collect();
+    networks.sort();
+    networks.dedup();
+    networks
 }
 
 /// Lists the external addresses that belong on other interfaces, except those of the host.

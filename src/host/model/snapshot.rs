@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::step::{
     RTPROT_KERNEL, RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN,
@@ -15,6 +15,8 @@ use crate::config::{Config, DynamicAddress, Uplink};
 pub(crate) struct Snapshot {
     pub(crate) links: Vec<Link>,
     pub(crate) addresses: Vec<Address>,
+    /// The networks of private IPv6 addresses, each with the index of its interface.
+    pub(crate) private_ipv6: Vec<(u32, Ipv6Net)>,
     pub(crate) routes: Vec<FoundRoute>,
     pub(crate) rules: Vec<FoundRule>,
     pub(crate) proxies: Vec<ProxyEntry>,
@@ -142,6 +144,15 @@ impl Snapshot {
     /// Iterates over the addresses of an interface.
     pub(crate) fn addresses_of(&self, link: &Link) -> impl Iterator<Item = &Address> {
         self.addresses.iter().filter(|address| address.index == link.index)
+    }
+
+    /// Lists the private IPv6 networks of an interface.
+    pub(crate) fn private_ipv6_of(&self, link: &Link) -> Vec<Ipv6Net> {
+        let of_link = self.private_ipv6.iter().filter(|(index, _)| *index == link.index);
+        let mut networks: Vec<Ipv6Net> = of_link.map(|(_, network)| *network).collect();
+        networks.sort();
+        networks.dedup();
+        networks
     }
 
     /// Lists the networks that an interface reaches without a next hop.

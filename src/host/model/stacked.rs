@@ -11,7 +11,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::snapshot::{Link, Snapshot};
 
@@ -27,6 +27,8 @@ pub(crate) struct StackedInterface {
     pub(crate) addresses: Vec<Ipv4Addr>,
     /// The networks of these addresses.
     pub(crate) networks: Vec<Ipv4Net>,
+    /// Its private IPv6 networks.
+    pub(crate) private_ipv6: Vec<Ipv6Net>,
 }
 
 /// Lists the interfaces above an interface, directly or through others.
@@ -37,6 +39,7 @@ pub(super) fn interfaces_above(lower: &Link, snapshot: &Snapshot) -> Vec<Stacked
         hardware: own_hardware(link, lower),
         addresses: snapshot.addresses_of(link).map(|found| found.address).collect(),
         networks: snapshot.addresses_of(link).map(|found| found.network).collect(),
+        private_ipv6: snapshot.private_ipv6_of(link),
     });
     stacked.collect()
 }

@@ -67,6 +67,7 @@ fn host() -> Snapshot {
             address(3, "203.0.113.1", "203.0.113.0/24", true),
             address(4, "198.51.100.1", "198.51.100.0/24", true),
         ],
+        private_ipv6: Vec::new(),
         routes: vec![
             route("10.0.0.0/24", TABLE_MAIN, Some("lan0")),
             route("203.0.113.0/24", TABLE_MAIN, Some("wan0")),

@@ -171,6 +171,25 @@ fn interfaces_above_pass_their_packets() {
 }
 
 #[test]
+fn private_ipv6_networks_of_the_interface_are_open() {
+    let mut host = host();
+    let network = |text: &str| text.parse::<ipnet::Ipv6Net>().unwrap();
+    let (own, above, other) =
+        (network("fd00:3::/64"), network("fd00:4::/64"), network("fd00::/64"));
+    host.private_ipv6 = vec![(3, own), (3, own), (4, above), (2, other)];
+    let open = |host: &Snapshot| {
+        let config = natbox1();
+        let filter = PrivateFilter::new(&config, &collect(&config, host).0).unwrap();
+        filter.interfaces.into_iter().find(|one| one.name == "wan0").unwrap().private_ipv6
+    };
+    assert_eq!(open(&host), [own]);
+    host.links[3].lower = Some(3);
+    assert_eq!(open(&host), [own], "by its hardware address");
+    host.links[3].hardware = host.links[2].hardware;
+    assert_eq!(open(&host), [own, above]);
+}
+
+#[test]
 fn each_interface_has_the_filter_once_and_a_box_may_have_none() {
     let filter = |config: &Config| PrivateFilter::new(config, &collect(config, &host()).0);
     let of_several = filter(&three_legged()).unwrap();

@@ -95,8 +95,8 @@ pub(super) enum Expression<'a> {
         offset: u32,
         length: u32,
     },
-    /// Keeps these bits of two bytes.
-    Mask([u8; 2]),
+    /// Keeps these bits of as many bytes.
+    Mask(&'a [u8]),
     IsEqual(&'a [u8]),
     IsNot(&'a [u8]),
     /// Continues if the set holds the loaded address.
@@ -302,7 +302,7 @@ impl Expression<'_> {
                 data.number(2, REGISTER);
                 data.number(3, mask.len() as u32);
                 data.nested(4, |value| value.bytes(1, mask));
-                data.nested(5, |value| value.bytes(1, &[0, 0]));
+                data.nested(5, |value| value.bytes(1, &vec![0; mask.len()]));
             }
             Self::IsEqual(value) => compare(data, 0, value),
             Self::IsNot(value) => compare(data, 1, value),

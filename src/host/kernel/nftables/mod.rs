@@ -18,12 +18,13 @@ mod batch;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use ipnet::Ipv6Net;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use self::batch::{Base, Batch, Expression, HEADER, Hook, Meta};
 use crate::host::error::HostError;
-use crate::host::model::private_filter::{self, FilteredInterface, PrivateFilter};
+use crate::host::model::private_filter::{self, FilteredInterface, PRIVATE_IPV6, PrivateFilter};
 
 /// Order of the chains among those of other programs: first on the way in, last on the way out.
 const INGRESS_PRIORITY: i32 = -500;
@@ -31,16 +32,22 @@ const EGRESS_PRIORITY: i32 = 500;
 /// Names of the chains for packets with a closed address.
 const CLOSED_IN: &str = "closed-in";
 const CLOSED_OUT: &str = "closed-out";
+/// Name of the chain for packets with a private IPv6 source.
+const CLOSED_OUT_IPV6: &str = "closed-out-ipv6";
 /// Names of the sets for packets without translation.
 const INSIDE: &str = "inside";
 const NO_NAT: &str = "no-nat";
 /// EtherTypes.
 const IPV4: [u8; 2] = [0x08, 0x00];
+const IPV6: [u8; 2] = [0x86, 0xdd];
 const VLAN: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
 /// The two addresses of an IPv4 header.
 const SOURCE: Expression<'static> = Expression::Load { base: Base::Network, offset: 12, length: 4 };
 const DESTINATION: Expression<'static> =
     Expression::Load { base: Base::Network, offset: 16, length: 4 };
+/// The source in an IPv6 header.
+const SOURCE_IPV6: Expression<'static> =
+    Expression::Load { base: Base::Network, offset: 8, length: 16 };
 /// The two addresses of an Ethernet header.
 const HARDWARE_SOURCE: Expression<'static> =
     Expression::Load { base: Base::Link, offset: 6, length: 6 };
@@ -258,7 +265,7 @@ fn changes(table: &str, filter: &PrivateFilter, options: Options) -> Vec<u8> {
         batch.new_set(INSIDE, &filter.inside);
         batch.new_set(NO_NAT, &filter.no_nat);
     }
-    for chain in [CLOSED_IN, CLOSED_OUT] {
+    for chain in [CLOSED_IN, CLOSED_OUT, CLOSED_OUT_IPV6] {
         batch.new_chain(chain);
         pass_other_vlans(&mut batch, chain);
     }
@@ -275,6 +282,7 @@ fn changes(table: &str, filter: &PrivateFilter, options: Options) -> Vec<u8> {
         }
         batch.new_rule(way.chain, &[Expression::Count, Expression::Drop]);
     }
+    batch.new_rule(CLOSED_OUT_IPV6, &[Expression::Count, Expression::Drop]);
     for way in filter.ways_out.iter().filter(|_| options.sends) {
         let chain = chain_of_uplink(way.uplink);
         batch.new_chain(&chain);
@@ -319,7 +327,8 @@ fn add_interface(batch: &mut Batch<'_>, interface: &FilteredInterface, options: 
     for (way, sets) in [(&IN, vec![(closed, CLOSED_IN.to_owned())]), (&OUT, out)] {
         let (base, address) = (format!("{}-{name}", way.prefix), way.closed);
         batch.new_base_chain(&base, way.hook, name, way.priority);
-        // A comparison costs a packet less than a search. A packet that is no IPv4 passes anyway.
+        // A comparison costs a packet less than a search. A packet that is no IPv4 has such bytes
+        // there by accident at most.
         for external in &interface.external {
             let octets = external.octets();
             let rule = [address, Expression::IsEqual(&octets), Expression::Accept];
@@ -340,6 +349,19 @@ fn add_interface(batch: &mut Batch<'_>, interface: &FilteredInterface, options: 
             batch.new_rule(&base, &[&is_in[..], &[Expression::Goto(chain)]].concat());
         }
     }
+    close_private_ipv6(batch, &format!("{}-{name}", OUT.prefix), &interface.private_ipv6);
+}
+
+/// Drops packets with a private IPv6 source, except those from these networks.
+fn close_private_ipv6(batch: &mut Batch<'_>, base: &str, open: &[Ipv6Net]) {
+    let networks = open.iter().map(|network| (network, Expression::Accept));
+    let closed = PRIVATE_IPV6.iter().map(|network| (network, Expression::Goto(CLOSED_OUT_IPV6)));
+    for (network, verdict) in networks.chain(closed) {
+        let (mask, bits) = (network.netmask().octets(), network.network().octets());
+        let is_ipv6 = [Expression::LoadMeta(Meta::Protocol), Expression::IsEqual(&IPV6)];
+        let is_within = [SOURCE_IPV6, Expression::Mask(&mask), Expression::IsEqual(&bits)];
+        batch.new_rule(base, &[&is_ipv6[..], &is_within, &[verdict]].concat());
+    }
 }
 
 /// Lets packets of VLANs pass: an interface also carries the packets of the VLANs above it, and one
@@ -353,7 +375,7 @@ fn pass_other_vlans(batch: &mut Batch<'_>, chain: &str) {
                 bytes(12),
                 Expression::IsEqual(tag),
                 bytes(14),
-                Expression::Mask([0x0f, 0xff]),
+                Expression::Mask(&[0x0f, 0xff]),
                 Expression::IsNot(&[0, 0]),
                 Expression::Accept,
             ],
