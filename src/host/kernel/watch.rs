@@ -90,8 +90,8 @@ pub(crate) struct LinkWatch {
 
 impl LinkSettings {
     fn of(link: &Link) -> Self {
-        let Link { queue_length, group, up, arp, is_port, .. } = *link;
-        Self { queue_length, group, up, arp, is_port }
+        let Link { queue_length, group, up, arp, controller, lower, .. } = *link;
+        Self { queue_length, group, up, arp, controller, lower }
     }
 }
 
@@ -126,7 +126,8 @@ struct LinkSettings {
     /// Administrative state. It may change without a change of the carrier.
     up: bool,
     arp: bool,
-    is_port: bool,
+    controller: Option<u32>,
+    lower: Option<u32>,
 }
 
 impl WatchedLink {

@@ -85,7 +85,8 @@ async fn an_address_of_the_tun_is_a_setting_of_natbox() {
                 group: 7100,
                 up: true,
                 arp: false,
-                is_port: false,
+                controller: None,
+                lower: None,
             },
             hardware: None,
         });
@@ -137,7 +138,8 @@ async fn a_setting_of_a_watched_interface_is_reported_whatever_its_carrier_is() 
         carrier: false,
         arp,
         hardware: None,
-        is_port: false,
+        controller: None,
+        lower: None,
     };
     for changed in [link(true, true), link(false, false)] {
         let mut watch = watch(Vec::new()).await;
