@@ -308,6 +308,7 @@ fn an_inside_bridge_with_the_interface_of_an_uplink_keeps_its_packets() {
     let second = "  - { name: port, interface: port0, addresses: [198.51.100.7], \
                   gateway: 198.51.100.1 }\nforwards:\n";
     let text = config.to_string().replacen("forwards:\n", second, 1);
+    let text = text.replacen("from: 10.0.0.0/24", "from: 10.0.0.0/24, uplinks: [isp]", 1);
     let path = testbed.write("bridge", &text);
     let natbox = RunningBox::launch(&testbed.natbox, "bridge", &path, &config.socket);
     eventually("the inside bridge", || ping(&testbed.server, &[&INSIDE.to_string()]).then_some(()));
@@ -323,8 +324,8 @@ fn an_inside_bridge_with_the_interface_of_an_uplink_keeps_its_packets() {
     natbox.stop(Signal::TERM);
 }
 
-/// Asserts that the inside reaches the box, that forwards work, and that no private source leaves by
-/// the uplink.
+/// Asserts that the inside reaches the box, that forwards work, and that no private source leaves
+/// by the uplink.
 fn assert_inside_and_uplink(testbed: &SingleBox) {
     testbed.assert_traffic();
     for (from, to) in [(&testbed.server, INSIDE), (&testbed.natbox, SERVER)] {

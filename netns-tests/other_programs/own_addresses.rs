@@ -13,7 +13,8 @@ use crate::lab::{Site, listen};
 
 /// Time within which natbox answers a removal, unless it waits.
 const ANSWER: Duration = Duration::from_millis(400);
-/// Time for a connection, less than the first pause of natbox. A lost SYN is repeated after a second.
+/// Time for a connection, less than the first pause of natbox. A lost SYN is repeated after a
+/// second.
 const ATTEMPT: Duration = Duration::from_millis(1500);
 /// Removals after which natbox waits.
 const REMOVALS: usize = 8;

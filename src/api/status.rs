@@ -178,8 +178,8 @@ pub struct WorkerStatus {
 /// The settings that an instance makes on its host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostStatus {
-    /// Missing settings, as commands or with the reason, each with what depends on it. An uplink that
-    /// depends on one of them is not healthy.
+    /// Missing settings, as commands or with the reason, each with what depends on it. An uplink
+    /// that depends on one of them is not healthy.
     pub missing: Vec<String>,
     /// Number of settings that another program removed and natbox has made again.
     pub restored: u64,

@@ -41,8 +41,8 @@ pub(super) struct HostReconciler {
     used_ports: Interval,
     looks: Interval,
     tun_is_down: bool,
-    /// False until the first look. It finds what has changed between the reading of the host and the
-    /// subscription.
+    /// False until the first look. It finds what has changed between the reading of the host and
+    /// the subscription.
     has_looked: bool,
     parts: Parts,
 }

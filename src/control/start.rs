@@ -107,8 +107,8 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Starts the subsystems one by one. If one fails, the caller stops those that run. Breaks after
-    /// a signal that ends the instance.
+    /// Starts the subsystems one by one. If one fails, the caller stops those that run. Breaks
+    /// after a signal that ends the instance.
     async fn run(self, subsystems: &mut Subsystems) -> Result<ControlFlow<()>, RunError> {
         let Self { path, file_config, privileged, mut entrance, host, uplinks } = self;
         let Privileged { raw, arp, mut dns, lister, kept, sandbox } = privileged;
@@ -183,8 +183,9 @@ fn start_dns(
     Ok(service)
 }
 
-/// Makes the settings of the host. If an interface has vanished since the wait or vanishes meanwhile,
-/// natbox waits for it again, and tries again. Returns None after a signal that ends the instance.
+/// Makes the settings of the host. If an interface has vanished since the wait or vanishes
+/// meanwhile, natbox waits for it again, and tries again. Returns None after a signal that ends the
+/// instance.
 async fn set_up_host(
     config: &Config,
     host: PlannedHost,

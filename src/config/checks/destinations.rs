@@ -12,8 +12,8 @@ use super::inside::InsideLegs;
 /// Shortest prefix without translation: the largest private network is 10.0.0.0/8 (RFC 1918).
 const SHORTEST_BYPASS: u8 = 8;
 
-/// Reports a destination of a `no_nat` rule that no packet has, or that opens the inside to hosts of
-/// the Internet.
+/// Reports a destination of a `no_nat` rule that no packet has, or that opens the inside to hosts
+/// of the Internet.
 pub(super) fn check_bypassed(
     to: &Located<Ipv4Net>,
     inside: &InsideLegs<'_>,

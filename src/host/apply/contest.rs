@@ -11,7 +11,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::host::model::step::Step;
+use crate::host::model::routing_ids::RoutingIds;
+use crate::host::model::step::{RouteKind, Step};
 
 /// Number of removals that make a dispute.
 const DISPUTED: usize = 3;
@@ -40,6 +41,11 @@ pub(super) enum Setting {
 impl Setting {
     fn keeps_host_reachable(&self) -> bool {
         match self {
+            // The host's replies leave by the default route of an uplink as well.
+            Self::Step(Step::Route(route)) => {
+                let is_default = route.kind == RouteKind::Unicast && route.to.prefix_len() == 0;
+                is_default && RoutingIds::is_table_of_uplink(route.table)
+            }
             Self::Step(step) => step.keeps_host_reachable(),
             Self::Table(_) | Self::TunName(_) => false,
         }
@@ -136,7 +142,7 @@ impl Contest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::model::step::{Route, RouteKind, Rule, RuleAction};
+    use crate::host::model::step::{Route, Rule, RuleAction};
 
     fn rule() -> Setting {
         Setting::Step(Step::Rule(Rule::new(1000, RuleAction::Lookup(7100))))

@@ -132,8 +132,8 @@ impl ManagedHost {
         }
     }
 
-    /// Returns an interface of the configuration that has vanished or gone down since the facts were
-    /// collected.
+    /// Returns an interface of the configuration that has vanished or gone down since the facts
+    /// were collected.
     async fn vanished(&self) -> Option<String> {
         let links = self.kernel.links().await.ok()?;
         let is_lost = |found: &&InterfaceFacts| {

@@ -151,7 +151,8 @@ impl PlannedHost {
     ///
     /// # Errors
     /// When the kernel refuses a change, or another program's route is in the place of one of
-    /// natbox's. [`HostError::Vanished`] if an interface of the configuration is gone: time may help.
+    /// natbox's. [`HostError::Vanished`] if an interface of the configuration is gone: time may
+    /// help.
     pub(crate) async fn apply(self, tun_index: u32) -> Result<ManagedHost, HostError> {
         let Self { file_config, config, kernel, steps, facts, ids, .. } = self;
         let Self { header, directory, inherited, lock, .. } = self;

@@ -1,8 +1,8 @@
 //! What depends on a setting of the host.
 //!
 //! While a setting is missing, only the uplinks that need it have failed. Some settings serve no
-//! translated packet: they keep ARP of other interfaces off the uplinks, or lead packets of the host
-//! itself.
+//! translated packet: they keep ARP of other interfaces off the uplinks, or lead packets of the
+//! host itself.
 
 use std::collections::BTreeSet;
 

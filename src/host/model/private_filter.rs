@@ -59,8 +59,8 @@ pub(super) const PRIVATE: [Ipv4Net; 6] = [
 ];
 
 /// Private IPv6 addresses: unique local ones (RFC 4193), and site-local ones (RFC 3879). Link-local
-/// addresses and the unspecified one belong to neighbour discovery and DHCPv6, and no router forwards
-/// them.
+/// addresses and the unspecified one belong to neighbour discovery and DHCPv6, and no router
+/// forwards them.
 pub(crate) const PRIVATE_IPV6: [Ipv6Net; 2] = [
     Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
     Ipv6Net::new_assert(Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10),

@@ -87,9 +87,9 @@ pub(crate) struct FoundRule {
     /// True when the rule has attributes that [`Rule`] cannot hold. Such a rule equals none of
     /// natbox's.
     pub(crate) more: bool,
-    /// True when a selector that [`Rule`] cannot hold matches few of natbox's packets or none: a mark,
-    /// a user, a protocol, a tunnel. natbox's packets have no mark and no type of service, and the
-    /// kernel counts forwarded packets to the user 0.
+    /// True when a selector that [`Rule`] cannot hold matches few of natbox's packets or none: a
+    /// mark, a user, a protocol, a tunnel. natbox's packets have no mark and no type of service,
+    /// and the kernel counts forwarded packets to the user 0.
     pub(crate) is_narrow: bool,
     /// True when the rule takes the packets that do not match (`not`).
     pub(crate) is_inverted: bool,

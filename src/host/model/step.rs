@@ -5,8 +5,6 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::routing_ids::RoutingIds;
-
 /// Protocol number of natbox's routes and rules (`rtm_protocol`, `FRA_PROTOCOL`).
 ///
 /// The number tells natbox's entries from those of other programs. iproute2's `rt_protos` does not
@@ -133,19 +131,15 @@ impl Step {
         path == same
     }
 
-    /// Returns true for a step without which the host itself may be unreachable: its replies leave
-    /// by the default route of an uplink as well.
+    /// Returns true for a step without which the host itself may be unreachable.
     pub(crate) fn keeps_host_reachable(&self) -> bool {
         match self {
             Step::SetLocalRuleAside | Step::KeepMainRule => true,
             Step::Rule(rule) => rule.action == RuleAction::Lookup(TABLE_LOCAL),
-            Step::Route(route) => {
-                let is_default = route.kind == RouteKind::Unicast && route.to.prefix_len() == 0;
-                is_default && RoutingIds::is_table_of_uplink(route.table)
-            }
             Step::BringUpTun { .. }
             | Step::Address { .. }
             | Step::Sysctl { .. }
+            | Step::Route(_)
             | Step::ProxyNeighbour { .. } => false,
         }
     }

@@ -77,8 +77,8 @@ fn prefix(from: &str, to: &str) -> RuleMessage {
     })
 }
 
-/// Returns true when natbox moves its rules before the rule. natbox1() has the inside 10.0.0.0/24 on
-/// lan0, and 203.0.113.10 on wan0.
+/// Returns true when natbox moves its rules before the rule. natbox1() has the inside 10.0.0.0/24
+/// on lan0, and 203.0.113.10 on wan0.
 fn moves(message: &RuleMessage, routes: &[&str]) -> bool {
     let mut host = host();
     host.links.push(Link { index: 8, name: "x0".into(), group: 9, ..host.links[3].clone() });

@@ -62,8 +62,8 @@ impl<F: Family> Table<F> {
         })
     }
 
-    /// Moves a session to its right slot of the wheel, and to its right place in the list of related
-    /// sessions, after [`Match::reschedule`].
+    /// Moves a session to its right slot of the wheel, and to its right place in the list of
+    /// related sessions, after [`Match::reschedule`].
     ///
     /// [`Match::reschedule`]: crate::nat::table::lookup::Match::reschedule
     pub fn reschedule(&self, id: SessionId, now: Tick) {

@@ -252,8 +252,8 @@ fn outcome(answer: &[u8]) -> io::Result<()> {
 /// Makes the batch of a filter.
 ///
 /// A packet with an external address passes one comparison, or a few if there are several such
-/// addresses. Another one passes a set on the way in, and on the way out one or two, and one for each
-/// uplink by another interface.
+/// addresses. Another one passes a set on the way in, and on the way out one or two, and one for
+/// each uplink by another interface.
 fn changes(table: &str, filter: &PrivateFilter, options: Options) -> Vec<u8> {
     let mut batch = Batch::begin(table);
     if options.replaces {
