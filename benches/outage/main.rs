@@ -66,13 +66,15 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut testbed = Testbed::new(&arguments.tun, arguments.sessions)?;
     let mut results = Vec::new();
-    for end in [End::Killed, End::Stopped] {
-        let mut rounds = Vec::new();
-        for number in 0..arguments.rounds {
-            let round = measure(&mut testbed, end, arguments.rate);
-            rounds.push(round.with_context(|| format!("round {number}, {}", end.name()))?);
+    let mut rounds = KINDS.map(|_| Vec::new());
+    for number in 0..arguments.rounds {
+        for (end, rounds) in KINDS.iter().zip(&mut rounds) {
+            let round = measure(&mut testbed, *end, arguments.rate);
+            rounds.push(round.with_context(|| format!("round {number}, {}", name(*end)))?);
         }
-        results.push(summary(end, &rounds));
+    }
+    for (end, rounds) in KINDS.iter().zip(&rounds) {
+        results.push(summary(*end, rounds));
     }
     let sessions = arguments.sessions;
     let report = json!({ "rate": arguments.rate, "sessions": sessions, "results": results });
@@ -83,10 +85,17 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn measure(testbed: &mut Testbed, end: End, rate: u32) -> Result<Round> {
+/// What happens in the rounds, in turn. None: nothing. Then the gap is that of the machine itself.
+const KINDS: [Option<End>; 3] = [None, Some(End::Killed), Some(End::Stopped)];
+
+fn name(end: Option<End>) -> &'static str {
+    end.map_or("running", End::name)
+}
+
+fn measure(testbed: &mut Testbed, end: Option<End>, rate: u32) -> Result<Round> {
     let flow = Flow::start(testbed, rate)?;
     std::thread::sleep(LEAD);
-    let end = testbed.replace_box(end)?;
+    let end = end.map_or(Ok(Duration::ZERO), |end| testbed.replace_box(end))?;
     std::thread::sleep(LEAD + TRAIL);
     let arrivals = flow.stop()?;
     testbed.wait_ready()?;
@@ -99,7 +108,7 @@ fn measure(testbed: &mut Testbed, end: End, rate: u32) -> Result<Round> {
     })
 }
 
-fn summary(end: End, rounds: &[Round]) -> serde_json::Value {
+fn summary(end: Option<End>, rounds: &[Round]) -> serde_json::Value {
     let milliseconds = |pick: fn(&Round) -> Duration| {
         let mut values: Vec<f64> =
             rounds.iter().map(|round| pick(round).as_secs_f64() * 1000.).collect();
@@ -112,18 +121,20 @@ fn summary(end: End, rounds: &[Round]) -> serde_json::Value {
     let sent: u64 = rounds.iter().map(|round| round.sent).sum();
     let out_of_order: u64 = rounds.iter().map(|round| round.out_of_order).sum();
     print(&format!(
-        "{:8} {} rounds: gap p50 {:.1} p99 {:.1} max {:.1} ms, of which the end of the process p50 {:.1} \
-         max {:.1} ms; lost {all} of {sent}, at most {most} in a round; out of order {out_of_order}",
-        end.name(),
+        "{:8} {} rounds: gap p50 {:.1} p90 {:.1} p99 {:.1} max {:.1} ms, of which the end of the \
+         process p50 {:.1} max {:.1} ms; lost {all} of {sent}, at most {most} in a round; \
+         out of order {out_of_order}",
+        name(end),
         rounds.len(),
         quantile(&gap, 0.5),
+        quantile(&gap, 0.9),
         quantile(&gap, 0.99),
         quantile(&gap, 1.),
         quantile(&ending, 0.5),
         quantile(&ending, 1.),
     ));
     json!({
-        "end": end.name(),
+        "end": name(end),
         "gap_ms": gap,
         "process_end_ms": ending,
         "lost": lost,
