@@ -113,10 +113,9 @@ fn connections_that_are_closing_hide_no_open_one() {
         let new = inbound(client, SERVER, 1, State::Tcp(TcpState::Established));
         table.insert(0, &new, Some(first), Tick(0)).expect("a free record");
         let hash = table.hash(new.reply);
-        match table.lookup_and_update(new.reply, hash, Some(&reset), 40, Tick(1)) {
-            Lookup::Hit(Match { reschedule: Some(id), .. }) => table.reschedule(id, Tick(1)),
-            other => panic!("{other:?}"),
-        }
+        let hit = table.lookup_and_update(new.reply, hash, Some(&reset), 40, Tick(1));
+        let Lookup::Hit(Match { reschedule: Some(id), .. }) = hit else { panic!("{hit:?}") };
+        table.reschedule(id, Tick(1));
         assert_eq!(uplink_of(&table, Protocol::UDP, client, Tick(1)), Some(0));
     }
 }
