@@ -124,27 +124,29 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses the dump.
     pub(crate) async fn links(&self) -> Result<Vec<Link>, HostError> {
-        let mut links = self.all_links().await?;
+        let links = dump("listing interfaces", self.handle.link().get().execute()).await?;
+        let mut links: Vec<Link> = links.iter().filter_map(decode::link).collect();
         if let Some(tun) = &self.tun {
             tun.name_in(&mut links);
         }
         Ok(links)
     }
 
-    /// Reads the interfaces with their present names.
-    async fn all_links(&self) -> Result<Vec<Link>, HostError> {
-        let links = dump("listing interfaces", self.handle.link().get().execute()).await?;
-        Ok(links.iter().filter_map(decode::link).collect())
-    }
-
     /// Returns the present name of the TUN if another program has renamed the TUN.
     ///
     /// # Errors
-    /// When the kernel refuses the dump.
+    /// When the kernel does not answer.
     pub(crate) async fn wrong_tun_name(&self) -> Result<Option<String>, HostError> {
         let Some(tun) = &self.tun else { return Ok(None) };
-        let links = self.all_links().await?;
-        let found = links.into_iter().find(|link| link.index == tun.index);
+        let mut answer = self.handle.link().get().match_index(tun.index).execute();
+        let found = match answer.next().await {
+            Some(Ok(message)) => decode::link(&message),
+            Some(Err(error)) if error_number(&error) != Some(libc::ENODEV) => {
+                return Err(HostError::netlink("reading the TUN device", error));
+            }
+            // The device is gone.
+            Some(Err(_)) | None => None,
+        };
         Ok(found.map(|link| link.name).filter(|name| *name != tun.name))
     }
 

@@ -121,14 +121,7 @@ fn the_fix_moves_a_catch_all_rule_behind_natbox() {
         "no other rule explains the path"
     );
     let rule = Rule::new(10, RuleAction::Lookup(52));
-    facts.other_rules.push(FoundRule {
-        rule,
-        protocol: 3,
-        more: false,
-        is_narrow: false,
-        is_inverted: false,
-        effect: RuleEffect::Lookup,
-    });
+    facts.other_rules.push(found(rule));
     assert_eq!(
         errors(evaluate(&facts))[0].fix,
         [

@@ -46,3 +46,15 @@ fn errors(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
 }
+
+/// A rule of another program for every packet.
+fn found(rule: Rule) -> FoundRule {
+    FoundRule {
+        rule,
+        protocol: 3,
+        more: false,
+        is_narrow: false,
+        is_inverted: false,
+        effect: RuleEffect::Lookup,
+    }
+}

@@ -176,14 +176,3 @@ fn each_missing_shared_or_silent_part_has_a_finding() {
     facts.addresses.clear();
     assert!(evaluate(&facts)[0].found.contains("(10.0.0.101, 10.0.0.202) is on this machine"));
 }
-
-fn found(rule: Rule) -> FoundRule {
-    FoundRule {
-        rule,
-        protocol: 3,
-        more: false,
-        is_narrow: false,
-        is_inverted: false,
-        effect: RuleEffect::Lookup,
-    }
-}
