@@ -2,9 +2,10 @@
 
 #![allow(unsafe_code, reason = "BPF and the TUN ioctl that takes it have no safe interface")]
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
@@ -20,12 +21,17 @@ pub(crate) fn spray(pid: u32) {
 }
 
 /// Returns a queue of the TUN device that a process owns.
+///
+/// The kernel writes the interface of a queue into `fdinfo`. While natbox starts, it also has the
+/// driver's path open for Landlock; that descriptor is no queue.
 fn tun_of(pid: u32) -> OwnedFd {
-    let is_tun = |entry: &fs::DirEntry| {
-        fs::read_link(entry.path()).is_ok_and(|path| path.as_os_str().as_bytes() == b"/dev/net/tun")
+    let directory = PathBuf::from(format!("/proc/{pid}/fdinfo"));
+    let is_queue = |number: &OsString| {
+        let facts = fs::read_to_string(directory.join(number));
+        facts.is_ok_and(|facts| facts.lines().any(|line| line.starts_with("iff:")))
     };
-    let mut descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    let number = descriptors.find(is_tun).expect("a queue").file_name();
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let number = entries.map(|entry| entry.file_name()).find(is_queue).expect("a queue");
     let pid = Pid::from_raw(pid as i32).unwrap();
     let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
     pidfd_getfd(&process, number.to_str().unwrap().parse().unwrap(), PidfdGetfdFlags::empty())
