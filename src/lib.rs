@@ -16,6 +16,7 @@ mod config;
 mod control;
 mod dns;
 mod engine;
+mod filter;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -24,6 +25,7 @@ mod io;
 #[doc(hidden)]
 pub mod lab;
 pub mod nat;
+mod nearest;
 pub mod packet;
 mod state;
 pub mod time;

@@ -19,25 +19,27 @@ use source::{BENCHES, EXAMPLES, FUZZ, LIBRARY, Source, every_file};
 
 /// The top-level modules, and what each one may import besides itself. A path allows everything
 /// below it.
-const MODULES: [(&str, &[&str]); 17] = [
+const MODULES: [(&str, &[&str]); 19] = [
     ("packet", &[]),
     ("io", &["packet"]),
     ("time", &[]),
     ("timer", &[]),
+    ("nearest", &[]),
+    ("filter", &["packet", "nearest"]),
     ("uplinks", &[]),
     ("values", &[]),
     ("dns", &["uplinks", "values"]),
     ("nat", &["packet", "time", "values"]),
     ("state", &["nat"]),
     ("engine", &["io", "packet", "nat", "time"]),
-    ("config", &["values"]),
+    ("config", &["values", "nearest"]),
     ("host", &["config", "timer"]),
     ("api", &["config", "host"]),
     (
         "control",
         &[
             "io", "packet", "time", "timer", "uplinks", "dns", "nat", "state", "engine", "config",
-            "host", "api",
+            "host", "api", "filter",
         ],
     ),
     ("lab", &["api"]),
@@ -46,7 +48,7 @@ const MODULES: [(&str, &[&str]); 17] = [
         "cli",
         &[
             "io", "packet", "dns", "time", "nat", "state", "engine", "config", "host", "api",
-            "control", "lab",
+            "control", "lab", "filter",
         ],
     ),
 ];

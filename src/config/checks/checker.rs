@@ -4,11 +4,11 @@ use std::net::Ipv4Addr;
 
 use crate::config::problem::{Diagnostics, Location, quoted};
 use crate::config::reader::cursor::{Located, location_of};
-use crate::config::reader::nearest;
 use crate::config::reader::tree::Node;
 use crate::config::schema::Unresolved;
 use crate::config::sections::FileUplink;
 use crate::config::types::Items;
+use crate::nearest;
 
 /// The file under check.
 pub(super) struct Checker<'t> {

@@ -10,10 +10,10 @@ use std::net::Ipv4Addr;
 
 use crate::config::problem::Location;
 use crate::config::reader::cursor::Located;
-use crate::config::reader::nearest;
 use crate::config::schema::Unresolved;
 use crate::config::sections::{FileForward, FileUplink, Forward};
 use crate::config::types::network::{self, ForwardTarget};
+use crate::nearest;
 use crate::values::nat::{ForwardProtocol, PortRange};
 
 use super::checker::Checker;

@@ -6,10 +6,10 @@ use ipnet::Ipv4Net;
 
 use crate::config::problem::Location;
 use crate::config::reader::cursor::Located;
-use crate::config::reader::nearest;
 use crate::config::schema::Required;
 use crate::config::sections::{FileInsideLeg, FileUplink, Inside, InsideLeg, Tun};
 use crate::config::types::{Items, network};
+use crate::nearest;
 
 use super::checker::Checker;
 

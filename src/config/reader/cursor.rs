@@ -5,10 +5,10 @@
 
 use std::ops::Deref;
 
-use super::nearest;
 use super::renamed;
 use super::tree::{MappingEntry, Node, Value};
 use crate::config::problem::{Diagnostics, Location, ValueError, quoted};
+use crate::nearest;
 
 /// A value and its location.
 #[derive(Clone, Debug)]

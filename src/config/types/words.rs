@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use crate::config::document::Document;
 use crate::config::problem::ValueError;
 use crate::config::reader::cursor::Cursor;
-use crate::config::reader::nearest;
 use crate::config::schema::{TypeInfo, ValueType, Word};
+use crate::nearest;
 
 use super::scalar::Scalar;
 

@@ -2,7 +2,7 @@
 
 /// Returns the candidate that takes the fewest single-character edits, at most a third of the
 /// word's length.
-pub(in crate::config) fn nearest<'c>(
+pub(crate) fn nearest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {
@@ -20,7 +20,7 @@ pub(in crate::config) fn nearest<'c>(
 }
 
 /// Returns advice that names the nearest of the candidates, or else all of them.
-pub(in crate::config) fn advise<'c>(
+pub(crate) fn advise<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str> + Clone,
 ) -> String {
@@ -31,7 +31,7 @@ pub(in crate::config) fn advise<'c>(
 }
 
 /// Returns the words in backticks, with commas. A long list is cut.
-pub(in crate::config) fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
+pub(crate) fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
     let mut words = words.into_iter();
     let mut shown: Vec<String> =
         words.by_ref().take(MAX_LISTED).map(|word| format!("`{word}`")).collect();
