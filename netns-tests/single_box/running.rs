@@ -94,7 +94,8 @@ impl RunningBox {
         let (mut sessions, mut next) = (Vec::new(), Some(SessionCursor::default()));
         while let Some(from) = next {
             let page: SessionPage =
-                client::request(&self.socket, &Request::Sessions { from }).unwrap();
+                client::request(&self.socket, &Request::Sessions { from, filter: String::new() })
+                    .unwrap();
             sessions.extend(page.sessions);
             next = page.next;
         }

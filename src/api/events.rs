@@ -71,6 +71,13 @@ pub enum EventKind {
         /// Number of sessions.
         sessions: usize,
     },
+    /// An administrator ended sessions (`natbox kill`).
+    SessionsKilled {
+        /// Filter that the sessions matched.
+        filter: String,
+        /// Number of sessions.
+        sessions: u64,
+    },
     /// The address or the gateway of an uplink's interface changed.
     AddressChanged {
         /// Name of the uplink.
@@ -188,6 +195,10 @@ impl fmt::Display for EventKind {
                 "uplink {uplink}: {} ended; hosts open them again over an uplink in use",
                 counted_sessions(*sessions)
             ),
+            Self::SessionsKilled { filter, sessions } => {
+                let sessions = counted(*sessions, "session", "sessions");
+                write!(f, "{sessions} ended by request (filter `{filter}`)")
+            }
             Self::AddressChanged { uplink, address: Some(address), sessions_ended } => write!(
                 f,
                 "uplink {uplink}: address is now {address}; {} ended",

@@ -23,7 +23,10 @@ mod status;
 
 pub use events::{Event, EventKind};
 pub use request::{Access, MAX_REQUEST, Refusal, Request, RequestError, VERSION};
-pub use sessions::{SessionCursor, SessionPage, SessionView, TupleView};
+pub use sessions::{
+    KilledSessions, SessionChangeKind, SessionChanged, SessionCount, SessionCursor, SessionGroup,
+    SessionPage, SessionTraffic, SessionView, TupleView,
+};
 pub use status::{
     DnsStatus, EffectiveConfig, HostStatus, InstanceState, LegStatus, Reloaded, SandboxStatus,
     SessionStatus, Status, SystemCallFilter, ThreadPrivileges, TunStatus, UplinkStatus,

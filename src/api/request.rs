@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::sessions::SessionCursor;
+use super::sessions::{SessionCursor, SessionGroup};
 
 /// Version of the admin protocol. It grows when an existing request or answer changes its meaning.
 pub const VERSION: u64 = 1;
@@ -22,6 +22,40 @@ pub enum Request {
         /// Start of the page.
         #[serde(default)]
         from: SessionCursor,
+        /// Filter that the sessions match, in the language of `docs/guide/filters.md`.
+        #[serde(default)]
+        filter: String,
+    },
+    /// Asks for a [`super::SessionCount`].
+    CountSessions {
+        /// Start of the part of the table that is counted.
+        #[serde(default)]
+        from: SessionCursor,
+        /// As for [`Self::Sessions`].
+        #[serde(default)]
+        filter: String,
+        /// Property by which the sessions are grouped.
+        #[serde(default)]
+        group_by: Option<SessionGroup>,
+    },
+    /// Asks for the changes of sessions from now on: an answer of many lines, each a
+    /// [`super::SessionChanged`].
+    SessionEvents {
+        /// As for [`Self::Sessions`].
+        #[serde(default)]
+        filter: String,
+    },
+    /// Ends sessions. The answer has many lines, each a [`super::KilledSessions`]. If the client
+    /// closes the connection, the other sessions stay.
+    KillSessions {
+        /// As for [`Self::Sessions`].
+        filter: String,
+        /// Largest number of sessions to end. None: no limit.
+        #[serde(default)]
+        max: Option<u64>,
+        /// True: the inside hosts receive neither resets nor ICMP errors.
+        #[serde(default)]
+        silent: bool,
     },
     /// Asks for an [`super::EffectiveConfig`].
     EffectiveConfig,
@@ -76,10 +110,13 @@ impl Request {
     /// Returns what the request needs of its user.
     pub fn access(&self) -> Access {
         match self {
-            Self::Status | Self::Sessions { .. } | Self::EffectiveConfig | Self::Events { .. } => {
-                Access::Read
-            }
-            Self::Reload => Access::Change,
+            Self::Status
+            | Self::Sessions { .. }
+            | Self::CountSessions { .. }
+            | Self::SessionEvents { .. }
+            | Self::EffectiveConfig
+            | Self::Events { .. } => Access::Read,
+            Self::KillSessions { .. } | Self::Reload => Access::Change,
         }
     }
 
@@ -115,7 +152,14 @@ mod tests {
     fn requests_read_back_with_and_without_a_version() {
         let requests = [
             Request::Status,
-            Request::Sessions { from: SessionCursor::default() },
+            Request::Sessions { from: SessionCursor::default(), filter: "tcp".into() },
+            Request::CountSessions {
+                from: SessionCursor { pool: 1, record: 7 },
+                filter: String::new(),
+                group_by: Some(SessionGroup::Client),
+            },
+            Request::SessionEvents { filter: "not icmp".into() },
+            Request::KillSessions { filter: "udp".into(), max: Some(7), silent: true },
             Request::EffectiveConfig,
             Request::Events { follow: true },
             Request::Reload,

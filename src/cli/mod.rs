@@ -3,6 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `config_file` | the option `--config` |
+//! | `filter_argument` | the filter of a command |
 //! | `helper` | processes with the privileges of the start, for a running instance |
 //! | `exit` | exit codes, `Failure`, the panic hook |
 //! | `output`, `stderr` | standard output as text or JSON, and standard error |
@@ -18,7 +19,9 @@ pub mod doctor;
 mod down;
 mod events;
 mod exit;
+mod filter_argument;
 mod helper;
+mod kill;
 mod output;
 mod plan;
 #[cfg(test)]
@@ -100,10 +103,15 @@ enum Command {
     Status(status::StatusArguments),
     /// Find what is wrong with a running instance, its host or a server, and how to fix it
     Doctor(doctor::DoctorArguments),
-    /// List the sessions of a running instance
+    /// List, sort and count the sessions of a running instance
     ///
     /// `--json` prints one list with one session per line.
     Sessions(sessions::SessionsArguments),
+    /// End sessions of a running instance
+    ///
+    /// Prints how many sessions match with three examples, and asks. The inside hosts receive a
+    /// reset (TCP) or an ICMP error (UDP), so that their programs notice at once. Needs root.
+    Kill(kill::KillArguments),
     /// Show recent events of a running instance, and follow new ones with `--follow`
     ///
     /// Events are changes of state: uplinks that fail and recover, reloads, exhausted resources.
@@ -139,6 +147,7 @@ impl Command {
             Self::Doctor(arguments) => doctor::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
             Self::Sessions(arguments) => sessions::run(&arguments),
+            Self::Kill(arguments) => kill::run(&arguments),
             Self::Events(arguments) => events::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
             Self::Upgrade(arguments) => upgrade::run(&arguments),

@@ -19,8 +19,10 @@ use super::admin_access::{AdminAccess, Peer};
 use super::error::SocketError;
 use super::instance::Instance;
 use super::subsystem::{Outcome, Subsystem};
+use super::{session_events, session_requests};
 use crate::api::{Access, MAX_REQUEST, Refusal, Request};
 use crate::config::Admin;
+use crate::nat::EndReason;
 
 /// A bound admin socket. Removes its file when dropped.
 #[derive(Debug)]
@@ -161,18 +163,25 @@ async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess)
             }
             RequestLine::Whole(line) => match permitted(&line, access, &peer) {
                 Ok(Request::Status) => to_json(&instance.status()),
-                Ok(Request::Sessions { from }) => match instance.sessions(from).await {
-                    Ok(page) => to_json(&page),
-                    Err(_) => refusal(&"the instance is stopping"),
-                },
+                Ok(Request::Sessions { from, filter }) => {
+                    answer(session_requests::page(instance, from, &filter).await)
+                }
+                Ok(Request::CountSessions { from, filter, group_by }) => {
+                    answer(session_requests::count(instance, from, &filter, group_by).await)
+                }
+                Ok(Request::SessionEvents { filter }) => {
+                    return session_events::follow(reader, writer, instance, &filter).await;
+                }
+                Ok(Request::KillSessions { filter, max, silent }) => {
+                    let reason =
+                        if silent { EndReason::RequestedSilently } else { EndReason::Requested };
+                    return session_requests::kill(instance, &filter, max, reason, writer).await;
+                }
                 Ok(Request::EffectiveConfig) => to_json(&instance.effective_config()),
                 Ok(Request::Events { follow }) => {
                     return write_events(reader, writer, instance, follow).await;
                 }
-                Ok(Request::Reload) => match instance.reload().await {
-                    Ok(reloaded) => to_json(&reloaded),
-                    Err(error) => refusal(&error),
-                },
+                Ok(Request::Reload) => answer(instance.reload().await),
                 Err(error) => refusal(&error),
             },
         };
@@ -240,16 +249,28 @@ async fn write_events(
     }
 }
 
-async fn write(writer: &mut (impl AsyncWrite + Unpin), mut answer: Vec<u8>) -> io::Result<()> {
+/// Returns an answer, or the refusal that an error stands for.
+fn answer<T: serde::Serialize, E: std::fmt::Display>(outcome: Result<T, E>) -> Vec<u8> {
+    match outcome {
+        Ok(answer) => to_json(&answer),
+        Err(error) => refusal(&error),
+    }
+}
+
+/// Writes an answer and the line end.
+pub(super) async fn write(
+    writer: &mut (impl AsyncWrite + Unpin),
+    mut answer: Vec<u8>,
+) -> io::Result<()> {
     answer.push(b'\n');
     writer.write_all(&answer).await
 }
 
-fn refusal(error: &dyn std::fmt::Display) -> Vec<u8> {
+pub(super) fn refusal(error: &dyn std::fmt::Display) -> Vec<u8> {
     to_json(&Refusal { error: error.to_string() })
 }
 
-fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
+pub(super) fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain structs with string keys always serialise")
 }
 

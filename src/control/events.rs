@@ -115,6 +115,9 @@ fn log(kind: &EventKind) {
                 %uplink, sessions, "sessions ended; hosts open them again over an uplink in use"
             );
         }
+        EventKind::SessionsKilled { filter, sessions } => {
+            tracing::info!(%filter, sessions, "sessions ended by request");
+        }
         EventKind::AddressChanged { uplink, address, sessions_ended } => {
             let address = address.map_or("none".to_owned(), |address| address.to_string());
             tracing::info!(%uplink, %address, sessions_ended, "address changed");

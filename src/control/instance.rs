@@ -3,13 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use tokio::task::JoinError;
-
 use super::events::Events;
 use super::reload::ReloadError;
 use super::status::InstanceHandle;
 use super::waiting::WaitingInstance;
-use crate::api::{EffectiveConfig, Reloaded, SessionCursor, SessionPage, Status};
+use crate::api::{EffectiveConfig, Reloaded, Status};
+use crate::engine::Handle;
 
 /// The instance in its present stage. Connections of clients outlive the stages.
 pub(super) struct Instance {
@@ -46,14 +45,11 @@ impl Instance {
         }
     }
 
-    /// Returns a page of the sessions.
-    ///
-    /// # Errors
-    /// The instance is stopping.
-    pub(super) async fn sessions(&self, from: SessionCursor) -> Result<SessionPage, JoinError> {
+    /// Returns the engine. None while the instance waits for its interfaces.
+    pub(super) fn engine(&self) -> Option<Handle> {
         match self.stage() {
-            InstanceStage::Waiting(_) => Ok(SessionPage { sessions: Vec::new(), next: None }),
-            InstanceStage::Running(running) => running.sessions(from).await,
+            InstanceStage::Waiting(_) => None,
+            InstanceStage::Running(running) => Some(running.engine.clone()),
         }
     }
 

@@ -49,6 +49,8 @@ mod reload;
 mod run;
 mod sandbox;
 mod service_manager;
+mod session_events;
+mod session_requests;
 mod sessions;
 mod settings;
 mod signals;

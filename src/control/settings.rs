@@ -35,7 +35,7 @@ pub(super) fn limits(config: &Config) -> nat::Limits {
                 .filter(|delay| *delay != Span(0)),
         },
         sessions: config.limits.sessions,
-        accounting: false,
+        accounting: config.limits.accounting,
         sessions_per_host: NonZeroU32::new(config.limits.sessions_per_host),
         new_sessions_per_host: NonZeroU32::new(config.limits.new_sessions_per_host),
         fragments: config.limits.fragments,

@@ -6,18 +6,16 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use tokio::sync::watch;
-use tokio::task::JoinError;
 
 use super::dns::NameService;
 use super::events::Events;
 use super::logging;
 use super::reload::Reloader;
 use super::sandbox::Sandbox;
-use super::sessions;
 use super::warnings::Warnings;
 use crate::api::{
-    EffectiveConfig, HostStatus, InstanceState, SessionCursor, SessionPage, SessionStatus, Status,
-    TunStatus, UplinkStatus, WorkerStatus,
+    EffectiveConfig, HostStatus, InstanceState, SessionStatus, Status, TunStatus, UplinkStatus,
+    WorkerStatus,
 };
 use crate::config::{self, Uplink};
 use crate::engine::Handle;
@@ -84,16 +82,6 @@ impl HostWatchState {
 }
 
 impl InstanceHandle {
-    /// Returns a page of the sessions.
-    ///
-    /// # Errors
-    /// The instance is stopping.
-    pub(super) async fn sessions(&self, from: SessionCursor) -> Result<SessionPage, JoinError> {
-        // On a thread of its own, because a page may walk a large part of the table.
-        let engine = self.engine.clone();
-        tokio::task::spawn_blocking(move || sessions::page(&engine, from)).await
-    }
-
     /// Returns the configuration in use, and the identifiers of routing tables and rules.
     pub(super) fn effective_config(&self) -> EffectiveConfig {
         EffectiveConfig {

@@ -10,13 +10,14 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::nat::{
-    AdmitNew, Counters, EndReason, EndedSlice, Filter, Page, Policy, SessionInfo, TableCursor,
+    AdmitNew, Counters, EndReason, EndedSlice, Filter, Policy, SessionEvents, TableCursor,
     Translator,
 };
 use crate::packet::Protocol;
 use crate::time::Tick;
 
 use super::counters::SharedCounters;
+use super::listing::Listing;
 
 /// The running translator, as the control plane sees it. Clones refer to the same translator.
 #[derive(Clone)]
@@ -95,15 +96,16 @@ impl Handle {
         }
     }
 
-    /// Returns the sessions that match a filter, page by page. A page of a large table may be empty
-    /// and still have a next page.
-    pub(crate) fn sessions(&self, from: TableCursor, filter: &Filter) -> Page<SessionInfo> {
-        self.nat.load().sessions(from, filter)
+    /// Returns access to the sessions, for one page of a listing. A change of policy waits until the
+    /// caller drops it.
+    pub(crate) fn listing(&self) -> Listing {
+        Listing::new(self.nat.load_full())
     }
 
-    /// Returns the names of the uplinks, by [`SessionInfo::uplink`].
-    pub(crate) fn uplink_names(&self) -> Vec<String> {
-        self.nat.load().policy().uplinks.iter().map(|uplink| uplink.name.clone()).collect()
+    /// Subscribes to the changes of sessions from now on. At most `capacity` events wait for the
+    /// reader; further ones are lost and counted.
+    pub(crate) fn subscribe(&self, capacity: usize) -> SessionEvents {
+        self.nat.load().subscribe(capacity)
     }
 
     /// Ends the sessions that match a filter among the next slice of the table.

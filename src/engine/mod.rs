@@ -14,6 +14,7 @@ mod counters;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod handle;
+mod listing;
 mod pipeline;
 #[cfg(test)]
 mod scenarios;
@@ -25,6 +26,7 @@ mod worker;
 mod worker_tests;
 
 pub(crate) use handle::Handle;
+pub(crate) use listing::Listing;
 pub(crate) use start::{Builder, Engine, KeptSessions, Options, WORKER_THREAD};
 pub(crate) use worker::WorkerFailure;
 

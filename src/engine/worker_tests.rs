@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::io::{Flushed, FrameBuffers, MemoryIo, PacketIo, Waker};
-use crate::nat::{Adopted, Contents, Filter, Policy, Seed, SessionFiles, TableCursor, Translator};
+use crate::nat::{Adopted, Contents, Policy, Seed, SessionFiles, TableCursor, Translator};
 use crate::packet::Offload;
 use crate::time::Tick;
 
@@ -181,13 +181,13 @@ fn a_handle_lists_every_session_with_its_uplink() {
     let mut ports = Vec::new();
     let mut next = Some(TableCursor::default());
     while let Some(from) = next {
-        let page = handle.sessions(from, &Filter::default());
-        let names = handle.uplink_names();
-        for session in page.items {
-            assert_eq!(names[usize::from(session.uplink)], settings().policy.uplinks[0].name);
+        let (listing, mut slice) = (handle.listing(), Vec::new());
+        next = listing.slice(from, &mut slice);
+        for session in slice {
+            let uplink = listing.uplinks()[usize::from(session.uplink)];
+            assert_eq!(uplink, settings().policy.uplinks[0].name);
             ports.push(session.original.source.port);
         }
-        next = page.next;
     }
     ports.sort_unstable();
     assert_eq!(ports, (1..=20).collect::<Vec<u16>>());

@@ -143,6 +143,14 @@ impl Property {
     pub(super) const TIMES: [(&'static str, Self); 3] =
         [("idle", Self::Idle), ("age", Self::Age), ("expires", Self::Expires)];
 
+    /// Returns the word of the property.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Idle | Self::Age | Self::Expires => word(&Self::TIMES, &self),
+            Self::Uplink | Self::Forward | Self::State | Self::Origin => word(&Self::NAMES, &self),
+        }
+    }
+
     fn name_of<'a>(self, subject: &Subject<'a>) -> Option<&'a str> {
         match self {
             Self::Uplink => subject.uplink,
@@ -208,12 +216,12 @@ impl fmt::Display for Condition {
                 write!(formatter, "{} {pattern}", word(&End::WORDS, end))
             }
             Self::Name(property, name) => {
-                write!(formatter, "{} {name}", word(&Property::NAMES, property))
+                write!(formatter, "{} {name}", property.word())
             }
             Self::Time(property, comparison, limit) => write!(
                 formatter,
                 "{}{}{}s",
-                word(&Property::TIMES, property),
+                property.word(),
                 word(&Comparison::SIGNS, comparison),
                 limit.as_secs()
             ),

@@ -21,11 +21,12 @@
 mod condition;
 mod expression;
 mod lexer;
+mod names;
 mod parser;
 mod subject;
 
 pub(crate) use expression::FilterExpression;
-pub(crate) use parser::FilterError;
+pub(crate) use names::KnownNames;
 pub(crate) use subject::Subject;
 
 #[cfg(test)]

@@ -144,7 +144,10 @@ impl Testbed {
         let own = [CLIENT, SERVER].map(|address| format!("{address}:"));
         let (mut count, mut next) = (0, Some(SessionCursor::default()));
         while let Some(from) = next {
-            let page: SessionPage = client::request(natbox.socket(), &Request::Sessions { from })?;
+            let page: SessionPage = client::request(
+                natbox.socket(),
+                &Request::Sessions { from, filter: String::new() },
+            )?;
             let is_floods = |session: &&SessionView| {
                 !own.iter().any(|own| session.original.source.starts_with(own))
             };

@@ -1,7 +1,7 @@
 //! `limits`: bounds of memory, and of what one host may use.
 
 use crate::config::schema::{ValueTypeExt as _, absent, section};
-use crate::config::types::count;
+use crate::config::types::{boolean, count};
 
 section! {
     /// Bounds of memory, and of what one host may use.
@@ -10,6 +10,9 @@ section! {
         /// Sessions at one time, exactly. natbox keeps 1,024 more for sessions that the box itself
         /// opens.
         pub sessions: u32 = count(1..=Limits::MAX_SESSIONS).default(1_000_000),
+        /// Whether natbox counts the packets and bytes of each session, and notes when it began. A
+        /// session then takes 64 bytes more memory.
+        pub accounting: bool = boolean().default(false),
         /// Sessions that one inside host may have opened at one time. `0` sets no limit.
         pub sessions_per_host: u32 = count(0..=Limits::MAX_SESSIONS).default(64_000),
         /// Sessions that one inside host may open in a second. `0` sets no limit.

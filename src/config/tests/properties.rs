@@ -328,6 +328,7 @@ fn limits() -> impl Strategy<Value = Limits> {
     let all = (1..=512_000_000u32, 0..=512_000_000u32, 0..=512_000_000u32, 1..=1_000_000u32);
     all.prop_map(|all| Limits {
         sessions: all.0,
+        accounting: all.0.is_multiple_of(2),
         sessions_per_host: all.1,
         new_sessions_per_host: all.2,
         fragments: all.3,

@@ -81,6 +81,10 @@ impl SessionKind {
         (self.initiator as u8) << 3 | self.responder as u8
     }
 
+    /// Every word that [`Self::name`] returns.
+    pub const NAMES: &'static [&'static str] =
+        &["forward", "outbound", "forward-outbound", "inbound", "hairpin", "hairpin-forward"];
+
     /// Word for listings.
     pub fn name(self) -> &'static str {
         match (self.initiator, self.responder) {
@@ -199,6 +203,8 @@ pub enum EndReason {
     PolicyChanged,
     /// An administrator or a program requested the end.
     Requested,
+    /// As [`Self::Requested`], and the inside host is not notified.
+    RequestedSilently,
 }
 
 impl EndReason {
@@ -214,6 +220,7 @@ impl EndReason {
             Self::AddressRemoved => "address-removed",
             Self::PolicyChanged => "policy-changed",
             Self::Requested => "requested",
+            Self::RequestedSilently => "requested-silently",
         }
     }
 
@@ -226,7 +233,8 @@ impl EndReason {
             | Self::Evicted
             | Self::Superseded
             | Self::TierRecovered
-            | Self::PolicyChanged => false,
+            | Self::PolicyChanged
+            | Self::RequestedSilently => false,
         }
     }
 }
@@ -295,6 +303,16 @@ pub struct SessionInfo<T = Tuple> {
 }
 
 impl SessionInfo {
+    /// Endpoint that opened the session, as its own packets name it.
+    pub fn client(&self) -> Endpoint {
+        self.original.source
+    }
+
+    /// Endpoint that answers, as its own packets name it.
+    pub fn server(&self) -> Endpoint {
+        self.reply.source
+    }
+
     /// Inside endpoints: that of the initiator, that of the responder.
     pub fn inside_endpoints(&self) -> [Option<Endpoint>; 2] {
         let SessionKind { initiator, responder } = self.origin;

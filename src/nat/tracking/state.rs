@@ -25,6 +25,22 @@ impl State {
     /// Number of distinct states.
     pub const COUNT: usize = TcpState::ALL.len() + 5;
 
+    /// Every word that [`Self::name`] returns, once.
+    pub const NAMES: &'static [&'static str] = &[
+        "syn",
+        "syn-recv",
+        "midstream",
+        "established",
+        "half-closed",
+        "closed",
+        "reset",
+        "udp",
+        "dns-replied",
+        "icmp",
+        "other",
+        "tentative",
+    ];
+
     /// Whether both ends of a TCP connection have closed it, or one has reset it.
     #[inline]
     pub(crate) fn is_closing(self) -> bool {

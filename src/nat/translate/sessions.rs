@@ -46,6 +46,18 @@ impl Translator {
         Page { items, next }
     }
 
+    /// Adds the sessions among the next slice of the table to `into`, and returns where to continue.
+    /// None ends the walk.
+    pub fn slice(&self, from: TableCursor, into: &mut Vec<SessionInfo>) -> Option<TableCursor> {
+        self.table.list(from, SLICE, |session| into.push(session))
+    }
+
+    /// Returns the name of the forward that a session uses. A hairpin session may use two: the one
+    /// of its initiator comes first.
+    pub fn forward_of(&self, session: &SessionInfo) -> Option<&str> {
+        self.forwards_of(session).next()
+    }
+
     /// Subscribes to the changes of sessions from now on. At most `capacity` events wait for the
     /// reader; further ones are lost and counted. Translators that share the sessions share the
     /// subscription.
@@ -112,12 +124,17 @@ impl Translator {
     }
 
     fn uses_forward(&self, session: &SessionInfo, name: &str) -> bool {
+        self.forwards_of(session).any(|found| found == name)
+    }
+
+    /// Returns the names of the forwards that a session uses, that of the initiator first.
+    fn forwards_of(&self, session: &SessionInfo) -> impl Iterator<Item = &str> {
+        let protocol = session.original.protocol;
         let kinds = [session.origin.initiator, session.origin.responder];
-        kinds.into_iter().zip(session.external_endpoints()).any(|(kind, external)| {
-            let forward =
-                external.and_then(|end| self.forwards.forward_at(session.original.protocol, end));
-            matches!(kind, EndpointKind::Forward | EndpointKind::Port)
-                && forward.is_some_and(|forward| forward.name == name)
+        kinds.into_iter().zip(session.external_endpoints()).filter_map(move |(kind, external)| {
+            let is_published = matches!(kind, EndpointKind::Forward | EndpointKind::Port);
+            let forward = self.forwards.forward_at(protocol, external.filter(|_| is_published)?)?;
+            Some(forward.name.as_str())
         })
     }
 
