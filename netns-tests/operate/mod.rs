@@ -1,0 +1,6 @@
+//! The commands that look at a running box and change it, with real traffic.
+
+mod kill;
+mod session_events;
+mod sessions;
+mod site;
