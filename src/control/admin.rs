@@ -10,17 +10,16 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{
-    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
-};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::admin_access::{AdminAccess, Peer};
+use super::answer::{answer, refusal, to_json, write};
 use super::error::SocketError;
 use super::instance::Instance;
 use super::subsystem::{Outcome, Subsystem};
 use super::{session_events, session_requests};
-use crate::api::{Access, MAX_REQUEST, Refusal, Request};
+use crate::api::{Access, MAX_REQUEST, Request};
 use crate::config::Admin;
 use crate::nat::EndReason;
 
@@ -247,31 +246,6 @@ async fn write_events(
             },
         }
     }
-}
-
-/// Returns an answer, or the refusal that an error stands for.
-fn answer<T: serde::Serialize, E: std::fmt::Display>(outcome: Result<T, E>) -> Vec<u8> {
-    match outcome {
-        Ok(answer) => to_json(&answer),
-        Err(error) => refusal(&error),
-    }
-}
-
-/// Writes an answer and the line end.
-pub(super) async fn write(
-    writer: &mut (impl AsyncWrite + Unpin),
-    mut answer: Vec<u8>,
-) -> io::Result<()> {
-    answer.push(b'\n');
-    writer.write_all(&answer).await
-}
-
-pub(super) fn refusal(error: &dyn std::fmt::Display) -> Vec<u8> {
-    to_json(&Refusal { error: error.to_string() })
-}
-
-pub(super) fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("plain structs with string keys always serialise")
 }
 
 /// Pause after a failed accept.

@@ -29,6 +29,7 @@
 mod admin;
 mod admin_access;
 mod announcer;
+mod answer;
 mod dns;
 mod down;
 mod error;

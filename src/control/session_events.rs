@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::mpsc;
 
-use super::admin::{refusal, to_json, write};
+use super::answer::{refusal, to_json, write};
 use super::instance::Instance;
 use super::sessions::{self, Described};
 use crate::api::{SessionChangeKind, SessionChanged};

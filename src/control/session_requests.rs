@@ -2,11 +2,12 @@
 //! part of the table.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 use tokio::task::spawn_blocking;
 
-use super::admin::{refusal, to_json, write};
+use super::answer::{refusal, to_json, write};
 use super::instance::Instance;
 use super::sessions;
 use crate::api::{
@@ -80,6 +81,10 @@ pub(super) async fn kill(
     let mut killing = Killing { instance, filter, ended: 0 };
     let mut next = Some(SessionCursor::default());
     while let Some(from) = next {
+        // The workers send the notifications, a few with each batch.
+        while engine.pending_notifications() >= sessions::MAX_QUEUED_NOTIFICATIONS {
+            tokio::time::sleep(QUEUE_RETRY_INTERVAL).await;
+        }
         let (engine, parsed) = (engine.clone(), parsed.clone());
         let left = max.unwrap_or(u64::MAX) - killing.ended;
         let part = spawn_blocking(move || sessions::end(&engine, from, &parsed, left, reason));
@@ -109,4 +114,6 @@ impl Drop for Killing<'_> {
     }
 }
 
+/// Pause while many notifications wait.
+const QUEUE_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 const STOPPING: &str = "the instance is stopping";

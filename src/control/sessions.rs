@@ -68,7 +68,8 @@ pub(super) struct EndedPart {
     pub next: Option<SessionCursor>,
 }
 
-/// Ends at most `max` of the matching sessions in the part of the table that begins at `from`.
+/// Ends at most `max` of the matching sessions in the part of the table that begins at `from`. The
+/// part ends early when many notifications wait for a worker.
 pub(super) fn end(
     engine: &Handle,
     from: SessionCursor,
@@ -78,14 +79,10 @@ pub(super) fn end(
 ) -> EndedPart {
     let mut ended = 0;
     let next = walk(engine, from, filter, |session, described| {
-        // The workers send the notifications, a few with each batch.
-        while described.listing.pending_notifications() >= MAX_QUEUED_NOTIFICATIONS {
-            std::thread::sleep(QUEUE_RETRY_INTERVAL);
-        }
         if ended < max && described.listing.end(session, reason) {
             ended += 1;
         }
-        true
+        ended < max && described.listing.pending_notifications() < MAX_QUEUED_NOTIFICATIONS
     });
     EndedPart { ended, next: next.filter(|_| ended < max) }
 }
@@ -202,6 +199,4 @@ const PAGE: usize = 512;
 /// can show progress.
 const MAX_SLICES: usize = 256;
 /// Notifications that may wait before the end of further sessions pauses.
-const MAX_QUEUED_NOTIFICATIONS: usize = 4096;
-/// Pause while many notifications wait.
-const QUEUE_RETRY_INTERVAL: Duration = Duration::from_millis(1);
+pub(super) const MAX_QUEUED_NOTIFICATIONS: usize = 4096;

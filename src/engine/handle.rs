@@ -96,8 +96,8 @@ impl Handle {
         }
     }
 
-    /// Returns access to the sessions, for one page of a listing. A change of policy waits until the
-    /// caller drops it.
+    /// Returns access to the sessions, for one page of a listing. A change of policy waits until
+    /// the caller drops it.
     pub(crate) fn listing(&self) -> Listing {
         Listing::new(self.nat.load_full())
     }

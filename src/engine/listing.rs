@@ -13,8 +13,8 @@ impl Listing {
         Self(nat)
     }
 
-    /// Adds the sessions among the next slice of the table to `into`, and returns where to continue.
-    /// None ends the walk. A worker waits at most for the copy of one slice.
+    /// Adds the sessions among the next slice of the table to `into`, and returns where to
+    /// continue. None ends the walk. A worker waits at most for the copy of one slice.
     pub(crate) fn slice(
         &self,
         from: TableCursor,

@@ -90,11 +90,11 @@ fn every_key_that_a_message_or_a_page_names_exists() {
 #[test]
 fn a_key_that_does_not_exist_is_found() {
     let schema = schema();
-    let text = "If `limits.accounting` is set, uplinks[].health.fall (nat.rs, x.nat.mapping) and \
+    let text = "If `limits.nothing` is set, uplinks[].health.fall (nat.rs, x.nat.mapping) and \
                 dns.hook: docs/dns.md, state.keep.";
     let found = keys(text, &schema);
-    assert_eq!(found, ["limits.accounting", "uplinks[].health.fall", "dns.hook", "state.keep"]);
+    assert_eq!(found, ["limits.nothing", "uplinks[].health.fall", "dns.hook", "state.keep"]);
     let exists = |key: &str| has(&schema, &key.split('.').collect::<Vec<_>>());
     assert!(exists("uplinks.health.fall") && exists("inside.prefixes") && exists("dns.names.name"));
-    assert!(!exists("limits.accounting") && !exists("nat.mapping.mode"));
+    assert!(!exists("limits.nothing") && !exists("nat.mapping.mode"));
 }

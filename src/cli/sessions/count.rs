@@ -98,7 +98,7 @@ impl CountedSessions {
     }
 }
 
-/// Most groups that are told apart. They take about 50 MB.
+/// Most groups that are counted each. They take about 50 MB.
 const MAX_GROUPS: usize = 500_000;
 
 #[cfg(test)]

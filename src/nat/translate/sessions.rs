@@ -46,8 +46,8 @@ impl Translator {
         Page { items, next }
     }
 
-    /// Adds the sessions among the next slice of the table to `into`, and returns where to continue.
-    /// None ends the walk.
+    /// Adds the sessions among the next slice of the table to `into`, and returns where to
+    /// continue. None ends the walk.
     pub fn slice(&self, from: TableCursor, into: &mut Vec<SessionInfo>) -> Option<TableCursor> {
         self.table.list(from, SLICE, |session| into.push(session))
     }
