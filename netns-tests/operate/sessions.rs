@@ -128,7 +128,12 @@ fn columns_order_and_forms_are_as_asked() {
     let groups: Value =
         serde_json::from_str(&operated.output(&["sessions", "--group-by", "client", "--json"]))
             .unwrap();
-    assert_eq!(groups["groups"], serde_json::json!([{ "value": CLIENT, "sessions": 4 }]));
+    let group = &groups["groups"][0];
+    assert_eq!(
+        (group["value"].as_str(), group["sessions"].as_u64()),
+        (Some("192.0.2.11"), Some(4))
+    );
+    assert!(group["bytes"].as_u64().is_some_and(|bytes| bytes > 400_000), "{groups}");
     let text = operated.output(&["sessions", "--group-by", "forward"]);
     assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["4", "web", "4", "in", "all"]);
 }

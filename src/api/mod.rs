@@ -24,11 +24,11 @@ mod status;
 pub use events::{Event, EventKind};
 pub use request::{Access, MAX_REQUEST, Refusal, Request, RequestError, VERSION};
 pub use sessions::{
-    KilledSessions, SessionChangeKind, SessionChanged, SessionCount, SessionCursor, SessionGroup,
-    SessionPage, SessionTraffic, SessionView, TupleView,
+    GroupTotals, KilledSessions, SessionChangeKind, SessionChanged, SessionCount, SessionCursor,
+    SessionGroup, SessionPage, SessionTraffic, SessionView, TupleView,
 };
 pub use status::{
-    DnsStatus, EffectiveConfig, HostStatus, InstanceState, LegStatus, Reloaded, SandboxStatus,
-    SessionStatus, Status, SystemCallFilter, ThreadPrivileges, TunStatus, UplinkStatus,
-    WorkerStatus,
+    BatchTimesBucket, BatchTimesStatus, DnsStatus, EffectiveConfig, HostStatus, InstanceState,
+    LegStatus, Reloaded, SandboxStatus, SessionStatus, Status, SystemCallFilter, ThreadPrivileges,
+    TunStatus, UplinkStatus, UplinkTrafficStatus, WorkerStatus,
 };

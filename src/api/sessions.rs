@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +34,25 @@ pub struct SessionCount {
     pub sessions: u64,
     /// The sessions of each value of the property by which they are grouped. Sessions without a
     /// value count under the empty text.
-    pub groups: BTreeMap<String, u64>,
+    pub groups: BTreeMap<String, GroupTotals>,
     /// Start of the next part; None: this part is the last.
     pub next: Option<SessionCursor>,
+}
+
+/// Sums over the sessions of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupTotals {
+    /// Sessions.
+    pub sessions: u64,
+    /// Bytes of both sides since the start of each session; 0 without `limits.accounting`.
+    pub bytes: u64,
+}
+
+impl AddAssign for GroupTotals {
+    fn add_assign(&mut self, Self { sessions, bytes }: Self) {
+        self.sessions += sessions;
+        self.bytes += bytes;
+    }
 }
 
 /// Property by which sessions are grouped.
@@ -48,6 +65,8 @@ pub enum SessionGroup {
     Client,
     /// Address and port of the endpoint that answers.
     Server,
+    /// Address of the inside host: that of the client if both ends are inside.
+    Host,
     /// Uplink.
     Uplink,
     /// Forward.

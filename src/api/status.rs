@@ -46,6 +46,9 @@ pub struct Status {
     /// Conditions of the host that a person should look at, as `natbox doctor` reports them.
     #[serde(default)]
     pub warnings: Vec<Finding>,
+    /// Durations of the workers' batches since the start.
+    #[serde(default)]
+    pub batch_times: BatchTimesStatus,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
     /// Settings of the host; None with `host.manage: false`.
@@ -137,6 +140,44 @@ pub struct UplinkStatus {
     /// Lost share of the health check's last probes in percent, with one decimal; as many probes of
     /// each target as its window has rounds. None: too few probes have ended.
     pub loss_percent: Option<f64>,
+    /// Packets and bytes over the uplink since the start of the process.
+    #[serde(default)]
+    pub traffic: UplinkTrafficStatus,
+}
+
+/// What natbox has translated over one uplink, without hairpin sessions and ICMP errors. Packets
+/// that the kernel has joined count as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkTrafficStatus {
+    /// Packets that came over the uplink.
+    pub packets_in: u64,
+    /// Their bytes, with IP headers.
+    pub bytes_in: u64,
+    /// Packets that left over the uplink.
+    pub packets_out: u64,
+    /// Their bytes, with IP headers.
+    pub bytes_out: u64,
+}
+
+/// Durations of batches. A batch is what a worker reads at once; while it lasts, other packets of
+/// the queue wait.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BatchTimesStatus {
+    /// Numbers of batches: each one counts at the first bound that it keeps.
+    pub buckets: Vec<BatchTimesBucket>,
+    /// Sum of the durations, in seconds.
+    pub sum_seconds: f64,
+    /// The longest batch, in microseconds.
+    pub longest_microseconds: u64,
+}
+
+/// Batches of similar durations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BatchTimesBucket {
+    /// Longest duration, in microseconds. None: no bound.
+    pub up_to_microseconds: Option<u64>,
+    /// Number of batches.
+    pub batches: u64,
 }
 
 /// The tier of an uplink of an instance that knows no tiers.
@@ -151,6 +192,9 @@ pub struct SessionStatus {
     pub now: u32,
     /// Capacity of the table.
     pub capacity: u32,
+    /// True: the table counts the packets and bytes of each session.
+    #[serde(default)]
+    pub accounting: bool,
     /// Sessions created since the start.
     pub created: u64,
     /// Sessions ended by their timeout.
@@ -301,8 +345,9 @@ mod tests {
                 "setting_missing": false,
                 "latency_milliseconds": 1.5,
                 "loss_percent": null,
+                "traffic": { "packets_in": 5, "bytes_in": 600, "packets_out": 4, "bytes_out": 90 },
             }],
-            "sessions": { "now": 1, "capacity": 65536, "created": 9, "expired": 2, "evicted": 0,
+            "sessions": { "now": 1, "capacity": 65536, "accounting": true, "created": 9, "expired": 2, "evicted": 0,
                 "ended_by_failover": 4, "ended_by_changes": 2 },
             "mappings": 1,
             "totals": { "packets_in": 9 },
@@ -316,6 +361,14 @@ mod tests {
                 "advice": "",
                 "fix": ["nft 'insert rule ip filter FORWARD iifname \"wan0\" accept'"],
             }],
+            "batch_times": {
+                "buckets": [
+                    { "up_to_microseconds": 1, "batches": 7 },
+                    { "up_to_microseconds": null, "batches": 1 },
+                ],
+                "sum_seconds": 0.5,
+                "longest_microseconds": 900000,
+            },
             "workers": [worker],
             "host": {
                 "missing": ["ip rule add priority 1008 from all iif lan0 protocol 110 lookup 7100"],

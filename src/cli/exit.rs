@@ -60,6 +60,14 @@ impl Failure {
     }
 }
 
+/// The message of the error and its causes.
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::User(error) | Self::Environment(error) | Self::Bug(error)) = self;
+        f.write_str(&sentence(error))
+    }
+}
+
 /// Joins an error and its causes. Leaves out a cause that an earlier message already quotes.
 fn sentence(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |said, cause| {

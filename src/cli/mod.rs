@@ -32,6 +32,7 @@ mod sessions;
 mod status;
 mod stderr;
 mod target;
+mod top;
 mod upgrade;
 
 use std::path::PathBuf;
@@ -107,6 +108,11 @@ enum Command {
     ///
     /// `--json` prints one list with one session per line.
     Sessions(sessions::SessionsArguments),
+    /// Show the rates of a running instance on the terminal: uplinks, forwards, hosts, sessions
+    ///
+    /// A filter restricts forwards, hosts and sessions. Rates of forwards, hosts and sessions need
+    /// `limits.accounting`.
+    Top(top::TopArguments),
     /// End sessions of a running instance
     ///
     /// Prints how many sessions match with three examples, and asks. The inside hosts receive a
@@ -147,6 +153,7 @@ impl Command {
             Self::Doctor(arguments) => doctor::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
             Self::Sessions(arguments) => sessions::run(&arguments),
+            Self::Top(arguments) => top::run(&arguments),
             Self::Kill(arguments) => kill::run(&arguments),
             Self::Events(arguments) => events::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::api::{
-    SessionCount, SessionCursor, SessionGroup, SessionPage, SessionTraffic, SessionView, TupleView,
+    GroupTotals, SessionCount, SessionCursor, SessionGroup, SessionPage, SessionTraffic,
+    SessionView, TupleView,
 };
 use crate::engine::{Handle, Listing};
 use crate::filter::{FilterExpression, KnownNames, Subject};
@@ -53,7 +54,9 @@ pub(super) fn count(
     let next = walk(engine, from, filter, |session, described| {
         sessions += 1;
         if let Some(group) = group_by {
-            *groups.entry(described.group(session, group)).or_default() += 1;
+            let bytes = session.accounting.map_or(0, |traffic| traffic.bytes.iter().sum());
+            *groups.entry(described.group(session, group)).or_default() +=
+                GroupTotals { sessions: 1, bytes };
         }
         true
     });
@@ -178,6 +181,10 @@ impl<'l> Described<'l> {
         match group {
             SessionGroup::Client => session.client().address.to_string(),
             SessionGroup::Server => session.server().to_string(),
+            SessionGroup::Host => {
+                let [of_client, of_server] = session.inside_endpoints();
+                of_client.or(of_server).map_or_else(String::new, |end| end.address.to_string())
+            }
             SessionGroup::Uplink => self.uplink(session).unwrap_or_default().to_owned(),
             SessionGroup::Forward => {
                 self.listing.forward_of(session).unwrap_or_default().to_owned()

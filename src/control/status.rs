@@ -14,13 +14,13 @@ use super::reload::Reloader;
 use super::sandbox::Sandbox;
 use super::warnings::Warnings;
 use crate::api::{
-    EffectiveConfig, HostStatus, InstanceState, SessionStatus, Status, TunStatus, UplinkStatus,
-    WorkerStatus,
+    BatchTimesBucket, BatchTimesStatus, EffectiveConfig, HostStatus, InstanceState, SessionStatus,
+    Status, TunStatus, UplinkStatus, UplinkTrafficStatus, WorkerStatus,
 };
 use crate::config::{self, Uplink};
-use crate::engine::Handle;
+use crate::engine::{BatchTimes, Handle};
 use crate::host::HostReport;
-use crate::nat::Counters;
+use crate::nat::{Counters, UplinkTraffic};
 use crate::uplinks::{UplinkState, UplinkStates};
 
 /// The parts of the instance that the admin socket and signals reach.
@@ -107,6 +107,7 @@ impl InstanceHandle {
                 in_use: status.in_use && !setting_missing,
                 last_resort: status.last_resort && !setting_missing,
                 setting_missing,
+                traffic: traffic(self.engine.traffic(place as u8)),
                 ..status
             }
         });
@@ -124,6 +125,7 @@ impl InstanceHandle {
             sessions: SessionStatus {
                 now: occupancy.sessions,
                 capacity: occupancy.capacity,
+                accounting: occupancy.accounting,
                 created: totals.sessions_created,
                 expired: totals.sessions_expired,
                 evicted: totals.sessions_evicted,
@@ -135,6 +137,7 @@ impl InstanceHandle {
             drops: drops(&totals),
             log_lines_dropped: occupancy.mapping_events_lost + logging::dropped_lines(),
             warnings: self.warnings.all(),
+            batch_times: batch_times(&self.engine.batch_times()),
             workers: workers
                 .iter()
                 .map(|counters| WorkerStatus {
@@ -181,6 +184,24 @@ fn uplink(settings: &Uplink, state: &UplinkState, in_use: bool) -> UplinkStatus 
         hold_seconds: state.held_until.map(seconds_until).filter(|seconds| *seconds != 0),
         latency_milliseconds: state.latency.map(|latency| rounded(latency.as_secs_f64() * 1e3, 3)),
         loss_percent: state.loss.map(|share| rounded(share * 100.0, 1)),
+        traffic: UplinkTrafficStatus::default(),
+    }
+}
+
+fn traffic(traffic: UplinkTraffic) -> UplinkTrafficStatus {
+    let UplinkTraffic { packets_in, bytes_in, packets_out, bytes_out } = traffic;
+    UplinkTrafficStatus { packets_in, bytes_in, packets_out, bytes_out }
+}
+
+fn batch_times(times: &BatchTimes) -> BatchTimesStatus {
+    let buckets = times.batches.iter().enumerate().map(|(place, batches)| BatchTimesBucket {
+        up_to_microseconds: BatchTimes::bound(place).map(|bound| bound.as_micros() as u64),
+        batches: *batches,
+    });
+    BatchTimesStatus {
+        buckets: buckets.collect(),
+        sum_seconds: times.sum as f64 / 1e9,
+        longest_microseconds: times.longest.div_ceil(1000),
     }
 }
 

@@ -11,11 +11,12 @@ use crossbeam_channel::{Sender, unbounded};
 
 use crate::nat::{
     AdmitNew, Counters, EndReason, EndedSlice, Filter, Policy, SessionEvents, TableCursor,
-    Translator,
+    Translator, UplinkTraffic,
 };
 use crate::packet::Protocol;
 use crate::time::Tick;
 
+use super::batch_times::BatchTimes;
 use super::counters::SharedCounters;
 use super::listing::Listing;
 
@@ -40,6 +41,8 @@ pub(crate) struct Occupancy {
     pub sessions: u32,
     /// Capacity of the table.
     pub capacity: u32,
+    /// True: the table counts packets and bytes.
+    pub accounting: bool,
     /// Dynamic mappings.
     pub mappings: usize,
     /// Events of the mapping log that were lost because the reader was slow.
@@ -85,12 +88,25 @@ impl Handle {
         totals
     }
 
+    /// Returns the durations of the batches of all workers.
+    pub(crate) fn batch_times(&self) -> BatchTimes {
+        let mut times = BatchTimes::default();
+        self.counters.iter().for_each(|worker| times.add(&worker.batch_times.read()));
+        times
+    }
+
+    /// Returns the packets and bytes of an uplink.
+    pub(crate) fn traffic(&self, uplink: u8) -> UplinkTraffic {
+        self.nat.load().traffic(uplink)
+    }
+
     /// Returns the use of the translator's capacity.
     pub(crate) fn occupancy(&self) -> Occupancy {
         let nat = self.nat.load();
         Occupancy {
             sessions: nat.table().len(),
             capacity: nat.table().capacity(),
+            accounting: nat.limits().accounting,
             mappings: nat.mappings(),
             mapping_events_lost: nat.mapping_events_lost(),
         }

@@ -10,6 +10,7 @@
 //!
 //! The control plane reaches the translator through [`Handle`] alone.
 
+mod batch_times;
 mod counters;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
@@ -25,6 +26,7 @@ mod worker;
 #[cfg(test)]
 mod worker_tests;
 
+pub(crate) use batch_times::BatchTimes;
 pub(crate) use handle::Handle;
 pub(crate) use listing::Listing;
 pub(crate) use start::{Builder, Engine, KeptSessions, Options, WORKER_THREAD};

@@ -94,10 +94,11 @@ impl<Q: PacketIo> Worker<Q> {
         // Acquire pairs with the Release in Engine::halt.
         while !self.stop.load(Ordering::Acquire) {
             self.receive()?;
-            let now = Tick::now();
+            let (now, started) = (Tick::now(), Instant::now());
             self.pipeline.process(&mut self.queue, now)?;
             self.pipeline.expire(&mut self.queue, now)?;
             self.counters.write(self.pipeline.counters());
+            self.counters.batch_times.count(started.elapsed());
         }
         self.queue.stop_reading()?;
         while self.queue.receive(Duration::ZERO)? != 0 {

@@ -1,9 +1,12 @@
 //! What one worker needs beside the translator that all workers share.
 
+use std::sync::Arc;
+
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::nat::counters::Counters;
+use crate::nat::shared::traffic::WorkerTraffic;
 use crate::nat::table::EndedSession;
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::Key;
@@ -15,6 +18,8 @@ use crate::time::Tick;
 pub struct WorkerContext {
     /// The worker's counters.
     pub counters: Counters,
+    /// The worker's traffic by uplink.
+    pub(super) traffic: Arc<WorkerTraffic>,
     pub(super) worker: usize,
     pub(super) random: StdRng,
     pub(super) classes: Box<[FrameClass]>,
@@ -51,9 +56,15 @@ pub(crate) enum FrameClass {
 impl WorkerContext {
     /// Makes the context of the worker with this number. Up to `ended` sessions end in one slice of
     /// expiry work.
-    pub(super) fn new(worker: usize, random: StdRng, ended: usize) -> Self {
+    pub(super) fn new(
+        worker: usize,
+        random: StdRng,
+        ended: usize,
+        traffic: Arc<WorkerTraffic>,
+    ) -> Self {
         Self {
             counters: Counters::default(),
+            traffic,
             worker,
             random,
             classes: Box::new([FrameClass::Dropped(DropReason::NotIpv4); BATCH]),

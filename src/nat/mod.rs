@@ -93,6 +93,7 @@ pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
 pub use policy::limits::{Limits, Timeouts};
 pub use policy::rules::{ExternalAddress, Forward, Leg, NoNatRule, OutboundRule, Policy, Uplink};
 pub use seed::Seed;
+pub use shared::traffic::UplinkTraffic;
 pub use shared::uplink_states::AdmitNew;
 pub use table::hash::KeyHash;
 pub use table::key::Key;

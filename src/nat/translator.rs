@@ -19,6 +19,7 @@ use crate::nat::seed::{Secrets, Seed, WorkerSeed};
 use crate::nat::shared::delayed_rejects::DelayedRejects;
 use crate::nat::shared::icmp_limit::IcmpErrorLimiter;
 use crate::nat::shared::notifications::NotificationQueue;
+use crate::nat::shared::traffic::{Traffic, UplinkTraffic};
 use crate::nat::shared::uplink_states::UplinkStates;
 use crate::nat::table::{EndedSession, Table};
 use crate::nat::tracking::state::IdleTimeouts;
@@ -40,6 +41,7 @@ pub struct Translator {
     pub(super) icmp_errors: Arc<IcmpErrorLimiter>,
     pub(super) delayed_rejects: Arc<DelayedRejects>,
     pub(super) notifications: Arc<NotificationQueue>,
+    pub(super) traffic: Arc<Traffic>,
     pub(super) limits: Arc<Limits>,
     pub(super) policy: Policy,
     pub(super) forwards: Forwards,
@@ -114,6 +116,7 @@ impl Translator {
             icmp_errors: Arc::new(icmp_errors),
             delayed_rejects: Arc::default(),
             notifications: Arc::default(),
+            traffic: Arc::default(),
             externals: externals(&policy),
             dynamic: dynamic_addresses(&policy),
             hash_seed: secrets.hosts,
@@ -129,7 +132,13 @@ impl Translator {
     ///
     /// The translator's seed and the number determine the worker's random choices.
     pub fn worker(&self, worker: usize) -> WorkerContext {
-        WorkerContext::new(worker, self.worker_seed.rng(worker), EXPIRY_BUDGET as usize)
+        let random = self.worker_seed.rng(worker);
+        WorkerContext::new(worker, random, EXPIRY_BUDGET as usize, self.traffic.worker())
+    }
+
+    /// Returns the packets and bytes of an uplink.
+    pub fn traffic(&self, uplink: u8) -> UplinkTraffic {
+        self.traffic.of(uplink)
     }
 
     /// The session table.

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use natbox::api::{Request, SessionCursor};
+use natbox::api::{Request, SessionCursor, SessionGroup};
 use natbox::nat::{Adopted, Counters};
 use natbox::packet::{Protocol, QueryKind, TcpFlags, builder};
 
@@ -210,7 +210,14 @@ fn messages(target: &str) -> Vec<(String, Vec<u8>)> {
 fn admin() -> Vec<(&'static str, Vec<u8>)> {
     let requests = [
         Request::Status,
-        Request::Sessions { from: SessionCursor::default() },
+        Request::Sessions { from: SessionCursor::default(), filter: "tcp".to_owned() },
+        Request::CountSessions {
+            from: SessionCursor::default(),
+            filter: "not (uplink isp1 or idle>5m)".to_owned(),
+            group_by: Some(SessionGroup::Server),
+        },
+        Request::SessionEvents { filter: String::new() },
+        Request::KillSessions { filter: "from :80".to_owned(), max: Some(1), silent: true },
         Request::EffectiveConfig,
         Request::Events { follow: true },
         Request::Reload,

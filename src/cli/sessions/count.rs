@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::api::{Request, SessionCount, SessionCursor, SessionGroup};
+use crate::api::{GroupTotals, Request, SessionCount, SessionCursor, SessionGroup};
 use crate::cli::exit::Failure;
 use crate::cli::target::InstanceSelector;
 
@@ -12,7 +12,7 @@ use crate::cli::target::InstanceSelector;
 pub(in crate::cli) struct CountedSessions {
     /// All of them.
     pub(in crate::cli) sessions: u64,
-    groups: HashMap<String, u64>,
+    pub(in crate::cli) groups: HashMap<String, GroupTotals>,
     /// Sessions of groups beyond [`MAX_GROUPS`].
     ungrouped: u64,
 }
@@ -42,26 +42,26 @@ pub(in crate::cli) fn count_matching(
 impl CountedSessions {
     fn add(&mut self, part: SessionCount) {
         self.sessions += part.sessions;
-        for (group, sessions) in part.groups {
+        for (group, totals) in part.groups {
             let is_full = self.groups.len() >= MAX_GROUPS;
             match self.groups.get_mut(&group) {
-                Some(sum) => *sum += sessions,
-                None if is_full => self.ungrouped += sessions,
+                Some(sum) => *sum += totals,
+                None if is_full => self.ungrouped += totals.sessions,
                 None => {
-                    self.groups.insert(group, sessions);
+                    self.groups.insert(group, totals);
                 }
             }
         }
     }
 
     /// The largest groups, and the number of sessions in the others.
-    fn largest(&self, limit: usize) -> (Vec<(&str, u64)>, u64) {
-        let mut groups: Vec<(&str, u64)> =
-            self.groups.iter().map(|(group, sessions)| (group.as_str(), *sessions)).collect();
+    fn largest(&self, limit: usize) -> (Vec<(&str, GroupTotals)>, u64) {
+        let mut groups: Vec<(&str, GroupTotals)> =
+            self.groups.iter().map(|(group, totals)| (group.as_str(), *totals)).collect();
         groups.sort_unstable_by(|(first, larger), (second, other)| {
-            other.cmp(larger).then(first.cmp(second))
+            other.sessions.cmp(&larger.sessions).then(first.cmp(second))
         });
-        let beyond = groups.iter().skip(limit).map(|(_, sessions)| sessions).sum::<u64>();
+        let beyond = groups.iter().skip(limit).map(|(_, totals)| totals.sessions).sum::<u64>();
         groups.truncate(limit);
         (groups, beyond + self.ungrouped)
     }
@@ -71,7 +71,9 @@ impl CountedSessions {
         let (groups, others) = self.largest(limit);
         let groups: Vec<Value> = groups
             .into_iter()
-            .map(|(value, sessions)| json!({ "value": value, "sessions": sessions }))
+            .map(|(value, GroupTotals { sessions, bytes })| {
+                json!({ "value": value, "sessions": sessions, "bytes": bytes })
+            })
             .collect();
         json!({
             "sessions": self.sessions, "group_by": group_by, "groups": groups,
@@ -85,7 +87,7 @@ impl CountedSessions {
         }
         let (groups, others) = self.largest(limit);
         let row = |sessions: u64, group: &str| format!("{sessions:>10}  {group}");
-        let rows = groups.iter().map(|(group, sessions)| match *group {
+        let rows = groups.iter().map(|(group, GroupTotals { sessions, .. })| match *group {
             "" => row(*sessions, "-"),
             group => row(*sessions, group),
         });
@@ -111,7 +113,9 @@ mod tests {
     fn parts_add_up_and_the_largest_groups_come_first() {
         let mut counted = CountedSessions { sessions: 0, groups: HashMap::new(), ungrouped: 0 };
         for (first, second) in [(3, 1), (4, 9)] {
-            let groups = BTreeMap::from([("10.0.0.1".to_owned(), first), (String::new(), second)]);
+            let totals = |sessions| GroupTotals { sessions, bytes: 5 };
+            let groups = [("10.0.0.1".to_owned(), totals(first)), (String::new(), totals(second))];
+            let groups = BTreeMap::from(groups);
             counted.add(SessionCount { sessions: first + second, groups, next: None });
         }
         assert_eq!(
@@ -122,7 +126,7 @@ mod tests {
         assert_eq!(
             json,
             json!({ "sessions": 17, "group_by": "client",
-                    "groups": [{ "value": "", "sessions": 10 }], "in_other_groups": 7 })
+                    "groups": [{ "value": "", "sessions": 10, "bytes": 10 }], "in_other_groups": 7 })
         );
     }
 }

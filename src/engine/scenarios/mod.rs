@@ -18,6 +18,7 @@ mod replay;
 mod scrub;
 mod sessions;
 mod tentative;
+mod traffic;
 mod translation;
 mod unsolicited;
 mod uplinks;

@@ -105,6 +105,12 @@ impl SessionKind {
             && matches!(self.responder, EndpointKind::Forward | EndpointKind::Port)
     }
 
+    /// Reports whether both endpoints are inside.
+    #[inline]
+    pub fn is_hairpin(self) -> bool {
+        self.initiator.is_inside() && self.responder.is_inside()
+    }
+
     /// Reports whether packets of this direction leave towards the inside.
     #[inline]
     pub fn is_inbound(self, direction: Direction) -> bool {
@@ -343,6 +349,6 @@ impl SessionInfo {
 
     /// Reports whether both endpoints are inside.
     pub fn is_hairpin(&self) -> bool {
-        self.origin.initiator.is_inside() && self.origin.responder.is_inside()
+        self.origin.is_hairpin()
     }
 }

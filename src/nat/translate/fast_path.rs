@@ -70,7 +70,11 @@ impl Translator {
         }
         let inside = hit.origin.is_inbound(hit.direction);
         let rewrite = Rewrite { to: hit.to, inside, uplink: hit.uplink };
-        self.rewrite_and_count(context, packet, rewrite, now)
+        let verdict = self.rewrite_and_count(context, packet, rewrite, now);
+        if verdict == Verdict::Translated && !hit.origin.is_hairpin() {
+            context.traffic.count(hit.uplink, inside, packet.parsed.length());
+        }
+        verdict
     }
 
     /// Rewrites and counts a packet, unless it exceeds the MTU of its outgoing interface.

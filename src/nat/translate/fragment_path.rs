@@ -6,7 +6,7 @@ use crate::nat::fragments::store::{Admit, Disposition};
 use crate::nat::table::key::Key;
 use crate::nat::translate::decide::{Decision, FragmentRewrite};
 use crate::nat::translate::fast_path::Packet;
-use crate::nat::translator::Translator;
+use crate::nat::translator::{External, Translator};
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{ChecksumMode, Endpoint, Payload, Ttl, Tuple, parse};
 use crate::time::Tick;
@@ -149,10 +149,19 @@ impl Translator {
         }
         if (to.source, to.destination) == (parsed.source(), parsed.destination()) {
             context.counters.bypassed += 1;
-        } else if inside {
-            context.counters.translated_inbound += 1;
         } else {
-            context.counters.translated_outbound += 1;
+            if inside {
+                context.counters.translated_inbound += 1;
+            } else {
+                context.counters.translated_outbound += 1;
+            }
+            let external = if inside { parsed.destination() } else { to.source };
+            // A hairpin fragment comes from an external address.
+            if let Some(External { uplink, .. }) = self.external(external)
+                && !(inside && self.external(to.source).is_some())
+            {
+                context.traffic.count(uplink, inside, parsed.length());
+            }
         }
         Verdict::Translated
     }

@@ -74,6 +74,7 @@ impl Translator {
             icmp_errors: Arc::clone(&self.icmp_errors),
             delayed_rejects: Arc::clone(&self.delayed_rejects),
             notifications: Arc::clone(&self.notifications),
+            traffic: Arc::clone(&self.traffic),
             forwards,
             externals: externals(&policy),
             dynamic: dynamic_addresses(&policy),

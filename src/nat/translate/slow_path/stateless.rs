@@ -52,6 +52,7 @@ impl Translator {
         let verdict = self.rewrite_and_count(context, packet, rewrite, now);
         if verdict == Verdict::Translated {
             context.counters.forwarded_stateless += 1;
+            context.traffic.count(rewrite.uplink, rewrite.inside, packet.parsed.length());
         }
         verdict
     }
