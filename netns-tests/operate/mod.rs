@@ -4,3 +4,4 @@ mod kill;
 mod session_events;
 mod sessions;
 mod site;
+mod top;
