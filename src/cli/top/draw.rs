@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(screen[1], table);
         for wanted in [
             "isp1       in use    1.0Gb/s  10.0Mb/s   50%   0.5%   12.3ms",
-            "web0                         7  1.0Mb/s",
+            "web0                        7   1.0Mb/s",
             "10.0.0.9",
             "tcp   192.0.2.107:42424     10.100.100.105:8080   isp1         8.0Mb/s",
             "tcp-without-session                 3/s             99",
