@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::output::{self, print};
+use super::progress::Progress;
 use super::target::InstanceQuery;
 use crate::api::{Request, SessionCursor, SessionPage, SessionView};
 
@@ -24,9 +25,11 @@ pub(super) fn run(arguments: &SessionsArguments) -> Result<ExitCode, Failure> {
     let InstanceQuery { instance, json } = &arguments.query;
     let mut next = Some(SessionCursor::default());
     let mut separator = "[";
+    let progress = Progress::of_output("sessions");
     while let Some(from) = next {
         let page: SessionPage = instance.ask(&Request::Sessions { from })?;
         next = page.next;
+        progress.add(page.sessions.len());
         let mut lines = Vec::new();
         for session in &page.sessions {
             if *json {

@@ -169,10 +169,13 @@ async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess)
                 Ok(Request::Events { follow }) => {
                     return write_events(reader, writer, instance, follow).await;
                 }
-                Ok(Request::Reload) => match instance.reload().await {
-                    Ok(reloaded) => to_json(&reloaded),
-                    Err(error) => refusal(&error),
-                },
+                Ok(Request::Reload) => answer(instance.reload(None).await),
+                Ok(Request::ReloadUnconfirmed { confirm_seconds }) => {
+                    answer(instance.reload(Some(confirm_seconds)).await)
+                }
+                Ok(Request::Confirm) => answer(instance.confirm().await),
+                Ok(Request::RevertReload) => answer(instance.cancel_reload().await),
+                Ok(Request::Difference) => answer(instance.difference().await),
                 Err(error) => refusal(&error),
             },
         };
@@ -243,6 +246,13 @@ async fn write_events(
 async fn write(writer: &mut (impl AsyncWrite + Unpin), mut answer: Vec<u8>) -> io::Result<()> {
     answer.push(b'\n');
     writer.write_all(&answer).await
+}
+
+fn answer<T: serde::Serialize, E: std::fmt::Display>(result: Result<T, E>) -> Vec<u8> {
+    match result {
+        Ok(answer) => to_json(&answer),
+        Err(error) => refusal(&error),
+    }
 }
 
 fn refusal(error: &dyn std::fmt::Display) -> Vec<u8> {
