@@ -48,6 +48,7 @@
 //! | `doctor` | `natbox doctor` names each fault of a box or a server, and its commands fix it |
 //! | `stun` | a STUN client finds the configured mapping and filtering |
 //! | `dns` | dig, unbound, BIND and a plain client against DNS that follows the uplinks |
+//! | `operate` | an operator's commands: reloads that go back, what a reload would change |
 //! | `conformance` | the RFCs' requirements, packet by packet; the table is CONFORMANCE.md |
 //! | `privileges` | the privileges of each thread, and the users of the admin socket |
 //! | `probe` | helpers: a box between two wires that the test holds |
@@ -83,6 +84,7 @@ mod lab;
 mod lifecycle;
 mod malformed;
 mod no_nat;
+mod operate;
 mod other_programs;
 mod outbound;
 mod overload;

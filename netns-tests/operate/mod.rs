@@ -1,0 +1,3 @@
+//! Commands of an operator against a box with real traffic.
+
+mod confirm;
