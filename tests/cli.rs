@@ -88,7 +88,6 @@ fn wrong_arguments_are_the_users_error_and_help_is_none() {
         &["check", "--config"],
         &["config", "--config", "/nope/x"],
         &["config"],
-        &["config", "--json"],
         &["config", "--schema", "--config", GOOD],
         &["config", "--schema", "--reference"],
         &["plan", "--config", GOOD, GOOD],
@@ -145,4 +144,96 @@ fn a_closed_pipe_is_fine_and_a_full_disk_is_the_environments_trouble() {
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(2));
     assert!(stderr.starts_with("natbox: cannot write to standard output: "), "{stderr}");
+}
+
+/// Returns the words before the options of each command that has `--json`, from the help texts.
+fn commands_with_json(before: &[&str]) -> Vec<Vec<String>> {
+    let (_, help, _) = outcome(&[before, &["--help"]].concat());
+    let own: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
+    let mut found = Vec::new();
+    if help.contains("--json") {
+        found.push(own);
+    }
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    for line in commands.take_while(|line| !line.is_empty()) {
+        let name = line.strip_prefix("  ").filter(|line| !line.starts_with(' '));
+        let Some(name) = name.and_then(|line| line.split_whitespace().next()) else { continue };
+        if name != "help" {
+            found.extend(commands_with_json(&[before, &[name]].concat()));
+        }
+    }
+    found
+}
+
+/// Regression: `config` and `reload`, among others, answered errors as text.
+#[test]
+fn every_command_with_json_answers_errors_as_json() {
+    let commands = commands_with_json(&[]);
+    for name in ["check", "config", "plan", "status", "sessions", "events", "reload", "confirm"] {
+        assert!(commands.iter().any(|command| *command == [name]), "{name} in {commands:?}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let bad = directory.path().join("bad.yaml");
+    fs::write(&bad, "uplink: []\n").unwrap();
+    let (bad, missing) = (bad.to_str().unwrap(), "/nope/x");
+    for command in &commands {
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let (_, help, _) = outcome(&[&command[..], &["--help"]].concat());
+        let mut failing = vec![vec!["--no-such-option"]];
+        if help.contains("--socket") {
+            let mut arguments = vec!["--socket", missing];
+            match command[0] {
+                "check" => arguments.extend(["--against-running", "--config", GOOD]),
+                // A filter that selects all sessions, and no question.
+                "kill" => arguments.extend(["--all", "--yes"]),
+                "explain" => arguments.push("tcp 10.0.0.1:1 -> 192.0.2.1:80"),
+                _ => {}
+            }
+            failing.push(arguments);
+        }
+        if help.contains("--config <FILE>") && command != ["explain"] {
+            failing.push(vec!["--config", bad]);
+            failing.push(vec!["--config", missing]);
+        }
+        for arguments in failing.iter_mut() {
+            if command[0] == "upgrade" {
+                arguments.extend(["--check", env!("CARGO_BIN_EXE_natbox")]);
+            }
+            let (code, stdout, stderr) = outcome(&[&command, &arguments[..], &["--json"]].concat());
+            let name = format!("{command:?} {arguments:?}");
+            assert_eq!(stderr, "", "{name}");
+            let answer: serde_json::Value = serde_json::from_str(&stdout)
+                .unwrap_or_else(|error| panic!("{name}: {error}: {stdout}"));
+            let error = answer["error"].as_str();
+            let is_report = command == ["check"] && answer["ok"] == false;
+            assert!(is_report || error.is_some_and(|error| error.len() > 10), "{name}: {stdout}");
+            assert!(is_report || answer["exit_code"].as_i64() == code.map(i64::from), "{name}");
+            assert!(matches!(code, Some(1 | 2)), "{name}: {code:?}");
+        }
+    }
+}
+
+#[test]
+fn problems_of_all_files_are_a_list_in_the_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = ["a.yaml", "b.yaml"].map(|name| directory.path().join(name));
+    paths.iter().for_each(|path| fs::write(path, "uplink: []\n").unwrap());
+    let [first, second] = [0, 1].map(|index| paths[index].to_str().unwrap());
+    let (code, stdout, stderr) = outcome(&["plan", "--config", first, second, "--json"]);
+    assert_eq!((code, stderr.as_str()), (Some(1), ""));
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let problems = answer["problems"].as_array().unwrap();
+    let files: Vec<&str> =
+        problems.iter().map(|problem| problem["file"].as_str().unwrap()).collect();
+    assert!(files.contains(&first) && files.contains(&second), "{files:?}");
+    assert_eq!(problems.iter().filter(|problem| problem["key"] == "uplink").count(), 2);
+    let (code, stdout, stderr) = outcome(&["plan", "--config", first, second]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains(first) && stderr.contains(second), "{stderr}");
+}
+
+#[test]
+fn check_takes_an_instance_only_to_compare_with_it() {
+    let (code, _, stderr) = outcome(&["check", "--config", GOOD, "--name", "a"]);
+    assert!(code == Some(1) && stderr.contains("--against-running"), "{stderr}");
 }

@@ -6,6 +6,7 @@
 //! with few cores only the ratios within one run are meaningful.
 
 use std::fs;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,12 +62,19 @@ fn main() -> Result<()> {
         if arguments.devices.is_empty() { Device::ALL.to_vec() } else { arguments.devices.clone() };
     let workloads = arguments.workloads()?;
     let mut figures = Figures::default();
+    let fitting = workloads
+        .iter()
+        .flat_map(|workload| devices.iter().filter(|device| workload.fits(**device)));
+    let (mut done, all) = (0, fitting.count() * arguments.rounds as usize);
     for round in 0..arguments.rounds {
         for workload in &workloads {
             // The order rotates, so that no device always finds the machine cool.
             for step in 0..devices.len() {
                 let device = devices[(step + round as usize) % devices.len()];
                 if workload.fits(device) {
+                    done += 1;
+                    let (name, device_name) = (workload.name, device.name());
+                    progress(&format!("{done} of {all}: {name} through {device_name}"));
                     measure(&arguments, round, workload, device, &mut figures)?;
                 }
             }
@@ -111,6 +119,7 @@ fn measure(
     let values = workload
         .run(&testbed, load)
         .with_context(|| format!("{} through {}", workload.name, device.name()))?;
+    progress("");
     for (figure, value) in workload.figures.iter().zip(values) {
         print(&format!(
             "round {} {:14} {:9} {value:.2} {}",
@@ -170,6 +179,15 @@ fn machine() -> String {
         "{cores} cores of {}, Linux {version}",
         model.map_or("an unknown processor", |(_, name)| name)
     )
+}
+
+/// Replaces the line of progress on a terminal. An empty text removes it.
+fn progress(text: &str) {
+    let mut screen = std::io::stderr();
+    if screen.is_terminal() {
+        // Progress that cannot be shown does not stop the measurements.
+        let _ = write!(screen, "\r{text}\u{1b}[K").and_then(|()| screen.flush());
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the report is the output of this program")]

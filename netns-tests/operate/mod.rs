@@ -1,5 +1,6 @@
 //! The commands that look at a running box and change it, with real traffic.
 
+mod confirm;
 mod kill;
 mod session_events;
 mod sessions;

@@ -53,7 +53,8 @@ impl RunningBox {
         RunningBox::spawn_behind(&[], namespace, name, path, socket)
     }
 
-    fn spawn_behind(
+    /// Runs the box behind a command that prepares the environment, and does not wait.
+    pub(crate) fn spawn_behind(
         before: &[&str],
         namespace: &Namespace,
         name: &str,

@@ -139,7 +139,8 @@ pub fn follow<Answer: DeserializeOwned, Break>(
 
 fn send(socket: &Path, request: &Request) -> io::Result<BufReader<UnixStream>> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    let patience = if request.takes_long() { LONG_TIMEOUT } else { TIMEOUT };
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut line = request.to_json();
     line.push('\n');
@@ -164,6 +165,8 @@ fn read<Answer: DeserializeOwned>(socket: &Path, line: &str) -> Result<Answer, C
 }
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for an answer after a walk through all sessions.
+const LONG_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {

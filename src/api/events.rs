@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::reload::RevertReason;
 use crate::config::counted;
 
 /// A state change of an instance.
@@ -145,6 +146,26 @@ pub enum EventKind {
         /// Sessions that ended because the new policy does not allow them.
         sessions_ended: usize,
     },
+    /// The instance uses a new configuration, and goes back to the one before unless
+    /// `natbox confirm` follows in time.
+    ReloadPending {
+        /// Seconds until the instance goes back.
+        seconds: u64,
+    },
+    /// The configuration of a reload was confirmed and stays.
+    ReloadConfirmed {
+        /// Paths of the keys whose new values stay.
+        changed: Vec<String>,
+    },
+    /// The instance went back to the configuration before a reload.
+    ReloadReverted {
+        /// Reason.
+        reason: RevertReason,
+        /// Paths of the keys that have their values of before.
+        changed: Vec<String>,
+        /// Sessions that ended because the configuration before the reload does not allow them.
+        sessions_ended: usize,
+    },
     /// The instance could not use the changed configuration file and keeps the old configuration.
     ReloadFailed {
         /// Reason.
@@ -225,6 +246,19 @@ impl fmt::Display for EventKind {
             Self::RulesMoved { priority, before } => f.write_str(&rules_moved(*priority, before)),
             Self::Reloaded { changed, sessions_ended } => {
                 f.write_str(&reloaded(changed, *sessions_ended))
+            }
+            Self::ReloadPending { seconds } => write!(
+                f,
+                "natbox goes back to the configuration before in {seconds} s, unless `natbox \
+                 confirm` follows"
+            ),
+            Self::ReloadConfirmed { changed } => {
+                write!(f, "the reload is confirmed: {}", changed.join(", "))
+            }
+            Self::ReloadReverted { reason, changed, sessions_ended } => {
+                let (changed, sessions) = (changed.join(", "), counted_sessions(*sessions_ended));
+                let reason = reason.sentence();
+                write!(f, "went back from the reload, {reason}: {changed}; {sessions} ended")
             }
             Self::ReloadFailed { error } => write!(f, "configuration not reloaded: {error}"),
             Self::ResourceExhausted { reason, packets, why } => {

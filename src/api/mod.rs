@@ -11,17 +11,22 @@
 //! |------------|------------------------------------------------|
 //! | `request`  | requests, the version, the answer to a bad one |
 //! | `status`   | [`Status`], [`EffectiveConfig`], [`Reloaded`]  |
+//! | `reload`   | reloads that wait for their confirmation, [`Difference`] |
 //! | `sessions` | pages of sessions                              |
 //! | `events`   | events, as JSON and as sentences               |
 //! | `client`   | finding an instance and asking it              |
 
 pub mod client;
 mod events;
+mod reload;
 mod request;
 mod sessions;
 mod status;
 
 pub use events::{Event, EventKind};
+pub use reload::{
+    ChangedKey, Confirmed, Difference, EndingSessions, PendingReload, PendingState, RevertReason,
+};
 pub use request::{Access, MAX_REQUEST, Refusal, Request, RequestError, VERSION};
 pub use sessions::{
     GroupTotals, KilledSessions, SessionChangeKind, SessionChanged, SessionCount, SessionCursor,

@@ -68,6 +68,19 @@ pub enum Request {
     },
     /// Makes the instance read its configuration file again. The answer is a [`super::Reloaded`].
     Reload,
+    /// As [`Request::Reload`], but the instance goes back to the configuration before, unless
+    /// [`Request::Confirm`] follows in time.
+    ReloadUnconfirmed {
+        /// Time for the confirmation, in seconds.
+        confirm_seconds: u64,
+    },
+    /// Makes the configuration of an unconfirmed reload stay. The answer is a [`super::Confirmed`].
+    Confirm,
+    /// Goes back at once to the configuration before an unconfirmed reload. The answer is a
+    /// [`super::Reloaded`].
+    RevertReload,
+    /// Asks what a reload would change: a [`super::Difference`].
+    Difference,
 }
 
 /// What a request needs of the user that makes it.
@@ -115,8 +128,31 @@ impl Request {
             | Self::CountSessions { .. }
             | Self::SessionEvents { .. }
             | Self::EffectiveConfig
-            | Self::Events { .. } => Access::Read,
-            Self::KillSessions { .. } | Self::Reload => Access::Change,
+            | Self::Events { .. }
+            | Self::Difference => Access::Read,
+            Self::KillSessions { .. }
+            | Self::Reload
+            | Self::ReloadUnconfirmed { .. }
+            | Self::Confirm
+            | Self::RevertReload => Access::Change,
+        }
+    }
+
+    /// Returns whether the instance may walk all sessions before it answers.
+    pub fn takes_long(&self) -> bool {
+        match self {
+            Self::Status
+            | Self::Sessions { .. }
+            | Self::CountSessions { .. }
+            | Self::SessionEvents { .. }
+            | Self::EffectiveConfig
+            | Self::Events { .. }
+            | Self::Confirm => false,
+            Self::KillSessions { .. }
+            | Self::Reload
+            | Self::ReloadUnconfirmed { .. }
+            | Self::RevertReload
+            | Self::Difference => true,
         }
     }
 
@@ -163,6 +199,10 @@ mod tests {
             Request::EffectiveConfig,
             Request::Events { follow: true },
             Request::Reload,
+            Request::ReloadUnconfirmed { confirm_seconds: 60 },
+            Request::Confirm,
+            Request::RevertReload,
+            Request::Difference,
         ];
         for request in requests {
             let text = request.to_json();

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::reload::PendingReload;
 use crate::host::RoutingIds;
 use crate::host::doctor::Finding;
 
@@ -31,6 +32,9 @@ pub struct Status {
     /// Inside legs, in the order of the configuration.
     #[serde(default)]
     pub inside: Vec<LegStatus>,
+    /// A reload that waits for its confirmation, or from which the instance has gone back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_reload: Option<PendingReload>,
     /// Uplinks, in the order of the configuration.
     pub uplinks: Vec<UplinkStatus>,
     /// Sessions.
@@ -308,6 +312,10 @@ pub struct Reloaded {
     pub sessions_ended: usize,
     /// Warnings of the new configuration.
     pub warnings: Vec<String>,
+    /// Seconds after which the instance goes back, unless `natbox confirm` follows; None: the
+    /// configuration stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_seconds: Option<u64>,
 }
 
 #[cfg(test)]
@@ -328,6 +336,13 @@ mod tests {
             "waiting_for": ["inside.interface: interface lan0 is down"],
             "uptime_seconds": 60,
             "tun": { "name": "nb0", "io": "uring", "offload": "tso+uso" },
+            "pending_reload": {
+                "state": "unconfirmed",
+                "changed": ["forwards"],
+                "confirm_seconds": 60,
+                "seconds_left": 42,
+                "since": "2026-01-01T00:00:00Z",
+            },
             "inside": [{ "interface": "lan0", "address": "10.0.0.1", "up": true }],
             "uplinks": [{
                 "name": "isp1",

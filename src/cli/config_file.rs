@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::stderr::warn;
-use crate::config::{self, Loaded, Problem};
+use crate::config::{self, Loaded, Problem, Problems};
 
 /// The option `--config FILE`, common to every subcommand that reads one file.
 #[derive(Debug, Args)]
@@ -31,24 +31,26 @@ impl ConfigFile {
 /// Loads several files. Reads all of them before it reports that one is wrong.
 ///
 /// # Errors
-/// A user error with the problems of the last wrong file; the problems of earlier files are
-/// printed. A user error if two of the paths lead to one file.
+/// A user error with the problems of all files. A user error if two of the paths lead to one file.
 pub(super) fn load_all(paths: &[PathBuf]) -> Result<Vec<config::Config>, Failure> {
     check_distinct(paths)?;
     let mut configs = Vec::new();
-    let mut failed = None;
+    let mut problems: Option<Problems> = None;
     for path in paths {
-        match (ConfigFile { path: path.clone() }).load() {
-            Ok(config) => configs.push(config),
-            Err(failure) => {
-                // The caller reports the last one.
-                if let Some(earlier) = failed.replace(failure) {
-                    Failure::report(&earlier);
-                }
+        match config::load(path) {
+            Ok(Loaded { config, warnings }) => {
+                show_warnings(&warnings);
+                configs.push(config);
+            }
+            Err(more) => {
+                problems = Some(match problems.take() {
+                    Some(earlier) => earlier.and(more),
+                    None => more,
+                });
             }
         }
     }
-    failed.map_or(Ok(configs), Err)
+    problems.map_or(Ok(configs), |problems| Err(Failure::user(problems)))
 }
 
 /// Checks that each path leads to a file of its own. A missing file is reported later.

@@ -7,6 +7,7 @@ use clap::Args;
 use super::config_file::ConfigFile;
 use super::exit::Failure;
 use super::output;
+use super::progress::Progress;
 use crate::control;
 
 /// Arguments of `natbox down`.
@@ -23,7 +24,9 @@ pub(super) struct DownArguments {
 /// A user error when the configuration is wrong. An environment error when something stays.
 pub(super) fn run(arguments: &DownArguments) -> Result<ExitCode, Failure> {
     let config = arguments.config.load()?;
+    let progress = Progress::of_wait("stopping the instance");
     let done = control::down(&config).map_err(Failure::environment)?;
+    drop(progress);
     let text = if done.is_empty() { "nothing to remove".to_owned() } else { done.join("\n") };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)

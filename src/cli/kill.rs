@@ -10,6 +10,7 @@ use clap::Args;
 use super::exit::Failure;
 use super::filter_argument::FilterArgument;
 use super::output;
+use super::progress::Progress;
 use super::sessions::count_matching;
 use super::stderr::warn;
 use super::target::InstanceQuery;
@@ -48,7 +49,9 @@ pub(super) fn run(arguments: &KillArguments) -> Result<ExitCode, Failure> {
         return Err(user("filter: found none, wanted one; to end every session: --all"));
     }
     let filter = filter.text();
+    let progress = Progress::of_wait("counting sessions");
     let matching = count_matching(&query.instance, &filter, None)?.sessions;
+    drop(progress);
     if let Some(max) = max.filter(|max| matching > *max) {
         return Err(user(&format!(
             "{} match, wanted at most {max} (--max); none is ended",
@@ -59,11 +62,13 @@ pub(super) fn run(arguments: &KillArguments) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::FAILURE);
     }
     let request = Request::KillSessions { filter, max: *max, silent: *silent };
+    let progress = Progress::of_wait("ending sessions");
     let mut ended = 0;
     let complete = query.instance.follow(&request, |progress: KilledSessions| {
         ended = progress.ended;
         if progress.complete { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
+    drop(progress);
     if complete.is_continue() {
         let sessions = counted(ended, "session", "sessions");
         return Err(Failure::environment(anyhow!("the instance has ended after {sessions}")));

@@ -7,13 +7,16 @@
 //! | `helper` | processes with the privileges of the start, for a running instance |
 //! | `exit` | exit codes, `Failure`, the panic hook |
 //! | `output`, `stderr` | standard output as text or JSON, and standard error |
+//! | `progress` | the progress of work that takes long |
 //! | `target` | the choice of a running instance, and requests to it |
 //! | `reference` | docs/reference/cli.md, made from the arguments |
 
 mod check;
 mod config;
 mod config_file;
+mod confirm;
 pub mod demo;
+mod diff;
 #[doc(hidden)]
 pub mod doctor;
 mod down;
@@ -24,6 +27,7 @@ mod helper;
 mod kill;
 mod output;
 mod plan;
+mod progress;
 #[cfg(test)]
 mod reference;
 mod reload;
@@ -35,13 +39,14 @@ mod target;
 mod top;
 mod upgrade;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use exit::Failure;
+use exit::{ErrorFormat, Failure};
 use helper::{HelperName, HelperWork};
 
 use crate::control;
@@ -49,18 +54,31 @@ use crate::control;
 /// Runs the program: parses the arguments and runs the subcommand.
 ///
 /// The exit code of a failed subcommand is that of its `Failure`. Wrong arguments are a user error.
-/// `--help` and `--version` succeed.
+/// `--help` and `--version` succeed. With `--json` every error is a JSON object.
 pub fn main() -> ExitCode {
     exit::install_panic_hook();
-    let outcome = match Cli::try_parse() {
-        Ok(cli) => cli.command.run(),
-        Err(error) => {
-            // If the message cannot be printed, no other place remains for it.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { exit::USER } else { exit::DONE });
-        }
-    };
-    outcome.unwrap_or_else(|failure| failure.report())
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let parsed = Cli::command()
+        .try_get_matches_from(&arguments)
+        .and_then(|found| Ok((ErrorFormat::of(&found), Cli::from_arg_matches(&found)?)));
+    match parsed {
+        Ok((format, cli)) => cli.command.run().unwrap_or_else(|failure| failure.report(format)),
+        Err(error) => refuse(&error, ErrorFormat::of_refused(&arguments)),
+    }
+}
+
+/// Prints the reason why the arguments are not usable, or the help that they ask for.
+fn refuse(error: &clap::Error, format: ErrorFormat) -> ExitCode {
+    if format == ErrorFormat::Json && error.use_stderr() {
+        let text = error.render().to_string();
+        // The usage follows after an empty line.
+        let reason = text.split("\n\n").next().unwrap_or_default();
+        let reason = reason.strip_prefix("error: ").unwrap_or(reason).trim();
+        return format.print("", reason, None, exit::USER);
+    }
+    // If the message cannot be printed, no other place remains for it.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { exit::USER } else { exit::DONE })
 }
 
 /// NAT in user space: publishes one server on several unrelated uplinks
@@ -125,8 +143,16 @@ enum Command {
     Events(events::EventsArguments),
     /// Make a running instance read its configuration file again
     ///
-    /// Sessions that the new configuration allows continue.
+    /// Sessions that the new configuration allows continue. With `--confirm` the instance goes back
+    /// by itself, also after a crash or a reboot, unless `natbox confirm` follows in time. Until
+    /// then the instance refuses a reload without `--confirm`.
     Reload(reload::ReloadArguments),
+    /// Make the configuration of `natbox reload --confirm` stay
+    Confirm(confirm::ConfirmArguments),
+    /// Show what a reload of a running instance would change, and how many sessions it would end
+    ///
+    /// The exit code is 0 if nothing would change, 1 if something would, and 2 if natbox cannot say.
+    Diff(diff::DiffArguments),
     /// Ask another natbox program whether it can take over the sessions of an instance
     ///
     /// The exit code is 1 if the sessions would end.
@@ -157,6 +183,8 @@ impl Command {
             Self::Kill(arguments) => kill::run(&arguments),
             Self::Events(arguments) => events::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
+            Self::Confirm(arguments) => confirm::run(&arguments),
+            Self::Diff(arguments) => diff::run(&arguments),
             Self::Upgrade(arguments) => upgrade::run(&arguments),
             Self::PreviewTakeover(arguments) => upgrade::answer(&arguments),
             Self::Down(arguments) => down::run(&arguments),
@@ -176,8 +204,6 @@ fn keep_descriptors() -> Result<ExitCode, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

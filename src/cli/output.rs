@@ -1,6 +1,7 @@
 //! Standard output.
 
 use std::io::{self, ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -26,9 +27,20 @@ pub(super) fn offer(text: &str) -> Result<bool, Failure> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output").map_err(Failure::Environment)
         }
-        outcome => Ok(outcome.is_ok()),
+        outcome => {
+            PRINTED.store(true, Ordering::Relaxed);
+            Ok(outcome.is_ok())
+        }
     }
 }
+
+/// Returns whether this process has printed to standard output.
+pub(super) fn has_printed() -> bool {
+    PRINTED.load(Ordering::Relaxed)
+}
+
+/// True: this process has printed. Relaxed, because the thread that prints also reads it.
+static PRINTED: AtomicBool = AtomicBool::new(false);
 
 /// Prints a value to standard output: as indented JSON, or as the text that `text` makes of it.
 ///

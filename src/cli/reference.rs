@@ -76,7 +76,9 @@ fn reference() -> String {
         "# Command line\n\n\
          This page is made from the program's own definitions (`src/cli`).\n\n\
          Results go to standard output, messages and warnings to standard error. With `--json`\n\
-         standard output holds nothing but JSON.\n\n\
+         standard output holds nothing but JSON. A command that fails prints an object then:\n\
+         `error`, `exit_code` and, for configuration files, `problems`. If a part of the answer has\n\
+         been printed already, the object goes to standard error.\n\n\
          | exit code | meaning |\n|---|---|\n\
          | {DONE} | The command succeeded. |\n\
          | {USER} | The arguments or the configuration are wrong, or a check found an error. A \

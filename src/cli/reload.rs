@@ -1,6 +1,7 @@
 //! `natbox reload`: makes a running instance read its configuration file again.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -16,6 +17,13 @@ use crate::config::counted;
 pub(super) struct ReloadArguments {
     #[command(flatten)]
     query: InstanceQuery,
+    /// Go back to the configuration before, unless `natbox confirm` follows within this time (1s to
+    /// 24h)
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    confirm: Option<Duration>,
+    /// Go back at once from a reload that waits for its confirmation
+    #[arg(long, conflicts_with = "confirm")]
+    cancel: bool,
 }
 
 /// Makes an instance read its configuration file again, and prints what changed.
@@ -24,7 +32,12 @@ pub(super) struct ReloadArguments {
 /// An environment error when no instance answers. A user error when the instance rejects the new
 /// file; the instance then continues with the old one.
 pub(super) fn run(arguments: &ReloadArguments) -> Result<ExitCode, Failure> {
-    let reloaded: Reloaded = arguments.query.instance.ask(&Request::Reload)?;
+    let request = match arguments.confirm {
+        Some(time) => Request::ReloadUnconfirmed { confirm_seconds: time.as_secs() },
+        None if arguments.cancel => Request::RevertReload,
+        None => Request::Reload,
+    };
+    let reloaded: Reloaded = arguments.query.instance.ask(&request)?;
     for warning in &reloaded.warnings {
         warn(&format!("warning: {warning}"));
     }
@@ -33,9 +46,17 @@ pub(super) fn run(arguments: &ReloadArguments) -> Result<ExitCode, Failure> {
 }
 
 fn text(reloaded: &Reloaded) -> String {
-    if reloaded.changed.is_empty() {
-        return "nothing has changed".to_owned();
+    let Reloaded { changed, sessions_ended, warnings: _, confirm_seconds } = reloaded;
+    let changes = if changed.is_empty() {
+        "nothing has changed".to_owned()
+    } else {
+        let sessions = counted(*sessions_ended, "session", "sessions");
+        format!("changed: {}; {sessions} ended", changed.join(", "))
+    };
+    match confirm_seconds {
+        None => changes,
+        Some(seconds) => format!(
+            "{changes}\nnatbox goes back in {seconds} s, unless this command follows: natbox confirm"
+        ),
     }
-    let sessions = counted(reloaded.sessions_ended, "session", "sessions");
-    format!("changed: {}; {sessions} ended", reloaded.changed.join(", "))
 }

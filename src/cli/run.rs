@@ -7,7 +7,6 @@ use clap::Args;
 
 use super::config_file::ConfigFile;
 use super::exit::Failure;
-use crate::config::{self, Loaded};
 use crate::control::{self, RunError, SocketError, logging};
 use crate::dns::{DnsError, SecretError};
 use crate::io::OpenError;
@@ -25,19 +24,20 @@ pub(super) struct RunArguments {
 /// A user error when the configuration is wrong. An environment error when the host lacks or
 /// rejects something, or when another process has it. A bug when a worker panicked.
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
-    let Loaded { config, warnings } = config::load(&arguments.config.path).map_err(|problems| {
+    let start = control::start_config(&arguments.config.path).map_err(|problems| {
         match problems.is_unreadable() {
             // It may come with a later mount.
             true => Failure::environment(problems),
             false => Failure::user(problems),
         }
     })?;
-    let _logging = logging::start(config.log).map_err(failure)?;
-    for warning in &warnings {
+    let _logging = logging::start(start.config.log).map_err(failure)?;
+    let warnings = start.warnings.iter().map(ToString::to_string);
+    for warning in warnings.chain(start.notes.iter().cloned()) {
         tracing::warn!("{warning}");
     }
     let started = Instant::now();
-    let result = control::run(&arguments.config.path, &config);
+    let result = control::run(&arguments.config.path, start);
     if result.is_err() && std::env::var_os("NOTIFY_SOCKET").is_some() {
         // The service manager starts natbox again at once.
         std::thread::sleep(MIN_FAILED_RUN.saturating_sub(started.elapsed()));
@@ -70,6 +70,7 @@ fn failure(error: RunError) -> Failure {
         | RunError::Socket(SocketError::NoGroup { .. })
         | RunError::Host(_)
         | RunError::State(_)
+        | RunError::GoBack(_)
         | RunError::RawSocket { .. }
         | RunError::Sandbox(_)
         | RunError::Memory { .. }

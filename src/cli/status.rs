@@ -7,8 +7,8 @@ use clap::Args;
 use super::exit::Failure;
 use super::target::InstanceQuery;
 use crate::api::{
-    DnsStatus, HostStatus, InstanceState, LegStatus, Request, SandboxStatus, Status,
-    SystemCallFilter, ThreadPrivileges, UplinkStatus,
+    DnsStatus, HostStatus, InstanceState, LegStatus, PendingReload, PendingState, Request,
+    SandboxStatus, Status, SystemCallFilter, ThreadPrivileges, UplinkStatus,
 };
 use crate::config::counted;
 use crate::host::doctor::{Finding, Severity};
@@ -32,6 +32,7 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Failure> {
 
 fn text(status: &Status) -> String {
     let mut rows = instance_rows(status);
+    rows.extend(status.pending_reload.iter().map(|reload| Row::new("reload", reload_text(reload))));
     if status.state == InstanceState::Waiting {
         return lines(&rows);
     }
@@ -89,6 +90,25 @@ fn instance_rows(status: &Status) -> Vec<Row> {
         rows.push(Row::new("tun", device));
     }
     rows
+}
+
+/// Describes a reload that waits for its confirmation, or from which natbox has gone back.
+fn reload_text(reload: &PendingReload) -> String {
+    let PendingReload { state, changed, confirm_seconds, seconds_left, since, error } = reload;
+    let keys = changed.join(", ");
+    match (state, error) {
+        (_, Some(error)) => error.clone(),
+        (PendingState::Unconfirmed, None) => {
+            let left = seconds_left.unwrap_or_default();
+            format!(
+                "goes back in {left} s of {confirm_seconds} s, unless confirmed (natbox confirm); changed: {keys}"
+            )
+        }
+        (PendingState::Reverted, None) => format!(
+            "went back at {since}: {keys}; a start also uses the configuration before, as long as \
+             the file has the text of that reload; natbox reload uses the file"
+        ),
+    }
 }
 
 fn table_rows(status: &Status) -> [Row; 2] {

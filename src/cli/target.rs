@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::exit::Failure;
 use super::output;
+use super::progress::Progress;
 use crate::api::{Request, client};
 
 /// The running instance that a command means. When only one runs, the options can be left out.
@@ -37,7 +38,9 @@ impl InstanceSelector {
         &self,
         request: &Request,
     ) -> Result<Answer, Failure> {
-        client::request(&self.socket()?, request).map_err(failure)
+        let socket = self.socket()?;
+        let _shown = request.takes_long().then(|| Progress::of_wait("waiting for the instance"));
+        client::request(&socket, request).map_err(failure)
     }
 
     /// Sends a request whose answer has many lines. Passes each to `take` until `take` breaks off
@@ -94,7 +97,8 @@ pub(super) fn ask_at<Answer: DeserializeOwned>(
     client::request(socket, request)
 }
 
-fn failure(error: client::ClientError) -> Failure {
+/// Classifies the reason why an instance did not answer.
+pub(super) fn failure(error: client::ClientError) -> Failure {
     match error {
         client::ClientError::Several { .. }
         | client::ClientError::NoName { .. }

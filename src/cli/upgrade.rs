@@ -10,6 +10,7 @@ use clap::Args;
 use super::config_file::ConfigFile;
 use super::exit::{DONE, Failure, USER};
 use super::output;
+use super::progress::Progress;
 use crate::control::{self, Preview};
 
 /// The command of `natbox` that answers the question of `natbox upgrade --check`.
@@ -41,7 +42,9 @@ pub(super) struct AnswerArguments {
 /// A user error when the other program rejects the configuration or knows no such question. An
 /// environment error when it cannot be run.
 pub(super) fn run(arguments: &UpgradeArguments) -> Result<ExitCode, Failure> {
+    let progress = Progress::of_wait("asking the other program");
     let answer = ask(&arguments.check, &arguments.config.path)?;
+    drop(progress);
     let keeps = !matches!(answer, Preview::End { .. });
     output::show(arguments.json, &answer, sentence)?;
     Ok(ExitCode::from(if keeps { DONE } else { USER }))

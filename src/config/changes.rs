@@ -1,28 +1,33 @@
 //! Differences between two configurations, and which of them a reload can apply.
 
+use serde_json::Value;
+
 use super::document::Document;
 use super::file::File;
 use super::model::Config;
 use super::schema::{Section as _, SectionInfo};
 
 /// A key whose value differs between two configurations.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Change {
     /// Key path. A list counts as one value, unless a reload can change a key of its items.
     pub path: String,
     /// True: a reload can apply the new value.
     pub reloadable: bool,
+    /// Value before; None: the key is absent.
+    pub before: Option<Value>,
+    /// Value after; None: the key is absent.
+    pub after: Option<Value>,
 }
 
 /// Lists the keys whose values differ, sorted by their paths.
 pub(crate) fn changes(before: &Config, after: &Config) -> Vec<Change> {
     let reloadable = reloadable_keys();
-    let mut comparison = Comparison { reloadable: &reloadable, paths: Vec::new() };
+    let mut comparison = Comparison { reloadable: &reloadable, changes: Vec::new() };
     comparison.compare("", Some(&File::from(before).emit()), Some(&File::from(after).emit()));
-    let mut paths = comparison.paths;
-    paths.sort();
-    let change = |path: String| Change { reloadable: reloadable.contains(&any_item(&path)), path };
-    paths.into_iter().map(change).collect()
+    let mut changes = comparison.changes;
+    changes.sort_by(|one, other| one.path.cmp(&other.path));
+    changes
 }
 
 /// Lists the keys that a reload can change, in the order of the file. `[]` stands for every item of
@@ -45,10 +50,10 @@ fn collect(path: &str, section: &SectionInfo, paths: &mut Vec<String>) {
     }
 }
 
-/// Collects the paths of different values.
+/// Collects different values.
 struct Comparison<'r> {
     reloadable: &'r [String],
-    paths: Vec<String>,
+    changes: Vec<Change>,
 }
 
 impl Comparison<'_> {
@@ -66,7 +71,11 @@ impl Comparison<'_> {
             }
             (before, after) => {
                 if before != after {
-                    self.paths.push(path.to_owned());
+                    let reloadable = self.reloadable.contains(&any_item(path));
+                    let path = path.to_owned();
+                    let [before, after] =
+                        [before, after].map(|value| value.map(Document::to_value));
+                    self.changes.push(Change { path, reloadable, before, after });
                 }
             }
         }
@@ -144,6 +153,21 @@ mod tests {
         let dns = "dns: { zone: a.org, names: [{ name: w }], listen: false, hook: /x, ttl: 1s }\n";
         assert_eq!(paths(&plain, &config(dns)), ["dns"]);
         assert_eq!(paths(&config(&dns.replace("1s", "2s")), &config(dns)), ["dns.ttl"]);
+    }
+
+    #[test]
+    fn a_difference_has_the_values_of_both_files() {
+        let more = config(
+            "nat: { hairpin: false }\nforwards: [{ protocol: tcp, port: 80, to: '10.0.0.5:80' }]\n",
+        );
+        let found = changes(&config(""), &more);
+        let [forwards, hairpin] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((&hairpin.before, &hairpin.after), (&Some(true.into()), &Some(false.into())));
+        assert_eq!(forwards.before, Some(Value::Array(Vec::new())));
+        assert_eq!(forwards.after.as_ref().unwrap()[0]["to"], "10.0.0.5:80");
+        let dns = config("dns: { zone: a.org, names: [{ name: w }], listen: false, hook: /x }\n");
+        let appeared = &changes(&config(""), &dns)[0];
+        assert!(appeared.before.is_none() && appeared.after.is_some(), "{appeared:?}");
     }
 
     #[test]

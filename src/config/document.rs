@@ -40,6 +40,11 @@ impl Document {
         serde_json::to_string_pretty(self).expect("truth values, numbers and texts serialise")
     }
 
+    /// Returns the tree as a JSON value.
+    pub(super) fn to_value(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("truth values, numbers and texts serialise")
+    }
+
     /// Prints the tree as YAML.
     pub(super) fn to_yaml(&self) -> String {
         serde_yaml_ng::to_string(self).expect("truth values, numbers and texts serialise")

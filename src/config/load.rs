@@ -27,6 +27,14 @@ pub(crate) struct Loaded {
 /// Every problem of the file, in its order. A file that cannot be read is a single problem without
 /// a position.
 pub(crate) fn load(path: &Path) -> Result<Loaded, Problems> {
+    load_with_text(path).map(|(loaded, _)| loaded)
+}
+
+/// Reads and checks a configuration file. Returns its text as well.
+///
+/// # Errors
+/// As for [`load`].
+pub(crate) fn load_with_text(path: &Path) -> Result<(Loaded, String), Problems> {
     let file_name = path.display().to_string();
     let unreadable = |found: String, advice: &str| {
         let diagnostics = Diagnostics::new(&file_name);
@@ -48,7 +56,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Problems> {
         return Err(unreadable(error.to_string(), advice).unreadable());
     }
     match String::from_utf8(bytes) {
-        Ok(text) => parse(&file_name, &text),
+        Ok(text) => Ok((parse(&file_name, &text)?, text)),
         Err(error) => {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let diagnostics = Diagnostics::new(&file_name);

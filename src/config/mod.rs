@@ -42,12 +42,12 @@ mod sections;
 mod types;
 
 pub(crate) use crate::values::nat::{ForwardProtocol, HashBy, MssClamp, PortRange};
-pub(crate) use changes::{changes, reloadable_keys};
+pub(crate) use changes::{Change, changes, reloadable_keys};
 pub(crate) use counted::counted;
 pub(crate) use dynamic_address::DynamicAddress;
 pub(crate) use emit::{to_json, to_yaml};
 pub(crate) use generate::{json_schema, reference};
-pub(crate) use load::{Loaded, load, parse};
+pub(crate) use load::{Loaded, load, load_with_text, parse};
 pub(crate) use model::Config;
 pub(crate) use problem::{Problem, Problems};
 pub(crate) use sections::{

@@ -72,6 +72,12 @@ impl Problems {
         Self { is_unreadable: true, ..self }
     }
 
+    /// Adds the problems of another file.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.list.extend(other.list);
+        Self { is_unreadable: self.is_unreadable && other.is_unreadable, ..self }
+    }
+
     /// Returns true when the system did not let natbox read the file. Time may help, where it does
     /// not help a file with a wrong content.
     pub(crate) fn is_unreadable(&self) -> bool {

@@ -180,7 +180,13 @@ async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess)
                 Ok(Request::Events { follow }) => {
                     return write_events(reader, writer, instance, follow).await;
                 }
-                Ok(Request::Reload) => answer(instance.reload().await),
+                Ok(Request::Reload) => answer(instance.reload(None).await),
+                Ok(Request::ReloadUnconfirmed { confirm_seconds }) => {
+                    answer(instance.reload(Some(confirm_seconds)).await)
+                }
+                Ok(Request::Confirm) => answer(instance.confirm().await),
+                Ok(Request::RevertReload) => answer(instance.cancel_reload().await),
+                Ok(Request::Difference) => answer(instance.difference().await),
                 Err(error) => refusal(&error),
             },
         };

@@ -3,13 +3,14 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::rc::Rc;
 
 use tokio::sync::watch;
 
 use super::sandbox;
+use super::state_file::state_file;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::DnsStatus;
 use crate::config::{Config, Dns, DnsUpdate};
@@ -199,12 +200,9 @@ fn update(update: &DnsUpdate, config: &Config) -> Result<dns::Update, DnsError> 
     })
 }
 
-/// Returns the file that holds the announced records: in the directory that a service manager keeps
-/// for natbox's state, or beside the admin socket, where the file lasts until the host reboots.
+/// Returns the file that holds the announced records.
 pub(super) fn announced_path(config: &Config) -> PathBuf {
-    let state = std::env::var_os("STATE_DIRECTORY").filter(|directory| !directory.is_empty());
-    let beside = || config.admin.socket.parent().map(Path::to_path_buf).unwrap_or_default();
-    state.map_or_else(beside, PathBuf::from).join(format!("{}.announced", config.name))
+    state_file(config, "announced")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::reload::ReloadError;
 use crate::dns::DnsError;
 use crate::host::HostError;
 use crate::io::OpenError;
@@ -38,6 +39,10 @@ pub(crate) enum RunError {
         /// The system's error.
         source: io::Error,
     },
+    /// The time for the confirmation of a reload has passed before the instance ran, and it has
+    /// begun to start with the configuration of the reload.
+    #[error("{0}; the next start of natbox goes back from the reload")]
+    GoBack(#[from] ReloadError),
     /// The sessions cannot be kept.
     #[error(transparent)]
     State(#[from] StateError),

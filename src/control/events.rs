@@ -62,7 +62,8 @@ impl Events {
         if let EventKind::SessionsEnded { sessions, .. } = kind {
             ended.by_failover += *sessions as u64;
         } else if let EventKind::AddressChanged { sessions_ended, .. }
-        | EventKind::Reloaded { sessions_ended, .. } = kind
+        | EventKind::Reloaded { sessions_ended, .. }
+        | EventKind::ReloadReverted { sessions_ended, .. } = kind
         {
             ended.by_changes += *sessions_ended as u64;
         }
@@ -144,6 +145,10 @@ fn log(kind: &EventKind) {
         EventKind::Reloaded { changed, sessions_ended } => {
             tracing::info!(changed = %changed.join(", "), sessions_ended, "configuration reloaded");
         }
+        EventKind::ReloadPending { .. } | EventKind::ReloadReverted { .. } => {
+            tracing::warn!("{kind}");
+        }
+        EventKind::ReloadConfirmed { .. } => tracing::info!("{kind}"),
         EventKind::ReloadFailed { error } => tracing::error!("configuration not reloaded: {error}"),
         EventKind::ResourceExhausted { reason, packets, why } => {
             tracing::warn!(reason, packets, why, "packets are dropped");
@@ -160,6 +165,7 @@ const CAPACITY: usize = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::RevertReason;
 
     fn failed(number: usize) -> EventKind {
         EventKind::UplinkFailed { uplink: number.to_string(), reason: "no answer".to_owned() }
@@ -172,11 +178,16 @@ mod tests {
         events.emit(EventKind::SessionsEnded { uplink: uplink(), sessions: 3 });
         events.emit(EventKind::SessionsEnded { uplink: uplink(), sessions: 4 });
         events.emit(EventKind::Reloaded { changed: Vec::new(), sessions_ended: 5 });
+        events.emit(EventKind::ReloadReverted {
+            reason: RevertReason::Cancelled,
+            changed: Vec::new(),
+            sessions_ended: 20,
+        });
         let changed =
             EventKind::AddressChanged { uplink: uplink(), address: None, sessions_ended: 6 };
         events.emit(changed);
         events.emit(failed(1));
-        assert_eq!(events.ended_sessions(), EndedSessions { by_failover: 7, by_changes: 11 });
+        assert_eq!(events.ended_sessions(), EndedSessions { by_failover: 7, by_changes: 31 });
     }
 
     #[tokio::test]

@@ -3,17 +3,20 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::confirmation::Confirmation;
+use super::difference::difference;
 use super::events::Events;
 use super::reload::ReloadError;
 use super::status::InstanceHandle;
 use super::waiting::WaitingInstance;
-use crate::api::{EffectiveConfig, Reloaded, Status};
+use crate::api::{Confirmed, Difference, EffectiveConfig, Reloaded, Status};
 use crate::engine::Handle;
 
 /// The instance in its present stage. Connections of clients outlive the stages.
 pub(super) struct Instance {
     stage: RefCell<InstanceStage>,
     events: Rc<Events>,
+    confirmation: Rc<Confirmation>,
 }
 
 #[derive(Clone)]
@@ -24,7 +27,8 @@ enum InstanceStage {
 
 impl Instance {
     pub(super) fn new(waiting: Rc<WaitingInstance>, events: Rc<Events>) -> Self {
-        Self { stage: RefCell::new(InstanceStage::Waiting(waiting)), events }
+        let confirmation = Rc::clone(waiting.confirmation());
+        Self { stage: RefCell::new(InstanceStage::Waiting(waiting)), events, confirmation }
     }
 
     /// Answers from the running instance from now on.
@@ -61,14 +65,59 @@ impl Instance {
         }
     }
 
-    /// Reads the configuration file again and uses it.
+    /// Reads the configuration file again and uses it. `confirm_seconds`: the time after which the
+    /// instance goes back, unless [`Self::confirm`] follows.
     ///
     /// # Errors
     /// See [`ReloadError`].
-    pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
+    pub(super) async fn reload(
+        &self,
+        confirm_seconds: Option<u64>,
+    ) -> Result<Reloaded, ReloadError> {
+        match (self.stage(), confirm_seconds) {
+            (InstanceStage::Waiting(waiting), None) => self.confirmation.reload(&*waiting).await,
+            (InstanceStage::Running(running), None) => {
+                self.confirmation.reload(&*running.reloader).await
+            }
+            (InstanceStage::Waiting(waiting), Some(seconds)) => {
+                self.confirmation.reload_for(&*waiting, seconds).await
+            }
+            (InstanceStage::Running(running), Some(seconds)) => {
+                self.confirmation.reload_for(&*running.reloader, seconds).await
+            }
+        }
+    }
+
+    /// Makes the configuration of an unconfirmed reload stay.
+    ///
+    /// # Errors
+    /// See [`ReloadError`].
+    pub(super) async fn confirm(&self) -> Result<Confirmed, ReloadError> {
+        self.confirmation.confirm().await
+    }
+
+    /// Goes back from an unconfirmed reload.
+    ///
+    /// # Errors
+    /// See [`ReloadError`].
+    pub(super) async fn cancel_reload(&self) -> Result<Reloaded, ReloadError> {
         match self.stage() {
-            InstanceStage::Waiting(waiting) => waiting.reload().await,
-            InstanceStage::Running(running) => running.reloader.reload().await,
+            InstanceStage::Waiting(waiting) => self.confirmation.cancel(&*waiting).await,
+            InstanceStage::Running(running) => self.confirmation.cancel(&*running.reloader).await,
+        }
+    }
+
+    /// Returns what a reload would change.
+    ///
+    /// # Errors
+    /// See [`ReloadError`].
+    pub(super) async fn difference(&self) -> Result<Difference, ReloadError> {
+        match self.stage() {
+            InstanceStage::Waiting(waiting) => difference(&*waiting, |_| None).await,
+            InstanceStage::Running(running) => {
+                let reloader = &running.reloader;
+                difference(&**reloader, |new| Some(reloader.preview(new))).await
+            }
         }
     }
 

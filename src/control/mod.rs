@@ -19,6 +19,8 @@
 //! | `admin_access`                     | users of the admin socket                               |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
+//! | `confirmation`, `difference`       | reloads that go back, and what a reload would change    |
+//! | `state_file`                       | where files lie that outlive the process                |
 //! | `events`, `logging`, `mapping_log` | events, the log and the mapping log                     |
 //! | `service_manager`                  | reports to systemd                                      |
 //! | `sandbox`, `needed_files`          | dropping privileges, and the files that stay open       |
@@ -30,6 +32,8 @@ mod admin;
 mod admin_access;
 mod announcer;
 mod answer;
+mod confirmation;
+mod difference;
 mod dns;
 mod down;
 mod error;
@@ -56,6 +60,7 @@ mod sessions;
 mod settings;
 mod signals;
 mod start;
+mod state_file;
 mod status;
 mod subsystem;
 mod wait;
@@ -64,7 +69,9 @@ mod warnings;
 mod workers;
 
 pub(crate) use crate::state::{KEEPER_COMMAND, Preview};
+pub(crate) use confirmation::start_config;
 pub(crate) use down::down;
 pub(crate) use error::{RunError, SocketError};
 pub(crate) use kept_sessions::{keep_descriptors, preview};
+pub(crate) use reload::needs_restart;
 pub(crate) use run::run;

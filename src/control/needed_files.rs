@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::dns;
 use super::sandbox::{FileAccess, FileRules};
+use super::state_file::state_file;
 use crate::config::Config;
 use crate::host;
 
@@ -30,9 +30,8 @@ pub(super) fn needed_files(path: &Path, config: &Config) -> FileRules {
     if config.state.keep {
         files.allow(config.state.directory.join(&config.name), FileAccess::Change);
     }
-    if config.dns.as_ref().is_some_and(|dns| dns.update.is_some()) {
-        files.allow(directory(&dns::announced_path(config)), FileAccess::Change);
-    }
+    // The announced records of DNS, and the record of an unconfirmed reload.
+    files.allow(directory(&state_file(config, "")), FileAccess::Change);
     let mut checks = config.uplinks.iter().filter_map(|uplink| uplink.health.as_ref());
     if checks.any(|health| !health.http.is_empty()) {
         for path in resolver() {

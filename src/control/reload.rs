@@ -9,15 +9,15 @@ use std::rc::Rc;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::events::Events;
+use super::confirmation::{Confirmation, Reload};
 use super::needed_files::configuration_directories;
 use super::settings;
-use crate::api::{EventKind, LegStatus, Reloaded};
-use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
+use crate::api::{LegStatus, Reloaded};
+use crate::config::{self, Change, Config, DynamicAddress, Loaded, Problems};
 use crate::dns::DnsError;
 use crate::engine::Handle;
 use crate::host::{self, HostFacts, PlannedHost, RoutingIds};
-use crate::nat::Policy;
+use crate::nat::{Policy, PolicyPreview};
 use crate::uplinks::Uplinks;
 
 /// Reason why the instance keeps the old configuration.
@@ -74,7 +74,53 @@ pub(crate) enum ReloadError {
     /// A file that the new configuration names is not usable.
     #[error(transparent)]
     Dns(#[from] DnsError),
+    /// The time for a confirmation is not in its range.
+    #[error("--confirm: found {found} s, wanted 1 s to 24 h; nothing was changed")]
+    ConfirmTime {
+        /// Time in seconds.
+        found: u64,
+    },
+    /// Another reload waits for its confirmation.
+    #[error(
+        "a reload waits for its confirmation and goes back in {seconds_left} s; natbox confirm \
+         keeps it, natbox reload --cancel goes back now, natbox reload --confirm uses the file and \
+         begins the time again; nothing was changed"
+    )]
+    Unconfirmed {
+        /// Seconds until natbox goes back.
+        seconds_left: u64,
+    },
+    /// The instance has gone back already.
+    #[error(
+        "no reload waits for its confirmation: natbox went back at {at}; natbox reload uses the \
+         file again"
+    )]
+    GoneBack {
+        /// Time in UTC.
+        at: String,
+    },
+    /// No reload waits for its confirmation.
+    #[error("no reload waits for its confirmation; natbox reload --confirm 60s begins one")]
+    NothingToConfirm,
+    /// The record of an unconfirmed reload cannot be written or removed.
+    #[error("{path}: the record of the reload cannot be kept there: {source}; nothing was changed")]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
 }
+
+/// Returns whether an instance does not make a change by a reload. `is_waiting`: it waits for its
+/// interfaces, so nothing has started yet.
+pub(crate) fn needs_restart(change: &Change, is_waiting: bool) -> bool {
+    let section = change.path.split('.').next().unwrap_or_default();
+    if is_waiting { FIXED_WHILE_WAITING.contains(&section) } else { !change.reloadable }
+}
+
+/// Keys in use while an instance waits: its name, its admin socket and its log.
+const FIXED_WHILE_WAITING: [&str; 3] = ["admin", "log", "name"];
 
 /// Lists what on the host does not fit a new configuration, as messages. `ids`: those of a running
 /// instance.
@@ -100,7 +146,7 @@ pub(super) struct Reloader {
     routing_ids: Cell<RoutingIds>,
     engine: Handle,
     uplinks: Rc<Uplinks>,
-    events: Rc<Events>,
+    confirmation: Rc<Confirmation>,
 }
 
 /// The host as the policy needs it.
@@ -125,7 +171,7 @@ impl Reloader {
         dns: Vec<Option<u16>>,
         engine: Handle,
         uplinks: Rc<Uplinks>,
-        events: Rc<Events>,
+        confirmation: Rc<Confirmation>,
     ) -> Self {
         Self {
             path: path.to_owned(),
@@ -137,7 +183,7 @@ impl Reloader {
             routing_ids: Cell::new(host.routing_ids()),
             engine,
             uplinks,
-            events,
+            confirmation,
         }
     }
 
@@ -155,11 +201,6 @@ impl Reloader {
     /// depend on it.
     pub(super) async fn reloaded(&self) {
         self.reloaded.notified().await;
-    }
-
-    /// Returns the configuration in use, as the file has it.
-    pub(super) fn file_config(&self) -> Config {
-        self.file_config.borrow().clone()
     }
 
     /// Returns the configuration in use, with the addresses that its interfaces have.
@@ -193,43 +234,21 @@ impl Reloader {
         self.routing_ids.set(ids);
     }
 
-    /// Reads the file again and uses it. Emits an event with the result.
-    ///
-    /// # Errors
-    /// See [`ReloadError`].
-    pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
-        let result = self.read_again().await;
-        self.events.emit(match &result {
-            Ok(Reloaded { changed, sessions_ended, .. }) => {
-                EventKind::Reloaded { changed: changed.clone(), sessions_ended: *sessions_ended }
-            }
-            Err(error) => EventKind::ReloadFailed { error: error.to_string() },
-        });
-        result
+    /// Returns the configuration in use, as the file has it.
+    pub(super) fn file_config(&self) -> Config {
+        self.file_config.borrow().clone()
     }
 
-    async fn read_again(&self) -> Result<Reloaded, ReloadError> {
-        let loaded = config::load(&self.path).map_err(|problems| self.load_error(problems));
-        let Loaded { config: new, warnings } = loaded?;
-        let changes = config::changes(&self.file_config.borrow(), &new);
-        let fixed = changes.iter().filter(|change| !change.reloadable);
-        let fixed: Vec<&str> = fixed.map(|change| change.path.as_str()).collect();
-        if !fixed.is_empty() {
-            let (path, keys) = (self.path.display().to_string(), fixed.join(", "));
-            return Err(ReloadError::NeedsRestart { path, keys });
-        }
-        let changed: Vec<String> = changes.into_iter().map(|change| change.path).collect();
-        let mut sessions_ended = 0;
-        if !changed.is_empty() {
-            self.file_config.replace(new);
-            self.reloaded.notify_one();
-            sessions_ended = self.change_policy(self.policy()).await;
-            self.update_uplinks();
-        }
-        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-        let ids = Some(self.routing_ids());
-        warnings.extend(host_warnings(&self.file_config(), ids).await);
-        Ok(Reloaded { changed, sessions_ended, warnings })
+    /// Returns the reloads of the instance.
+    pub(super) fn confirmation(&self) -> &Rc<Confirmation> {
+        &self.confirmation
+    }
+
+    /// Prepares to count the sessions that a configuration would end.
+    pub(super) fn preview(&self, new: &Config) -> PolicyPreview {
+        let host = self.host.borrow();
+        let policy = settings::policy(&new.resolve(&host.addresses), &host.facts, &self.dns);
+        self.engine.preview(policy)
     }
 
     fn load_error(&self, problems: Problems) -> ReloadError {
@@ -264,5 +283,44 @@ impl Reloader {
             let _ = sender.send(sessions);
         });
         ended.await.unwrap_or(0)
+    }
+}
+
+impl Reload for Reloader {
+    fn file_config(&self) -> Config {
+        Self::file_config(self)
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read(&self) -> Result<(Loaded, String), ReloadError> {
+        config::load_with_text(&self.path).map_err(|problems| self.load_error(problems))
+    }
+
+    fn needs_restart(&self, change: &Change) -> bool {
+        needs_restart(change, false)
+    }
+
+    fn refusal(&self, keys: String) -> ReloadError {
+        ReloadError::NeedsRestart { path: self.path.display().to_string(), keys }
+    }
+
+    async fn adopt(&self, new: Loaded) -> Result<Reloaded, ReloadError> {
+        let Loaded { config: new, warnings } = new;
+        let changes = self.changes(&new)?;
+        let changed: Vec<String> = changes.into_iter().map(|change| change.path).collect();
+        let mut sessions_ended = 0;
+        if !changed.is_empty() {
+            self.file_config.replace(new);
+            self.reloaded.notify_one();
+            sessions_ended = self.change_policy(self.policy()).await;
+            self.update_uplinks();
+        }
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        let ids = Some(self.routing_ids());
+        warnings.extend(host_warnings(&self.file_config(), ids).await);
+        Ok(Reloaded { changed, sessions_ended, warnings, confirm_seconds: None })
     }
 }

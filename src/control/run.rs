@@ -5,6 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::admin::{AdminServer, AdminSocket};
+use super::confirmation::{Confirmation, Remembered, StartConfig};
 use super::dns;
 use super::error::RunError;
 use super::events::Events;
@@ -26,25 +27,32 @@ use crate::io::ArpSocket;
 ///
 /// # Errors
 /// See [`RunError`]. The host has been restored by then.
-pub(crate) fn run(path: &Path, config: &Config) -> Result<(), RunError> {
+pub(crate) fn run(path: &Path, start: StartConfig) -> Result<(), RunError> {
+    let StartConfig { config, remembered, .. } = start;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // The threads for work that takes long.
         .on_thread_start(sandbox::drop_capabilities)
         .build()
         .map_err(|source| RunError::System { doing: "starting the control thread", source })?;
-    let instance = wait_and_run(path, config);
+    let instance = wait_and_run(path, &config, remembered);
     tokio::task::LocalSet::new().block_on(&runtime, instance)
 }
 
-async fn wait_and_run(path: &Path, config: &Config) -> Result<(), RunError> {
+async fn wait_and_run(
+    path: &Path,
+    config: &Config,
+    remembered: Remembered,
+) -> Result<(), RunError> {
     // A wrong configuration ends natbox at once, even if natbox would wait.
     dns::check(config)?;
     // Before anything is changed: a signal during the start must lead to the same orderly stop.
     let mut signals = SignalStreams::new()?;
     let socket = AdminSocket::bind(&config.admin)?;
     let events = Rc::new(Events::new());
-    let waiting = Rc::new(WaitingInstance::new(path, config, Rc::clone(&events)));
+    let confirmation = Rc::new(Confirmation::new(remembered, Rc::clone(&events)));
+    confirmation.announce();
+    let waiting = Rc::new(WaitingInstance::new(path, config, Rc::clone(&events), confirmation));
     let instance = Rc::new(Instance::new(Rc::clone(&waiting), Rc::clone(&events)));
     let mut admin = AdminServer::new(socket, Rc::clone(&instance));
     let Some(config) = wait::until_interfaces_are_up(&waiting, &mut signals, &mut admin).await?

@@ -88,7 +88,8 @@ impl Subsystem for Signals {
                 let instance = Rc::clone(&self.instance);
                 // In a task of its own, so that a stop does not wait. The result is in the log.
                 tokio::task::spawn_local(async move {
-                    let _ = instance.reloader.reload().await;
+                    let reloader = &*instance.reloader;
+                    let _ = reloader.confirmation().reload(reloader).await;
                 });
             }
         }

@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use super::admin::AdminServer;
 use super::announcer::{Announcements, Announcer};
+use super::confirmation::Countdown;
 use super::dns::{self, DnsFollower, NameService};
 use super::error::RunError;
 use super::events::Events;
@@ -124,7 +125,7 @@ impl Start<'_> {
             dns_ports,
             engine.clone(),
             Rc::clone(&uplinks),
-            Rc::clone(&events),
+            Rc::clone(entrance.waiting.confirmation()),
         );
         let monitor = UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events));
         let announcements = Rc::new(Announcements::default());
@@ -225,7 +226,7 @@ impl Entrance {
         kept: Option<KeptTun>,
         subsystems: &mut Subsystems,
     ) -> Result<(), RunError> {
-        let Self { signals, mut admin, waiting: _, instance, events } = self;
+        let Self { signals, mut admin, waiting, instance, events } = self;
         kept.map_or(Ok(()), KeptTun::keep)?;
         if !handle.host.is_managed() {
             // The TUN device is open, and natbox changes nothing else.
@@ -234,6 +235,8 @@ impl Entrance {
         instance.run(Rc::clone(&handle));
         admin.publish()?;
         events.emit(EventKind::Ready { name: handle.name.clone() });
+        let (confirmation, reloader) = (waiting.confirmation(), &handle.reloader);
+        subsystems.start(Countdown::new(Rc::clone(confirmation), Rc::clone(reloader)));
         subsystems.start(admin);
         subsystems.start(Signals::new(signals, handle));
         Ok(())

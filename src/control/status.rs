@@ -121,6 +121,7 @@ impl InstanceHandle {
             uptime_seconds: self.started.elapsed().as_secs(),
             tun: self.tun.clone(),
             inside: self.reloader.legs(),
+            pending_reload: self.reloader.confirmation().status(),
             uplinks,
             sessions: SessionStatus {
                 now: occupancy.sessions,

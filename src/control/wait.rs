@@ -8,7 +8,7 @@
 use super::admin::AdminServer;
 use super::error::RunError;
 use super::signals::{SignalAction, SignalStreams};
-use super::subsystem::Subsystem as _;
+use super::subsystem::Subsystem;
 use super::waiting::WaitingInstance;
 use crate::api::EventKind;
 use crate::config::Config;
@@ -42,12 +42,13 @@ pub(super) async fn until_interfaces_are_up(
             }
             WaitEvent::Signal(SignalAction::Reload) => {
                 // The result is in the log.
-                let _ = waiting.reload().await;
+                let _ = waiting.confirmation().reload(waiting).await;
             }
             WaitEvent::Signal(SignalAction::LogCounters) => {
                 let missing = waiting.missing().join("; ");
                 tracing::info!(missing, "status: waiting");
             }
+            WaitEvent::Due => waiting.confirmation().expire(waiting).await?,
             WaitEvent::Interfaces => {}
             WaitEvent::Reloaded => links = LinkWatch::start(&waiting.config()).await?,
         }
@@ -60,6 +61,8 @@ enum WaitEvent {
     Signal(SignalAction),
     Interfaces,
     Reloaded,
+    /// The time for the confirmation of a reload has passed.
+    Due,
 }
 
 /// Waits for a change, and serves the admin socket meanwhile.
@@ -74,9 +77,23 @@ async fn next(
             action = signals.next() => return WaitEvent::Signal(action),
             _ = links.next() => return WaitEvent::Interfaces,
             () = waiting.reloaded() => return WaitEvent::Reloaded,
-            connection = admin.next() => connection,
+            event = due_or_connection(waiting, admin) => match event {
+                Some(connection) => connection,
+                None => return WaitEvent::Due,
+            },
         };
         // A connection does not end the wait.
         let _ = admin.handle(connection).await;
+    }
+}
+
+/// Waits for a client; None: the time for the confirmation of a reload has passed.
+async fn due_or_connection(
+    waiting: &WaitingInstance,
+    admin: &mut AdminServer,
+) -> Option<<AdminServer as Subsystem>::Event> {
+    tokio::select! {
+        connection = admin.next() => Some(connection),
+        () = waiting.confirmation().due() => None,
     }
 }

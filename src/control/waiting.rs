@@ -7,15 +7,16 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::confirmation::{Confirmation, Reload};
 use super::dns;
 use super::error::RunError;
 use super::events::Events;
-use super::reload::{ReloadError, host_warnings};
+use super::reload::{ReloadError, host_warnings, needs_restart};
 use crate::api::{
     EffectiveConfig, EventKind, InstanceState, Reloaded, SessionStatus, Status, TunStatus,
     UplinkStatus,
 };
-use crate::config::{self, Config, Loaded, Uplink};
+use crate::config::{self, Change, Config, Loaded, Uplink};
 use crate::host::{self, AwaitedInterface};
 
 /// An instance that waits for its interfaces.
@@ -27,19 +28,26 @@ pub(super) struct WaitingInstance {
     awaited: RefCell<Vec<AwaitedInterface>>,
     since: Instant,
     events: Rc<Events>,
+    confirmation: Rc<Confirmation>,
     reloaded: Notify,
     /// True: the instance has begun to start with the configuration, so no key can change.
     is_starting: Cell<bool>,
 }
 
 impl WaitingInstance {
-    pub(super) fn new(path: &Path, config: &Config, events: Rc<Events>) -> Self {
+    pub(super) fn new(
+        path: &Path,
+        config: &Config,
+        events: Rc<Events>,
+        confirmation: Rc<Confirmation>,
+    ) -> Self {
         Self {
             path: path.to_owned(),
             config: RefCell::new(config.clone()),
             awaited: RefCell::default(),
             since: Instant::now(),
             events,
+            confirmation,
             reloaded: Notify::new(),
             is_starting: Cell::new(false),
         }
@@ -80,42 +88,9 @@ impl WaitingInstance {
         self.awaited.borrow().iter().map(ToString::to_string).collect()
     }
 
-    /// Reads the file again and waits for its interfaces. Nothing has started yet, so almost every
-    /// key can change. Emits an event with the result.
-    ///
-    /// # Errors
-    /// See [`ReloadError`].
-    pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
-        let result = self.read_again().await;
-        self.events.emit(match &result {
-            Ok(Reloaded { changed, sessions_ended, .. }) => {
-                EventKind::Reloaded { changed: changed.clone(), sessions_ended: *sessions_ended }
-            }
-            Err(error) => EventKind::ReloadFailed { error: error.to_string() },
-        });
-        result
-    }
-
-    async fn read_again(&self) -> Result<Reloaded, ReloadError> {
-        let Loaded { config: new, warnings } = config::load(&self.path)?;
-        dns::check(&new)?;
-        let changes = config::changes(&self.config.borrow(), &new);
-        let changed: Vec<String> = changes.into_iter().map(|change| change.path).collect();
-        let is_fixed = |path: &&str| FIXED.contains(&path.split('.').next().unwrap_or_default());
-        if self.is_starting.get() && !changed.is_empty() {
-            let (path, keys) = (self.path.display().to_string(), changed.join(", "));
-            return Err(ReloadError::FixedWhileStarting { path, keys });
-        }
-        let fixed: Vec<&str> = changed.iter().map(String::as_str).filter(is_fixed).collect();
-        if !fixed.is_empty() {
-            let (path, keys) = (self.path.display().to_string(), fixed.join(", "));
-            return Err(ReloadError::FixedWhileWaiting { path, keys });
-        }
-        self.config.replace(new.clone());
-        self.reloaded.notify_one();
-        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-        warnings.extend(host_warnings(&new, None).await);
-        Ok(Reloaded { changed, sessions_ended: 0, warnings })
+    /// Returns the reloads of the instance.
+    pub(super) fn confirmation(&self) -> &Rc<Confirmation> {
+        &self.confirmation
     }
 
     /// Returns the present status.
@@ -127,6 +102,7 @@ impl WaitingInstance {
             pid: std::process::id(),
             state: InstanceState::Waiting,
             waiting_for: self.missing(),
+            pending_reload: self.confirmation.status(),
             uptime_seconds: self.since.elapsed().as_secs(),
             tun: TunStatus { name: config.tun.name.clone(), ..TunStatus::default() },
             uplinks: config.uplinks.iter().map(|settings| self.uplink(settings)).collect(),
@@ -162,5 +138,41 @@ impl WaitingInstance {
     }
 }
 
-/// Keys in use while the instance waits: its name, its admin socket and its log.
-const FIXED: [&str; 3] = ["admin", "log", "name"];
+/// Nothing has started yet, so almost every key can change.
+impl Reload for WaitingInstance {
+    fn file_config(&self) -> Config {
+        self.config()
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read(&self) -> Result<(Loaded, String), ReloadError> {
+        let (loaded, text) = config::load_with_text(&self.path)?;
+        dns::check(&loaded.config)?;
+        Ok((loaded, text))
+    }
+
+    fn needs_restart(&self, change: &Change) -> bool {
+        self.is_starting.get() || needs_restart(change, true)
+    }
+
+    fn refusal(&self, keys: String) -> ReloadError {
+        let path = self.path.display().to_string();
+        match self.is_starting.get() {
+            true => ReloadError::FixedWhileStarting { path, keys },
+            false => ReloadError::FixedWhileWaiting { path, keys },
+        }
+    }
+
+    async fn adopt(&self, new: Loaded) -> Result<Reloaded, ReloadError> {
+        let Loaded { config: new, warnings } = new;
+        let changed = self.changes(&new)?.into_iter().map(|change| change.path).collect();
+        self.config.replace(new.clone());
+        self.reloaded.notify_one();
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(host_warnings(&new, None).await);
+        Ok(Reloaded { changed, sessions_ended: 0, warnings, confirm_seconds: None })
+    }
+}

@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::nat::{
-    AdmitNew, Counters, EndReason, EndedSlice, Filter, Policy, SessionEvents, TableCursor,
-    Translator, UplinkTraffic,
+    AdmitNew, Counters, EndReason, EndedSlice, Filter, Policy, PolicyPreview, SessionEvents,
+    TableCursor, Translator, UplinkTraffic,
 };
 use crate::packet::Protocol;
 use crate::time::Tick;
@@ -163,6 +163,12 @@ impl Handle {
     /// their connections. No new mapping gets one of them on an address of the host.
     pub(crate) fn exclude_ports(&self, protocol: Protocol, listening: &[u16], connected: &[u16]) {
         self.nat.load().exclude_ports(protocol, listening, connected);
+    }
+
+    /// Prepares to count the sessions that [`Self::change_policy`] would end. The count walks the
+    /// whole table: make it on a thread that may be busy for some time.
+    pub(crate) fn preview(&self, policy: Policy) -> PolicyPreview {
+        self.nat.load().preview(policy)
     }
 
     /// Applies a policy, ends the sessions that it does not allow, and calls `done` with their

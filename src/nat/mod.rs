@@ -114,7 +114,7 @@ pub use translate::decide::{
     Rewrite, Server,
 };
 pub use translate::import_files::{Imported, import_sessions};
-pub use translate::policy_change::Transition;
+pub use translate::policy_change::{PolicyPreview, Transition};
 pub use translate::sessions::{EndedSlice, NoSuchSession};
 pub use translate::snapshot::{
     AccountingSnapshot, ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot,

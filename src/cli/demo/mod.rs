@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 
-use super::exit::Failure;
+use super::exit::{ErrorFormat, Failure};
 use super::stderr::warn;
 use crate::lab::interrupt::Interrupt;
 use error::DemoError;
@@ -73,8 +73,9 @@ pub fn run(arguments: &DemoArguments) -> Result<ExitCode, Failure> {
     match outcome {
         Ok(Ok(code)) => Ok(code),
         Ok(Err(DemoError::Interrupted(signal))) => {
-            warn(&format!("natbox: {signal}; the demo has removed everything that it had set up"));
-            Ok(ExitCode::from(128 + signal.number))
+            let text = format!("{signal}; the demo has removed everything that it had set up");
+            let format = if options.json { ErrorFormat::Json } else { ErrorFormat::Text };
+            Ok(format.print("natbox: ", &text, None, 128 + signal.number))
         }
         Ok(Err(error)) => Err(Failure::environment(error)),
         Err(_) => Err(Failure::bug(anyhow!(

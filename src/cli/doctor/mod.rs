@@ -14,6 +14,7 @@ use clap::{Args, Subcommand};
 use super::config_file::{ConfigFile, load_all};
 use super::exit::{self, Failure};
 use super::output::print;
+use super::progress::Progress;
 use super::target::{self, InstanceSelector};
 use crate::api::Request;
 use crate::api::client::ClientError;
@@ -65,6 +66,7 @@ struct ServerArguments {
 /// An environment error when no instance answers, or when the instance runs in another network
 /// namespace. A user error when a configuration is wrong.
 pub fn run(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
+    let progress = Progress::of_wait("checking");
     let (title, findings, json) = match &arguments.what {
         Some(Subject::Server(server)) => {
             let configs = load_all(&server.paths)?;
@@ -79,6 +81,7 @@ pub fn run(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
             (format!("instance {name}"), findings, arguments.json)
         }
     };
+    drop(progress);
     let report = DoctorReport::new(findings);
     print(&if json {
         serde_json::to_string_pretty(&report).context("printing JSON").map_err(Failure::bug)?

@@ -22,6 +22,7 @@ use self::order::FirstSessions;
 use super::exit::Failure;
 use super::filter_argument::FilterArgument;
 use super::output::{self, offer};
+use super::progress::Progress;
 use super::target::InstanceSelector;
 use crate::api::{Request, SessionCursor, SessionGroup, SessionPage, SessionView};
 
@@ -107,7 +108,9 @@ impl SessionsArguments {
     fn print(&self) -> Result<bool, Failure> {
         let filter = self.filter.text();
         if self.count || self.group_by.is_some() {
+            let progress = Progress::of_wait("counting sessions");
             let counted = count::count_matching(&self.instance, &filter, self.group_by)?;
+            drop(progress);
             let limit = self.top.map_or(usize::MAX, NonZeroUsize::get);
             return match self.json {
                 true => offer(&output::json(&counted.to_json(self.group_by, limit))?),
@@ -120,10 +123,12 @@ impl SessionsArguments {
     /// Prints the sessions in the order in which they arrive.
     fn stream(&self) -> Result<bool, Failure> {
         let mut printer = Printer { arguments: self, printed: 0, checked: false };
+        let progress = Progress::of_output("sessions");
         let mut next = Some(SessionCursor::default());
         while let Some(from) = next {
             let page = self.page(from)?;
             next = page.next;
+            progress.add(page.sessions.len());
             if !printer.print(&page.sessions)? {
                 return Ok(false);
             }
@@ -134,10 +139,12 @@ impl SessionsArguments {
     fn print_sorted(&self) -> Result<bool, Failure> {
         let limit = self.top.map_or(MAX_SORTED, NonZeroUsize::get);
         let mut first: Option<FirstSessions> = None;
+        let progress = Progress::of_output("sessions");
         let mut next = Some(SessionCursor::default());
         while let Some(from) = next {
             let page = self.page(from)?;
             next = page.next;
+            progress.add(page.sessions.len());
             for session in page.sessions {
                 let column = self.sort.unwrap_or(match session.traffic {
                     Some(_) => Column::Bytes,

@@ -149,8 +149,11 @@ impl Harness {
         }
     }
 
-    /// Replaces the policy. Returns the number of sessions that the new policy ended.
+    /// Replaces the policy. Returns the number of sessions that the new policy ended, which the
+    /// preview of the change has counted before.
     pub(super) fn reload(&mut self, setup: Setup) -> usize {
+        let counted = self.nat.preview(setup.policy.clone()).disallowed();
+        let counted: usize = counted.iter().map(|(_, count)| count).sum();
         let (nat, mut transition) = self.nat.with_policy(setup.policy);
         self.nat = Arc::new(nat);
         swap_policy(&self.current, Arc::clone(&self.nat));
@@ -158,6 +161,7 @@ impl Harness {
         while !transition.is_complete() {
             ended += self.nat.enforce(&mut transition, self.now);
         }
+        assert_eq!(counted, ended, "the preview counts what the change ends");
         ended
     }
 

@@ -32,6 +32,26 @@ pub struct Transition {
     passes: usize,
 }
 
+/// A policy that is not in use, with the sessions of the translator that uses another one.
+pub struct PolicyPreview(Translator);
+
+impl PolicyPreview {
+    /// Counts the sessions that [`Translator::enforce`] would end after a change to the policy, by
+    /// the reason of their end. Walks the whole table, slice by slice.
+    pub fn disallowed(&self) -> Vec<(EndReason, usize)> {
+        let endings = endings();
+        let mut counts: Vec<_> = endings.iter().map(|(_, reason)| (*reason, 0)).collect();
+        let mut next = Some(TableCursor::default());
+        while let Some(from) = next {
+            next = self.0.find_first_match(&endings, from, |_, reason| {
+                let count = counts.iter_mut().find(|(known, _)| *known == reason);
+                count.into_iter().for_each(|(_, count)| *count += 1);
+            });
+        }
+        counts
+    }
+}
+
 impl Transition {
     /// Reports whether no work remains.
     pub fn is_complete(&self) -> bool {
@@ -49,21 +69,36 @@ impl Translator {
     /// # Panics
     /// If `policy` has another number of uplinks or legs: sessions name their uplink by its index.
     pub fn with_policy(&self, policy: Policy) -> (Self, Transition) {
-        assert_eq!(
-            (policy.uplinks.len(), policy.legs.len()),
-            (self.policy.uplinks.len(), self.policy.legs.len()),
-            "the numbers of uplinks and legs are fixed"
-        );
-        let forwards = Forwards::new(&policy.forwards);
-        self.mappings.set_addresses(&policy, &forwards);
-        let (had, has) = (owned_ports(&self.policy), owned_ports(&policy));
+        let translator = self.under(policy);
+        self.mappings.set_addresses(&translator.policy, &translator.forwards);
+        let (had, has) = (owned_ports(&self.policy), owned_ports(&translator.policy));
         let transition = Transition {
             published: has.difference(&had).copied().collect(),
             withdrawn: had.difference(&has).copied().collect(),
             next: Some(TableCursor::default()),
             passes: CLAIM_PASSES,
         };
-        let translator = Self {
+        (translator, transition)
+    }
+
+    /// Prepares to say what a change to another policy would do. Changes nothing.
+    ///
+    /// # Panics
+    /// As for [`Self::with_policy`].
+    pub fn preview(&self, policy: Policy) -> PolicyPreview {
+        PolicyPreview(self.under(policy))
+    }
+
+    /// Makes a translator with the same sessions, mappings and limits, and another policy. The
+    /// mappings still have the addresses of this one.
+    fn under(&self, policy: Policy) -> Self {
+        assert_eq!(
+            (policy.uplinks.len(), policy.legs.len()),
+            (self.policy.uplinks.len(), self.policy.legs.len()),
+            "the numbers of uplinks and legs are fixed"
+        );
+        let forwards = Forwards::new(&policy.forwards);
+        Self {
             table: Arc::clone(&self.table),
             mappings: Arc::clone(&self.mappings),
             hosts: Arc::clone(&self.hosts),
@@ -82,8 +117,7 @@ impl Translator {
             worker_seed: self.worker_seed,
             limits: Arc::clone(&self.limits),
             policy,
-        };
-        (translator, transition)
+        }
     }
 
     /// Does a slice of a transition: ends the sessions that the policy does not allow, and notifies
@@ -95,9 +129,7 @@ impl Translator {
     /// port.
     pub fn enforce(&self, transition: &mut Transition, now: Tick) -> usize {
         let Some(from) = transition.next else { return 0 };
-        let removed = (Filter::address_removed(), EndReason::AddressRemoved);
-        let disallowed = (Filter::disallowed(), EndReason::PolicyChanged);
-        let slice = self.end_first_match(&[removed, disallowed], from, now);
+        let slice = self.end_first_match(&endings(), from, now);
         transition.next = slice.next;
         if transition.is_complete() {
             let has_port = |(protocol, endpoint): &(Protocol, Endpoint)| {
@@ -163,6 +195,14 @@ impl Translator {
         };
         from_is_allowed && to_is_allowed && (self.policy.hairpin || !is_hairpin)
     }
+}
+
+/// The sessions that a policy does not allow, with the reason of their end.
+fn endings() -> [(Filter, EndReason); 2] {
+    [
+        (Filter::address_removed(), EndReason::AddressRemoved),
+        (Filter::disallowed(), EndReason::PolicyChanged),
+    ]
 }
 
 /// The ports that forwards own, with the protocols that have ports for services.

@@ -98,12 +98,26 @@ impl Translator {
         now: Tick,
     ) -> EndedSlice {
         let mut doomed = Vec::new();
-        let next = self.table.list(from, SLICE, |session| {
-            let reason = filters.iter().find(|(filter, _)| self.matches(filter, &session));
-            doomed.extend(reason.map(|(_, reason)| (session, *reason)));
-        });
+        let next =
+            self.find_first_match(filters, from, |session, reason| doomed.push((session, reason)));
         let ends = |(session, reason): &&(_, _)| self.end_one(session, *reason, now);
         EndedSlice { ended: doomed.iter().filter(ends).count(), next }
+    }
+
+    /// Passes the sessions that match any filter among the next slice of the table, each with the
+    /// reason of the first filter that it matches. Returns the start of the next slice.
+    pub(super) fn find_first_match(
+        &self,
+        filters: &[(Filter, EndReason)],
+        from: TableCursor,
+        mut found: impl FnMut(SessionInfo, EndReason),
+    ) -> Option<TableCursor> {
+        self.table.list(from, SLICE, |session| {
+            let first = filters.iter().find(|(filter, _)| self.matches(filter, &session));
+            if let Some((_, reason)) = first {
+                found(session, *reason);
+            }
+        })
     }
 
     /// Ends a session and releases its resources; false if the session has ended in the meantime.
