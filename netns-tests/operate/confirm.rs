@@ -127,11 +127,9 @@ fn events(running: &RunningBox) -> Vec<EventKind> {
 }
 
 fn reverted(events: &[EventKind]) -> Option<(RevertReason, usize)> {
-    events.iter().find_map(|event| match event {
-        EventKind::ReloadReverted { reason, sessions_ended, .. } => {
-            Some((*reason, *sessions_ended))
-        }
-        _ => None,
+    events.iter().find_map(|event| {
+        let EventKind::ReloadReverted { reason, sessions_ended, .. } = event else { return None };
+        Some((*reason, *sessions_ended))
     })
 }
 
@@ -274,8 +272,8 @@ fn while_a_reload_waits_a_plain_one_is_refused_and_cancel_goes_back_at_once() {
     natbox.stop(Signal::TERM);
 }
 
-/// The box is killed, and its interface vanishes: it must not wait for it for ever with the
-/// configuration that nobody confirmed.
+/// The box is killed, and its interface vanishes: it must not wait for the interface for ever with
+/// the unconfirmed configuration.
 #[test]
 fn a_box_that_waits_for_an_interface_goes_back_while_it_waits() {
     let site = Site::new();

@@ -8,7 +8,7 @@ use tokio::task::JoinError;
 use super::confirmation::Confirmation;
 use super::difference::difference;
 use super::events::Events;
-use super::reload::ReloadError;
+use super::reload_error::ReloadError;
 use super::status::InstanceHandle;
 use super::waiting::WaitingInstance;
 use crate::api::{
