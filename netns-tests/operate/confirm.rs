@@ -299,8 +299,8 @@ fn a_box_that_waits_for_an_interface_goes_back_while_it_waits() {
     natbox.stop(Signal::TERM);
 }
 
-/// The workers have begun with the new configuration, so the process cannot go back. It ends, and the
-/// service manager starts the next one.
+/// The workers have begun with the new configuration, so the process cannot go back. It ends, and
+/// the service manager starts the next one.
 #[test]
 fn a_box_that_loses_its_interface_while_it_starts_ends_and_goes_back_at_the_next_start() {
     let scene = SingleBox::new(Published::OnLink);
