@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::confirmation::Confirmation;
 use super::difference::difference;
 use super::events::Events;
-use super::reload::ReloadError;
+use super::reload_error::ReloadError;
 use super::status::InstanceHandle;
 use super::waiting::WaitingInstance;
 use crate::api::{Confirmed, Difference, EffectiveConfig, Reloaded, Status};

@@ -19,7 +19,9 @@
 //! | `admin_access`                     | users of the admin socket                               |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
-//! | `confirmation`, `difference`       | reloads that go back, and what a reload would change    |
+//! | `reload_error`                     | reasons why an instance refuses a reload                |
+//! | `confirmation`, `countdown`        | reloads that go back                                    |
+//! | `difference`                       | what a reload would change                              |
 //! | `state_file`                       | where files lie that outlive the process                |
 //! | `events`, `logging`, `mapping_log` | events, the log and the mapping log                     |
 //! | `service_manager`                  | reports to systemd                                      |
@@ -33,6 +35,7 @@ mod admin_access;
 mod announcer;
 mod answer;
 mod confirmation;
+mod countdown;
 mod difference;
 mod dns;
 mod down;
@@ -51,6 +54,7 @@ mod mapping_log;
 mod needed_files;
 mod reconcile;
 mod reload;
+mod reload_error;
 mod run;
 mod sandbox;
 mod service_manager;
