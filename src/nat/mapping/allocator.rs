@@ -15,7 +15,7 @@ use crate::nat::policy::initiator::Initiator;
 use crate::nat::policy::limits::Timeouts;
 use crate::nat::policy::rules::{ExternalAddress, Policy};
 use crate::packet::Protocol;
-use crate::time::Tick;
+use crate::time::{Span, Tick};
 use crate::values::nat::PortRange;
 
 /// The allocators of an instance, by protocol and external address.
@@ -28,7 +28,7 @@ pub(crate) struct PortAllocator {
     held: Mutex<HeldPorts>,
     /// Number of free ports that only the box itself gets.
     kept_for_box: u32,
-    /// None: a freed port is free at once.
+    /// None: a freed port is free at once, whatever the limits.
     delay: Option<ReuseDelay>,
 }
 
@@ -74,10 +74,20 @@ impl PortAllocator {
         let hosts = if has_services { &external.reserved[..] } else { &[] };
         let ports = PortPool::new(ports, hosts, owned.filter(|_| has_services));
         let delayed_ports = delayed_ports.filter(|_| protocol == Protocol::UDP);
-        let delay = delayed_ports.zip(timeouts.port_reuse_delay);
-        let delay = delay.map(|(most, delay)| ReuseDelay::new(delay, most));
+        let delay = delayed_ports.map(|most| {
+            let (delay, most) = reuse_delay(most, timeouts);
+            ReuseDelay::new(delay, most)
+        });
         let kept_for_box = if keeps_for_box { kept_for_box(ports.free()) } else { 0 };
         Arc::new(Self { ports, held: Mutex::default(), kept_for_box, delay })
+    }
+
+    /// Changes the number of freed ports that wait, and their delay.
+    pub(super) fn set_delay(&self, delayed_ports: u32, timeouts: Timeouts) {
+        if let Some(waiting) = &self.delay {
+            let (delay, most) = reuse_delay(delayed_ports, timeouts);
+            waiting.set(delay, most, |port| self.ports.release(port));
+        }
     }
 
     /// Takes a port for a new mapping: the one that waits for the mapping's holder, the inside port
@@ -168,6 +178,11 @@ impl PortAllocator {
             self.ports.give_back(port);
         }
     }
+}
+
+/// Returns the delay of freed ports, and how many may wait.
+fn reuse_delay(delayed_ports: u32, timeouts: Timeouts) -> (Span, u32) {
+    timeouts.port_reuse_delay.map_or((Span(0), 0), |delay| (delay, delayed_ports))
 }
 
 /// Returns the number of ports that are kept for the box itself, of this many dynamic ports.
