@@ -292,6 +292,30 @@ mod tests {
     }
 
     #[test]
+    fn replaced_uplinks_are_applied_before_a_reader_sees_them_and_keep_their_time() {
+        let uplinks = three();
+        let mut follower = uplinks.watch();
+        let applied = Rc::new(Cell::new(0));
+        let count = Rc::clone(&applied);
+        uplinks.apply_first(move |states| count.set(states.uplinks.len()));
+        let before = uplinks.watch().borrow().clone();
+        std::thread::sleep(Duration::from_millis(2));
+        let (first, third) = (&before.uplinks[0], &before.uplinks[2]);
+        let new = UplinkState::new("isp4", 3);
+        let first = UplinkState { up: false, since: new.since, ..first.clone() };
+        let third = UplinkState { since: new.since, ..third.clone() };
+        uplinks.replace(vec![third, first, new]);
+        assert!(follower.has_changed().unwrap());
+        let now = follower.borrow_and_update().clone();
+        assert_eq!(applied.get(), 3);
+        assert!(now.serial > before.serial);
+        assert_eq!(now.named("isp3").map(|it| it.since), Some(before.uplinks[2].since));
+        assert!(now.named("isp1").is_some_and(|it| it.since > before.uplinks[0].since));
+        assert_eq!(now.with_number(3).map(|it| &*it.name), Some("isp4"));
+        assert!(now.with_number(1).is_none() && now.named("isp2").is_none());
+    }
+
+    #[test]
     fn the_time_of_a_state_is_that_of_its_last_change() {
         let uplinks = three();
         let since = |index: usize| uplinks.watch().borrow().uplinks[index].since;

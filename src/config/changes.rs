@@ -55,8 +55,10 @@ fn needs_restart(path: &str, fixed: &[String]) -> bool {
     };
     // A list of one item may be written as the item alone.
     let plain = |path: &str| path.replace("[]", "");
-    let (all_items, path) = (format!("{path}[]"), plain(&path));
-    fixed.iter().any(|key| is_below(&path, &plain(key)) || is_below(key, &all_items))
+    let path = plain(&path);
+    let is_list = ITEMIZED.contains(&path.as_str());
+    let mut fixed = fixed.iter().map(|key| plain(key));
+    fixed.any(|key| is_below(&path, &key) || is_list && is_below(&key, &path))
 }
 
 /// Lists whose items are compared one by one if the lists are equally long.
@@ -174,14 +176,12 @@ mod tests {
             [
                 "name",
                 "tun",
-                "inside[].interface",
+                "inside.interface",
                 "nat.mapping",
                 "nat.filtering",
-                "nat.ports",
                 "nat.port_overlapping",
                 "limits.sessions",
                 "host.manage",
-                "admin.socket",
                 "admin.group",
                 "state.keep",
                 "state.directory",
@@ -217,7 +217,7 @@ mod tests {
                 ("limits.fragments".into(), true),
                 ("limits.sessions".into(), false),
                 ("nat.hairpin".into(), true),
-                ("nat.ports".into(), false),
+                ("nat.ports".into(), true),
                 ("tun.workers".into(), false),
             ]
         );

@@ -63,7 +63,9 @@ pub(crate) use sections::{
 };
 pub(crate) use types::ConfigEnum;
 pub(crate) use types::names::wanted_instance_name;
-pub use uplink_numbers::UplinkNumbers;
+pub(crate) use uplink_numbers::UplinkNumbers;
+#[cfg(test)]
+pub(crate) use uplink_numbers::number_in_order;
 
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ pub struct UplinkNumbers {
 pub(crate) struct NoFreeNumber;
 
 /// Numbers the uplinks in the order of the file.
-pub(super) fn number_in_order(uplinks: &mut [Uplink]) {
+pub(crate) fn number_in_order(uplinks: &mut [Uplink]) {
     let mut interfaces: Vec<String> = Vec::new();
     for (place, uplink) in uplinks.iter_mut().enumerate() {
         let known = interfaces.iter().position(|known| *known == uplink.interface);

@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::admin::AdminSocket;
 use super::dns::NameService;
 use super::events::Events;
 use super::failover::FailoverSettings;
@@ -71,6 +72,7 @@ pub(super) struct ReloadParts {
     pub(super) failover: Rc<FailoverSettings>,
     pub(super) dns: Rc<NameService>,
     pub(super) host: mpsc::UnboundedSender<HostTurn>,
+    pub(super) admin: mpsc::UnboundedSender<AdminSocket>,
     /// None: sessions end with the process.
     pub(super) kept: Option<KeptNames>,
     /// The files that the process may open.

@@ -137,6 +137,7 @@ impl Start<'_> {
             failover: Rc::clone(&failover),
             dns: Rc::new(NameService::new(Rc::clone(&uplinks))),
             host: host_turns,
+            admin: entrance.admin.replacer(),
             kept: names,
             files,
         };

@@ -22,7 +22,7 @@ section! {
         pub hairpin: bool = boolean().default(true),
         /// Dynamic external ports. If the box itself opens sessions, for example health checks, 16
         /// to 32 ports of each external address serve only these, or an eighth of fewer than 128.
-        pub ports: PortRange = network::ports().default(PortRange { first: 1024, last: 65535 }).needs_restart(),
+        pub ports: PortRange = network::ports().default(PortRange { first: 1024, last: 65535 }),
         /// Inside TCP and UDP ports that a mapping keeps as its external port while that port is
         /// free, even outside of `ports`: every port (`true`), or those of a list. If another
         /// inside host has the port, or a forward publishes it, the mapping gets a random one of

@@ -62,7 +62,6 @@ section! {
         /// Unix socket that `natbox status` and other commands use.
         pub socket: Unresolved<PathBuf> = names::socket_path()
             .optional("`/run/natbox/NAME.sock`, with the name of the instance")
-            .needs_restart()
             .example("/run/natbox/reference.sock"),
         /// Group whose members may read over the socket: `natbox status`, `sessions` and `events`.
         /// Only root may change the instance. The name of a group in `/etc/group`, or a

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::{HostState, ReloadError, Reloader};
 use crate::config::{Config, Log};
+use crate::control::admin::AdminSocket;
 use crate::control::dns;
 use crate::control::failover;
 use crate::control::health::NewChecks;
@@ -44,6 +45,8 @@ struct Prepared {
     /// The configuration, with the numbers of its uplinks.
     config: Config,
     checks: NewChecks,
+    /// None: the path stays.
+    admin: Option<AdminSocket>,
     /// None: DNS goes on as it is.
     dns: Option<(Option<PreparedService>, DnsPorts)>,
 }
@@ -56,7 +59,7 @@ impl Reloader {
     /// See [`ReloadError`]. The instance uses the old configuration then.
     pub(super) async fn apply(&self, new: Config) -> Result<usize, ReloadError> {
         let before = self.file_config();
-        let Prepared { config, checks, dns } = self.prepare(&before, new)?;
+        let Prepared { config, checks, admin, dns } = self.prepare(&before, new)?;
         let both = config.with_removed_uplinks(&before);
         let (made, result) = oneshot::channel();
         let (finish, finished) = oneshot::channel();
@@ -73,6 +76,10 @@ impl Reloader {
             && let Err(error) = self.parts.dns.set(dns, &config)
         {
             tracing::error!(%error, "dns: the name server and the updates have ended");
+        }
+        if let Some(socket) = admin {
+            // Fails only when the instance is stopping.
+            let _ = self.parts.admin.send(socket);
         }
         // Fails only when the instance is stopping.
         let _ = finish.send(config);
@@ -103,7 +110,9 @@ impl Reloader {
         let is_same =
             config.dns.is_none() && before.dns.is_none() || follows(before) == follows(&config);
         let dns = (!is_same).then(|| dns::prepare_again(&config, ids)).transpose()?;
-        Ok(Prepared { config, checks, dns })
+        let moves = before.admin.socket != config.admin.socket;
+        let admin = moves.then(|| AdminSocket::bind(&config.admin)).transpose()?;
+        Ok(Prepared { config, checks, admin, dns })
     }
 
     /// Changes limits and policy. Returns the number of ended sessions.

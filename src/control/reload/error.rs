@@ -1,6 +1,7 @@
 //! Reasons why an instance keeps its old configuration.
 
 use crate::config::{self, Problems};
+use crate::control::error::SocketError;
 use crate::dns::DnsError;
 
 /// Reason why the instance keeps the old configuration.
@@ -68,6 +69,9 @@ pub(crate) enum ReloadError {
         /// Paths that are closed to the process.
         files: String,
     },
+    /// The admin socket cannot be made at another path.
+    #[error("{0}; nothing was changed; with `admin.group`, another `admin.socket` needs a restart")]
+    Socket(#[from] SocketError),
     /// A health check cannot begin.
     #[error("{0}; nothing was changed")]
     Checks(std::io::Error),

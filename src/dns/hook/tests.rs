@@ -53,7 +53,7 @@ impl Fixture {
 
 /// Sends one event and reads its outcome.
 fn send_one(events: &OwnedFd, outcomes: &OwnedFd) -> HookOutcome {
-    let (_, event) = next_event(&[], &states(), 1).unwrap();
+    let event = next_event(&SentEvents::new(), &states(), 1).unwrap();
     let mut events = fs::File::from(events.try_clone().unwrap());
     writeln!(events, "{}", serde_json::to_string(&event).unwrap()).unwrap();
     let mut answer = String::new();
@@ -127,7 +127,7 @@ fn a_hook_that_hangs_is_killed_with_all_processes_that_it_started() {
 fn a_running_hook_is_killed_when_natbox_ends() {
     let fixture = Fixture::new("sleep 600 &\necho $! >sleeper\nwait");
     let (events, _outcomes, runner) = fixture.run();
-    let (_, event) = next_event(&[], &states(), 1).unwrap();
+    let event = next_event(&SentEvents::new(), &states(), 1).unwrap();
     let mut pipe = fs::File::from(events);
     writeln!(pipe, "{}", serde_json::to_string(&event).unwrap()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);

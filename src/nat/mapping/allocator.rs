@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -27,7 +28,11 @@ pub(crate) struct PortAllocator {
     /// Ports that sessions hold without a mapping.
     held: Mutex<HeldPorts>,
     /// Number of free ports that only the box itself gets.
-    kept_for_box: u32,
+    kept_for_box: AtomicU32,
+    /// True: the box itself opens sessions.
+    keeps_for_box: bool,
+    /// False: every port is dynamic, as with the identifiers of queries.
+    has_services: bool,
     /// None: a freed port is free at once, whatever the limits.
     delay: Option<ReuseDelay>,
 }
@@ -78,8 +83,18 @@ impl PortAllocator {
             let (delay, most) = reuse_delay(most, timeouts);
             ReuseDelay::new(delay, most)
         });
-        let kept_for_box = if keeps_for_box { kept_for_box(ports.free()) } else { 0 };
-        Arc::new(Self { ports, held: Mutex::default(), kept_for_box, delay })
+        let kept = if keeps_for_box { kept_for_box(ports.free()) } else { 0 };
+        let (held, kept_for_box) = (Mutex::default(), AtomicU32::new(kept));
+        Arc::new(Self { ports, held, kept_for_box, keeps_for_box, has_services, delay })
+    }
+
+    /// Changes the range of dynamic ports.
+    pub(super) fn set_range(&self, range: PortRange) {
+        if self.has_services {
+            self.ports.set_range(range);
+            let kept = if self.keeps_for_box { kept_for_box(self.ports.free()) } else { 0 };
+            self.kept_for_box.store(kept, Relaxed);
+        }
     }
 
     /// Changes the number of freed ports that wait, and their delay.
@@ -109,7 +124,7 @@ impl PortAllocator {
             delay.release_due(now, |port| self.ports.release(port));
         }
         // Without a port, a health check would take a crowded uplink for a dead one.
-        let left = initiator.must_leave(self.kept_for_box);
+        let left = initiator.must_leave(self.kept_for_box.load(Relaxed));
         let is_crowded = left != 0 && self.ports.free() <= left;
         let inside = key.inside.port;
         let may_keep = keeps_port && !(is_crowded && self.ports.is_dynamic(inside));

@@ -53,8 +53,6 @@ pub(crate) struct Mappings {
     by_inside: DashMap<MappingKey, Mapping, HashKey>,
     by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, HashKey>,
     pub(super) allocators: ArcSwap<PortAllocators>,
-    /// Dynamic external ports for new allocators.
-    ports: PortRange,
     /// True: freed UDP ports may wait for their last holder.
     delays_ports: bool,
     /// None: every port serves one mapping.
@@ -80,12 +78,14 @@ pub(super) struct MappingSettings {
     keeps_parity: bool,
     /// Freed UDP ports that may wait on each address.
     delayed_ports: u32,
+    /// Dynamic external ports.
+    ports: PortRange,
 }
 
 impl MappingSettings {
     fn of(limits: &Limits) -> Self {
-        let Limits { timeouts, port_parity, delayed_ports, .. } = *limits;
-        Self { timeouts, keeps_parity: port_parity, delayed_ports }
+        let Limits { timeouts, port_parity, delayed_ports, ports, .. } = *limits;
+        Self { timeouts, keeps_parity: port_parity, delayed_ports, ports }
     }
 }
 
@@ -113,7 +113,6 @@ impl Mappings {
             by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(capacity, key, SHARDS),
             by_external: DashMap::with_capacity_and_hasher_and_shard_amount(capacity, key, SHARDS),
             allocators: ArcSwap::from_pointee(allocators),
-            ports: limits.ports,
             delays_ports,
             overlap_counts: limits
                 .port_overlapping
@@ -127,12 +126,14 @@ impl Mappings {
         }
     }
 
-    /// Changes the settings that may change while mappings live.
+    /// Changes the settings that may change while mappings live. Call [`Self::set_addresses`]
+    /// afterwards.
     pub(crate) fn set_limits(&self, limits: &Limits) {
         let settings = MappingSettings::of(limits);
         self.settings.store(Arc::new(settings));
         for allocator in self.allocators.load().values() {
             allocator.set_delay(settings.delayed_ports, settings.timeouts);
+            allocator.set_range(settings.ports);
         }
     }
 
@@ -149,7 +150,8 @@ impl Mappings {
             match before.get(&(protocol, external.address)) {
                 Some(known) => Arc::clone(known),
                 None => {
-                    let (ports, settings) = (self.ports, self.settings());
+                    let settings = self.settings();
+                    let ports = settings.ports;
                     let delayed = self.delays_ports.then_some(settings.delayed_ports);
                     let own = policy.has_own_sessions();
                     PortAllocator::new(

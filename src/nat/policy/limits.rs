@@ -88,13 +88,12 @@ impl Limits {
     }
 
     /// Reports whether a running translator can take these limits in place of `before`. The values
-    /// that must be the same decide how much memory is reserved, what a record means, and which
-    /// ports the allocators have.
+    /// that must be the same decide how much memory is reserved and what a record means.
     pub(crate) fn can_replace(&self, before: &Self) -> bool {
         let fixed = |limits: &Self| {
-            let Self { mapping, filtering, ports, port_overlapping, sessions, .. } = *limits;
+            let Self { mapping, filtering, port_overlapping, sessions, .. } = *limits;
             let reserved = (sessions, limits.accounting, limits.addresses_may_grow);
-            (mapping, filtering, ports, port_overlapping, reserved)
+            (mapping, filtering, port_overlapping, reserved)
         };
         fixed(self) == fixed(before)
     }

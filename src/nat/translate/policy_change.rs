@@ -62,7 +62,7 @@ impl Translator {
     /// # Panics
     /// If `policy` has another number of legs or too many uplinks. If it has several external
     /// addresses and neither the first policy nor the first limits allow for these. If `limits` has
-    /// another `mapping`, `filtering`, `ports`, `port_overlapping`, `sessions`, `accounting` or
+    /// another `mapping`, `filtering`, `port_overlapping`, `sessions`, `accounting` or
     /// `addresses_may_grow`.
     pub fn with_limits(&self, limits: Limits, policy: Policy, now: Tick) -> (Self, Transition) {
         assert!(limits.can_replace(&self.limits), "these limits are fixed at the start");
