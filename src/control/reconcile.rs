@@ -139,7 +139,11 @@ impl HostReconciler {
         let _ = made.send(Ok((self.host.config().clone(), self.host.facts().clone())));
         // Without an answer the instance is stopping.
         let Ok(config) = finish.await else { return };
-        if let Err(error) = self.set_config(config).await {
+        let result = match self.set_config(config).await {
+            Ok(()) => self.host.reconcile(CheckCause::Interfaces).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
             tracing::error!(%error, "host: settings of removed uplinks stay");
         }
         self.reconcile(CheckCause::Interfaces).await;
@@ -167,12 +171,19 @@ impl HostReconciler {
     /// Makes the settings of the configuration before a reload that failed.
     async fn go_back(&mut self, before: Config) {
         let result = match self.set_config(before).await {
-            Ok(()) => self.host.reconcile(CheckCause::Interfaces).await.map(drop),
+            Ok(()) => self.reconcile_twice().await,
             Err(error) => Err(error),
         };
         if let Err(error) = result {
             tracing::error!(%error, "host: the settings before the reload could not be made again");
         }
+    }
+
+    /// Makes the settings of a configuration that has fewer uplinks than the one before. Which
+    /// networks the host itself has shows only when the rules of the removed uplinks are gone.
+    async fn reconcile_twice(&mut self) -> Result<(), HostError> {
+        self.host.reconcile(CheckCause::Interfaces).await?;
+        self.host.reconcile(CheckCause::Interfaces).await.map(drop)
     }
 
     /// Replaces the configuration of the host, and watches its interfaces.
