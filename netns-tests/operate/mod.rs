@@ -2,6 +2,7 @@
 
 mod confirm;
 mod kill;
+mod reload;
 mod session_events;
 mod sessions;
 mod site;

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::reload::PendingReload;
+use crate::config::UplinkNumbers;
 use crate::host::RoutingIds;
 use crate::host::doctor::Finding;
 
@@ -301,6 +302,9 @@ pub struct EffectiveConfig {
     /// Identifiers of the instance's routing tables, rules and probe addresses; None while the
     /// instance waits for its interfaces.
     pub routing_ids: Option<RoutingIds>,
+    /// Numbers of the uplinks by their names. The routing tables and probe addresses depend on them.
+    #[serde(default)]
+    pub uplink_numbers: BTreeMap<String, UplinkNumbers>,
 }
 
 /// The result of a reload.

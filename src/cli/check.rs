@@ -103,7 +103,7 @@ fn against_running(
         return Ok(None);
     }
     let request = Request::EffectiveConfig;
-    let EffectiveConfig { configuration, routing_ids } = match arguments.instance.is_named() {
+    let EffectiveConfig { configuration, routing_ids, .. } = match arguments.instance.is_named() {
         true => arguments.instance.ask(&request)?,
         false => target::ask_at(&file.admin.socket, &request).map_err(target::failure)?,
     };

@@ -40,9 +40,10 @@ mod reader;
 mod schema;
 mod sections;
 mod types;
+mod uplink_numbers;
 
 pub(crate) use crate::values::nat::{ForwardProtocol, HashBy, MssClamp, PortRange};
-pub(crate) use changes::{Change, changes, reloadable_keys};
+pub(crate) use changes::{Change, changes, fixed_keys};
 pub(crate) use counted::counted;
 pub(crate) use dynamic_address::DynamicAddress;
 pub(crate) use emit::{to_json, to_yaml};
@@ -62,6 +63,9 @@ pub(crate) use sections::{
 };
 pub(crate) use types::ConfigEnum;
 pub(crate) use types::names::wanted_instance_name;
+pub(crate) use uplink_numbers::UplinkNumbers;
+#[cfg(test)]
+pub(crate) use uplink_numbers::number_in_order;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 
 use super::admin_access::{AdminAccess, Peer};
 use super::answer::{answer, refusal, to_json, write};
@@ -104,11 +105,28 @@ fn check_free(path: &Path) -> Result<(), SocketError> {
 pub(super) struct AdminServer {
     socket: AdminSocket,
     instance: Rc<Instance>,
+    /// The sockets of reloads.
+    replacements: mpsc::UnboundedReceiver<AdminSocket>,
+    replacer: mpsc::UnboundedSender<AdminSocket>,
+}
+
+/// Event that the admin server waits for.
+pub(super) enum AdminEvent {
+    /// A client has connected.
+    Connected(io::Result<UnixStream>),
+    /// A reload has changed the path.
+    Replaced(AdminSocket),
 }
 
 impl AdminServer {
     pub(super) fn new(socket: AdminSocket, instance: Rc<Instance>) -> Self {
-        Self { socket, instance }
+        let (replacer, replacements) = mpsc::unbounded_channel();
+        Self { socket, instance, replacements, replacer }
+    }
+
+    /// Returns what replaces the socket by another one. Connections go on.
+    pub(super) fn replacer(&self) -> mpsc::UnboundedSender<AdminSocket> {
+        self.replacer.clone()
     }
 
     /// Gives the socket its final name: the instance is ready, or waits.
@@ -121,16 +139,27 @@ impl AdminServer {
 }
 
 impl Subsystem for AdminServer {
-    type Event = io::Result<UnixStream>;
+    type Event = AdminEvent;
     const NAME: &'static str = "admin socket";
 
     async fn next(&mut self) -> Self::Event {
-        self.socket.listener.accept().await.map(|(stream, _)| stream)
+        tokio::select! {
+            accepted = self.socket.listener.accept() => {
+                AdminEvent::Connected(accepted.map(|(stream, _)| stream))
+            }
+            Some(socket) = self.replacements.recv() => AdminEvent::Replaced(socket),
+        }
     }
 
-    async fn handle(&mut self, connection: Self::Event) -> Outcome {
-        match connection {
-            Ok(stream) => {
+    async fn handle(&mut self, event: Self::Event) -> Outcome {
+        match event {
+            AdminEvent::Replaced(mut socket) => match socket.publish() {
+                Ok(()) => self.socket = socket,
+                Err(error) => {
+                    tracing::error!(%error, "admin socket: the old path stays");
+                }
+            },
+            AdminEvent::Connected(Ok(stream)) => {
                 let (instance, access) =
                     (Rc::clone(&self.instance), Rc::clone(&self.socket.access));
                 tokio::task::spawn_local(async move {
@@ -139,7 +168,7 @@ impl Subsystem for AdminServer {
                     }
                 });
             }
-            Err(error) => {
+            AdminEvent::Connected(Err(error)) => {
                 // Most likely the process has no descriptors left. Some are free again after a
                 // pause.
                 tracing::warn!(%error, "admin socket: a connection cannot be accepted");

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::reload_error::ReloadError;
 use crate::dns::DnsError;
 use crate::host::HostError;
 use crate::io::OpenError;
@@ -42,7 +41,7 @@ pub(crate) enum RunError {
     /// The time for the confirmation of a reload has passed before the instance ran, and it has
     /// begun to start with the configuration of the reload.
     #[error("{0}; the next start of natbox goes back from the reload")]
-    GoBack(#[from] ReloadError),
+    GoBack(String),
     /// The sessions cannot be kept.
     #[error(transparent)]
     State(#[from] StateError),

@@ -1,24 +1,40 @@
 //! The configuration file and the host as the running instance uses them, and how both change.
 //!
-//! A reload is all or nothing. If the file has a problem, or changes a key that needs a restart,
-//! the instance keeps the old configuration and reports the reason.
+//! A reload is all or nothing. If the file has a problem, changes a key that needs a restart, or
+//! the host refuses a setting, the instance keeps the old configuration and reports the reason.
+//!
+//! | file    | content                                        |
+//! |---------|------------------------------------------------|
+//! | `apply` | the steps from one configuration to another    |
+//! | `preview` | the sessions that another configuration would end |
+
+mod apply;
+mod preview;
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
+use super::admin::AdminSocket;
 use super::confirmation::{Confirmation, Reload};
+use super::dns::NameService;
+use super::failover::FailoverSettings;
+use super::health::{NewChecks, RawSockets, UplinkMonitor};
+use super::kept_sessions::KeptNames;
 use super::needed_files::configuration_directories;
 use super::reload_error::ReloadError;
-use super::settings;
+use super::sandbox::FileRules;
+use super::settings::{self, DnsPorts};
 use crate::api::{LegStatus, Reloaded};
 use crate::config::{self, Change, Config, DynamicAddress, Loaded, Problems};
 use crate::engine::Handle;
 use crate::host::{self, HostFacts, PlannedHost, RoutingIds};
-use crate::nat::{Policy, PolicyPreview};
+use crate::nat::Policy;
 use crate::uplinks::Uplinks;
+
+pub(super) use apply::HostTurn;
 
 /// Returns whether an instance does not make a change by a reload. `is_waiting`: it waits for its
 /// interfaces, so nothing has started yet.
@@ -47,14 +63,28 @@ pub(super) struct Reloader {
     /// Configuration as the file has it.
     file_config: RefCell<Config>,
     host: RefCell<HostState>,
-    /// Wakes the reconciler after a reload.
-    reloaded: Notify,
-    /// See [`settings::policy`].
-    dns: Vec<Option<u16>>,
+    /// Ports of the name server.
+    dns_ports: RefCell<DnsPorts>,
     routing_ids: Cell<RoutingIds>,
-    engine: Handle,
-    uplinks: Rc<Uplinks>,
-    confirmation: Rc<Confirmation>,
+    parts: ReloadParts,
+}
+
+/// The parts of the instance that a reload changes.
+pub(super) struct ReloadParts {
+    pub(super) engine: Handle,
+    pub(super) uplinks: Rc<Uplinks>,
+    pub(super) confirmation: Rc<Confirmation>,
+    pub(super) monitor: Rc<UplinkMonitor>,
+    pub(super) raw: Rc<RawSockets>,
+    pub(super) checks: mpsc::UnboundedSender<NewChecks>,
+    pub(super) failover: Rc<FailoverSettings>,
+    pub(super) dns: Rc<NameService>,
+    pub(super) host: mpsc::UnboundedSender<HostTurn>,
+    pub(super) admin: mpsc::UnboundedSender<AdminSocket>,
+    /// None: sessions end with the process.
+    pub(super) kept: Option<KeptNames>,
+    /// The files that the process may open.
+    pub(super) files: FileRules,
 }
 
 /// The host as the policy needs it.
@@ -71,27 +101,21 @@ impl HostState {
 }
 
 impl Reloader {
-    /// `dns`: see [`settings::policy`].
     pub(super) fn new(
         path: &Path,
         file_config: &Config,
         host: &PlannedHost,
-        dns: Vec<Option<u16>>,
-        engine: Handle,
-        uplinks: Rc<Uplinks>,
-        confirmation: Rc<Confirmation>,
+        dns_ports: DnsPorts,
+        parts: ReloadParts,
     ) -> Self {
         Self {
             path: path.to_owned(),
             directories: configuration_directories(path),
             file_config: RefCell::new(file_config.clone()),
             host: RefCell::new(HostState::new(host.config(), host.facts())),
-            reloaded: Notify::new(),
-            dns,
+            dns_ports: RefCell::new(dns_ports),
             routing_ids: Cell::new(host.routing_ids()),
-            engine,
-            uplinks,
-            confirmation,
+            parts,
         }
     }
 
@@ -105,10 +129,9 @@ impl Reloader {
         if before == now { 0 } else { self.change_policy(now).await }
     }
 
-    /// Waits for the next reload that has changed the configuration. The settings of the host
-    /// depend on it.
-    pub(super) async fn reloaded(&self) {
-        self.reloaded.notified().await;
+    /// Returns the configuration in use, as the file has it.
+    pub(super) fn file_config(&self) -> Config {
+        self.file_config.borrow().clone()
     }
 
     /// Returns the configuration in use, with the addresses that its interfaces have.
@@ -142,21 +165,9 @@ impl Reloader {
         self.routing_ids.set(ids);
     }
 
-    /// Returns the configuration in use, as the file has it.
-    pub(super) fn file_config(&self) -> Config {
-        self.file_config.borrow().clone()
-    }
-
     /// Returns the reloads of the instance.
     pub(super) fn confirmation(&self) -> &Rc<Confirmation> {
-        &self.confirmation
-    }
-
-    /// Prepares to count the sessions that a configuration would end.
-    pub(super) fn preview(&self, new: &Config) -> PolicyPreview {
-        let host = self.host.borrow();
-        let policy = settings::policy(&new.resolve(&host.addresses), &host.facts, &self.dns);
-        self.engine.preview(policy)
+        &self.parts.confirmation
     }
 
     fn load_error(&self, problems: Problems) -> ReloadError {
@@ -168,25 +179,16 @@ impl Reloader {
         ReloadError::Unreadable { problems, directories }
     }
 
-    /// Publishes the weights and tiers of the configuration, after the translator has them.
-    fn update_uplinks(&self) {
-        for (index, uplink) in self.file_config.borrow().uplinks.iter().enumerate() {
-            self.uplinks.update(index, |state| {
-                (state.weight, state.tier) = (uplink.weight, uplink.tier);
-            });
-        }
-    }
-
     /// Returns the policy that follows from the configuration and the host in use.
     fn policy(&self) -> Policy {
-        settings::policy(&self.config(), &self.host.borrow().facts, &self.dns)
+        settings::policy(&self.config(), &self.host.borrow().facts, &self.dns_ports.borrow())
     }
 
     /// Applies a policy. Waits, without blocking the control thread, until the sessions that the
     /// policy does not allow have ended. Returns their number.
     async fn change_policy(&self, policy: Policy) -> usize {
         let (sender, ended) = oneshot::channel();
-        self.engine.change_policy(policy, move |sessions| {
+        self.parts.engine.change_policy(policy, move |sessions| {
             // Fails only when the instance has stopped.
             let _ = sender.send(sessions);
         });
@@ -219,13 +221,7 @@ impl Reload for Reloader {
         let Loaded { config: new, warnings } = new;
         let changes = self.changes(&new)?;
         let changed: Vec<String> = changes.into_iter().map(|change| change.path).collect();
-        let mut sessions_ended = 0;
-        if !changed.is_empty() {
-            self.file_config.replace(new);
-            self.reloaded.notify_one();
-            sessions_ended = self.change_policy(self.policy()).await;
-            self.update_uplinks();
-        }
+        let sessions_ended = if changed.is_empty() { 0 } else { self.apply(new).await? };
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         let ids = Some(self.routing_ids());
         warnings.extend(host_warnings(&self.file_config(), ids).await);

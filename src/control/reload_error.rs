@@ -1,8 +1,9 @@
-//! Reasons why an instance refuses a reload.
+//! Reasons why an instance keeps its old configuration.
 
 use std::path::PathBuf;
 
 use crate::config::{self, Problems};
+use crate::control::error::SocketError;
 use crate::dns::DnsError;
 
 /// Reason why the instance keeps the old configuration.
@@ -24,9 +25,9 @@ pub(crate) enum ReloadError {
     },
     /// The file changes keys that need a restart.
     #[error(
-        "{path}: {keys} changed; restart natbox to use the new values; a reload can change only {}; \
-         nothing was changed",
-        config::reloadable_keys().join(", ")
+        "{path}: {keys} changed; restart natbox to use the new values; a reload can change every \
+         key except {}; nothing was changed",
+        config::fixed_keys().join(", ")
     )]
     NeedsRestart {
         /// The file.
@@ -59,6 +60,36 @@ pub(crate) enum ReloadError {
     /// A file that the new configuration names is not usable.
     #[error(transparent)]
     Dns(#[from] DnsError),
+    /// The process may not open files that the new configuration needs.
+    #[error(
+        "{path}: the new configuration needs {files}; since its start natbox can open only files that \
+         the old one needed; restart natbox to use the new values; nothing was changed"
+    )]
+    NeedsFiles {
+        /// The file.
+        path: String,
+        /// Paths that are closed to the process.
+        files: String,
+    },
+    /// The admin socket cannot be made at another path.
+    #[error("{0}; nothing was changed; with `admin.group`, another `admin.socket` needs a restart")]
+    Socket(#[from] SocketError),
+    /// A health check cannot begin.
+    #[error("{0}; nothing was changed")]
+    Checks(std::io::Error),
+    /// More uplinks than numbers.
+    #[error(
+        "uplinks: the uplinks before and after the reload are more than {} together; remove uplinks \
+         by one reload and add the new ones by another; nothing was changed",
+        crate::config::Uplink::MAX
+    )]
+    TooManyUplinks,
+    /// The host refuses a setting of the new configuration.
+    #[error("the host refuses the new configuration: {0}; natbox uses the old one again")]
+    Host(String),
+    /// The instance stops.
+    #[error("the instance is stopping")]
+    Stopping,
     /// The time for a confirmation is not in its range.
     #[error("--confirm: found {found} s, wanted 1 s to 24 h; nothing was changed")]
     ConfirmTime {
@@ -87,6 +118,16 @@ pub(crate) enum ReloadError {
     /// No reload waits for its confirmation.
     #[error("no reload waits for its confirmation; natbox reload --confirm 60s begins one")]
     NothingToConfirm,
+    /// A start with the new file would not find the record.
+    #[error(
+        "admin.socket: without STATE_DIRECTORY the record of the reload would have to be at {place}; \
+         set STATE_DIRECTORY as the unit natbox@.service does, or reload without --confirm; nothing \
+         was changed"
+    )]
+    RecordMoves {
+        /// Where a start would look for it.
+        place: PathBuf,
+    },
     /// The record of an unconfirmed reload cannot be written or removed.
     #[error("{path}: the record of the reload cannot be kept there: {source}; nothing was changed")]
     Record {

@@ -31,8 +31,7 @@ pub(super) struct InstanceHandle {
     pub(super) uplinks: watch::Receiver<UplinkStates>,
     pub(super) engine: Handle,
     pub(super) reloader: Rc<Reloader>,
-    /// None: the configuration has no `dns`.
-    pub(super) dns: Option<Rc<NameService>>,
+    pub(super) dns: Rc<NameService>,
     pub(super) events: Rc<Events>,
     pub(super) warnings: Rc<Warnings>,
     pub(super) host: Rc<HostWatchState>,
@@ -87,6 +86,7 @@ impl InstanceHandle {
         EffectiveConfig {
             configuration: config::to_yaml(&self.reloader.file_config()),
             routing_ids: Some(self.reloader.routing_ids()),
+            uplink_numbers: self.reloader.file_config().uplink_numbers(),
         }
     }
 
@@ -97,8 +97,13 @@ impl InstanceHandle {
         let config = self.reloader.config();
         let states = self.uplinks.borrow();
         let host = self.host.get();
-        let uplinks = config.uplinks.iter().zip(&states.uplinks).enumerate();
-        let uplinks = uplinks.map(|(place, (settings, state))| {
+        // A reload may be between its change of the configuration and that of the states.
+        let with_state = |(place, settings): (usize, _)| {
+            let settings: &Uplink = settings;
+            states.named(&settings.name).map(|state| (place, settings, state))
+        };
+        let uplinks = config.uplinks.iter().enumerate().filter_map(with_state);
+        let uplinks = uplinks.map(|(place, settings, state)| {
             let status = uplink(settings, state, states.is_in_use(state));
             // Without its settings on the host, the uplink does not work.
             let setting_missing = self.host.is_setting_missing(place);
@@ -148,7 +153,7 @@ impl InstanceHandle {
                 .collect(),
             host,
             sandbox: Some(self.sandbox.status()),
-            dns: self.dns.as_ref().and_then(|dns| dns.status()),
+            dns: self.dns.status(),
         }
     }
 

@@ -48,7 +48,10 @@ pub(super) async fn until_interfaces_are_up(
                 let missing = waiting.missing().join("; ");
                 tracing::info!(missing, "status: waiting");
             }
-            WaitEvent::Due => waiting.confirmation().expire(waiting).await?,
+            WaitEvent::Due => {
+                let expired = waiting.confirmation().expire(waiting).await;
+                expired.map_err(|error| RunError::GoBack(error.to_string()))?;
+            }
             WaitEvent::Interfaces => {}
             WaitEvent::Reloaded => links = LinkWatch::start(&waiting.config()).await?,
         }

@@ -30,9 +30,10 @@ use tokio::sync::{Mutex, Notify};
 
 use super::events::Events;
 use super::reload_error::ReloadError;
+use super::state_file::state_file;
 use crate::api::{Confirmed, EventKind, PendingReload, Reloaded, RevertReason};
 use crate::config::{self, Change, Config, Loaded};
-use record::{Clocks, ReloadRecord, ends_with_the_boot};
+use record::{Clocks, ReloadRecord, SUFFIX, ends_with_the_boot};
 pub(super) use start::Remembered;
 pub(crate) use start::{StartConfig, start_config};
 
@@ -76,7 +77,7 @@ pub(super) trait Reload {
 
 /// The reloads of an instance, one at a time.
 pub(super) struct Confirmation {
-    path: PathBuf,
+    path: RefCell<PathBuf>,
     record: RefCell<Option<ReloadRecord>>,
     /// Reason why the instance could not go back; it tries again at its next start.
     failed: RefCell<Option<String>>,
@@ -92,7 +93,7 @@ impl Confirmation {
     pub(super) fn new(remembered: Remembered, events: Rc<Events>) -> Self {
         let Remembered { path, record, goes_back } = remembered;
         Self {
-            path,
+            path: RefCell::new(path),
             record: RefCell::new(record),
             failed: RefCell::default(),
             went_back: Cell::new(goes_back),
@@ -136,7 +137,13 @@ impl Confirmation {
         if earlier.is_some() {
             self.store(None).await?;
         }
-        self.adopt_or_restore(instance, loaded, earlier).await
+        let [before, after] =
+            [&instance.file_config(), &loaded.config].map(|config| state_file(config, SUFFIX));
+        let reloaded = self.adopt_or_restore(instance, loaded, earlier).await?;
+        if before != after {
+            self.path.replace(after);
+        }
+        Ok(reloaded)
     }
 
     /// Reads the file again and uses it until the time has passed. Emits events with the result.
@@ -167,6 +174,11 @@ impl Confirmation {
         }
         let (loaded, text) = instance.read()?;
         instance.changes(&loaded.config)?;
+        let place = state_file(&loaded.config, SUFFIX);
+        if place != state_file(&instance.file_config(), SUFFIX) {
+            // The next start looks for the record where its file says.
+            return Err(ReloadError::RecordMoves { place });
+        }
         let earlier = self.record.borrow().clone();
         let unconfirmed = earlier.as_ref().filter(|record| record.is_unconfirmed());
         let before = match unconfirmed {
@@ -184,7 +196,7 @@ impl Confirmation {
         self.store(record).await?;
         let mut reloaded = self.adopt_or_restore(instance, loaded, earlier).await?;
         reloaded.confirm_seconds = waits.then_some(confirm_seconds);
-        if waits && ends_with_the_boot(&self.path) {
+        if waits && ends_with_the_boot(&self.path.borrow()) {
             reloaded.warnings.push(self.ends_with_the_boot());
         }
         Ok(reloaded)
@@ -302,19 +314,19 @@ impl Confirmation {
 
     /// Returns the configuration before a reload.
     fn before(&self, record: &ReloadRecord) -> Result<Config, ReloadError> {
-        Ok(config::parse(&self.path.display().to_string(), &record.before)?.config)
+        Ok(config::parse(&self.path.borrow().display().to_string(), &record.before)?.config)
     }
 
     /// Writes a record to the disk and adopts it, or removes the one that is there.
     async fn store(&self, record: Option<ReloadRecord>) -> Result<(), ReloadError> {
-        let (path, stored) = (self.path.clone(), record.clone());
+        let (path, stored) = (self.path.borrow().clone(), record.clone());
         // On a thread of its own, because a disk may take long.
         let written = tokio::task::spawn_blocking(move || match stored {
             Some(record) => record.write(&path),
             None => ReloadRecord::remove(&path),
         });
         let written = written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        let failed = |source| ReloadError::Record { path: self.path.clone(), source };
+        let failed = |source| ReloadError::Record { path: self.path.borrow().clone(), source };
         written.map_err(failed)?;
         self.record.replace(record);
         self.failed.replace(None);
@@ -358,7 +370,7 @@ impl Confirmation {
         format!(
             "{}: on a tmpfs; natbox does not go back after a reboot; set STATE_DIRECTORY to a \
              directory on a disk, as the unit natbox@.service does",
-            self.path.display()
+            self.path.borrow().display()
         )
     }
 }

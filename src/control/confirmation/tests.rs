@@ -86,7 +86,7 @@ fn setup() -> Setup {
 
 impl Setup {
     fn on_disk(&self) -> Option<ReloadRecord> {
-        ReloadRecord::read(&self.confirmation.path).unwrap()
+        ReloadRecord::read(&self.confirmation.path.borrow()).unwrap()
     }
 
     fn last_event(&self) -> EventKind {
@@ -223,10 +223,22 @@ async fn a_refused_reload_changes_neither_the_configuration_nor_the_countdown() 
     assert_eq!((setup.on_disk(), setup.instance.in_use()), (first, (false, 1000)));
 }
 
+/// Without STATE_DIRECTORY the record lies beside the admin socket.
+#[tokio::test]
+async fn a_record_that_the_next_start_would_not_find_is_refused() {
+    let setup = setup();
+    setup.instance.edit("admin: { socket: /run/elsewhere/a.sock }\n");
+    let error = setup.reload_for(60).await.unwrap_err().to_string();
+    assert!(error.contains("/run/elsewhere/a.reload"), "{error}");
+    assert_eq!((setup.instance.in_use(), setup.state()), ((true, 1000), None));
+    setup.reload().await.unwrap();
+    assert_eq!(*setup.confirmation.path.borrow(), Path::new("/run/elsewhere/a.reload"));
+}
+
 #[tokio::test]
 async fn without_a_place_for_the_record_nothing_is_changed() {
     let setup = setup();
-    std::fs::remove_dir_all(setup.confirmation.path.parent().unwrap()).unwrap();
+    std::fs::remove_dir_all(setup.confirmation.path.borrow().parent().unwrap()).unwrap();
     setup.instance.edit(NO_HAIRPIN);
     let error = setup.reload_for(60).await.unwrap_err().to_string();
     assert!(error.contains("a.reload") && error.contains("nothing was changed"), "{error}");

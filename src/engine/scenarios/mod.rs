@@ -14,6 +14,7 @@ mod malformed;
 mod no_nat;
 mod related;
 mod reload;
+mod reload_uplinks;
 mod replay;
 mod scrub;
 mod sessions;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use crate::io::{MemoryIo, PacketIo};
 use crate::nat::{
     Counters, DropReason, EndpointDependence, Forward, ForwardProtocol, Limits, Policy, Seed,
-    Translator,
+    Transition, Translator,
 };
 use crate::packet::{
     ChecksumMode, Offload, Parsed, PartialChecksum, Payload, Protocol, QueryKind, Segmentation,
@@ -152,9 +153,29 @@ impl Harness {
     /// Replaces the policy. Returns the number of sessions that the new policy ended, which the
     /// preview of the change has counted before.
     pub(super) fn reload(&mut self, setup: Setup) -> usize {
-        let counted = self.nat.preview(setup.policy.clone()).disallowed();
-        let counted: usize = counted.iter().map(|(_, count)| count).sum();
-        let (nat, mut transition) = self.nat.with_policy(setup.policy);
+        let limits = self.nat.limits().clone();
+        let counted = self.count_ending(limits, &setup.policy);
+        let next = self.nat.with_policy(setup.policy);
+        self.enforce(next, counted)
+    }
+
+    /// Replaces limits and policy. Returns the number of sessions that the new ones ended.
+    pub(super) fn reload_all(&mut self, Setup { limits, policy }: Setup) -> usize {
+        let counted = self.count_ending(limits.clone(), &policy);
+        let next = self.nat.with_limits(limits, policy, self.now);
+        self.enforce(next, counted)
+    }
+
+    fn count_ending(&self, limits: Limits, policy: &Policy) -> usize {
+        let counted = self.nat.preview(limits, policy.clone()).disallowed();
+        counted.iter().map(|(_, count)| count).sum()
+    }
+
+    fn enforce(
+        &mut self,
+        (nat, mut transition): (Translator, Transition),
+        counted: usize,
+    ) -> usize {
         self.nat = Arc::new(nat);
         swap_policy(&self.current, Arc::clone(&self.nat));
         let mut ended = 0;

@@ -48,7 +48,7 @@ fn a_preview_names_the_reasons_and_changes_nothing() {
     let preview = |harness: &Harness, change: fn(&mut Policy)| {
         let mut policy = settings().policy;
         change(&mut policy);
-        harness.nat.preview(policy).disallowed()
+        harness.nat.preview(settings().limits, policy).disallowed()
     };
     let counts = |removed, changed| {
         vec![(EndReason::AddressRemoved, removed), (EndReason::PolicyChanged, changed)]

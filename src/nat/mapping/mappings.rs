@@ -19,7 +19,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use rand::rngs::StdRng;
@@ -53,11 +53,8 @@ pub(crate) struct Mappings {
     by_inside: DashMap<MappingKey, Mapping, HashKey>,
     by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, HashKey>,
     pub(super) allocators: ArcSwap<PortAllocators>,
-    /// Dynamic external ports for new allocators.
-    ports: PortRange,
-    /// Freed UDP ports that wait for their last holder, per address; None: freed ports are free at
-    /// once.
-    delayed_ports: Option<u32>,
+    /// True: freed UDP ports may wait for their last holder.
+    delays_ports: bool,
     /// None: every port serves one mapping.
     overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, HashKey>>,
     /// With address-dependent filtering: number of sessions of an external endpoint with a remote
@@ -67,21 +64,36 @@ pub(crate) struct Mappings {
     /// filtering dropped the packet. Until the stored time that mapping may send to the external
     /// endpoint, as a host outside could.
     pub(super) hairpin_pinholes: DashMap<(Protocol, Endpoint, Endpoint), Tick, HashKey>,
-    pub(super) timeouts: Timeouts,
+    settings: ArcSwap<MappingSettings>,
     mapping: EndpointDependence,
     pub(super) filtering: EndpointDependence,
-    keeps_parity: bool,
     /// None: nothing reads the log.
-    log: Option<MappingLog>,
+    log: ArcSwapOption<MappingLog>,
+}
+
+/// The part of the limits that may change while mappings live.
+#[derive(Clone, Copy)]
+pub(super) struct MappingSettings {
+    pub(super) timeouts: Timeouts,
+    keeps_parity: bool,
+    /// Freed UDP ports that may wait on each address.
+    delayed_ports: u32,
+    /// Dynamic external ports.
+    ports: PortRange,
+}
+
+impl MappingSettings {
+    fn of(limits: &Limits) -> Self {
+        let Limits { timeouts, port_parity, delayed_ports, ports, .. } = *limits;
+        Self { timeouts, keeps_parity: port_parity, delayed_ports, ports }
+    }
 }
 
 impl Mappings {
     pub(crate) fn new(limits: &Limits, policy: &Policy, forwards: &Forwards, key: HashKey) -> Self {
         let anyone_may_send = limits.filtering == EndpointDependence::EndpointIndependent;
-        let rests = anyone_may_send
-            && !limits.port_overlapping
-            && limits.timeouts.port_reuse_delay.is_some();
-        let delayed_ports = rests.then_some(limits.delayed_ports);
+        let delays_ports = anyone_may_send && !limits.port_overlapping;
+        let delayed_ports = delays_ports.then_some(limits.delayed_ports);
         let allocator = |protocol, external: &ExternalAddress| {
             PortAllocator::new(
                 protocol,
@@ -101,19 +113,33 @@ impl Mappings {
             by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(capacity, key, SHARDS),
             by_external: DashMap::with_capacity_and_hasher_and_shard_amount(capacity, key, SHARDS),
             allocators: ArcSwap::from_pointee(allocators),
-            ports: limits.ports,
-            delayed_ports,
+            delays_ports,
             overlap_counts: limits
                 .port_overlapping
                 .then(|| DashMap::with_hasher_and_shard_amount(key, SHARDS)),
             peers: DashMap::with_hasher_and_shard_amount(key, SHARDS),
             hairpin_pinholes: DashMap::with_hasher_and_shard_amount(key, SHARDS),
-            timeouts: limits.timeouts,
+            settings: ArcSwap::from_pointee(MappingSettings::of(limits)),
             mapping: limits.mapping,
             filtering: limits.filtering,
-            keeps_parity: limits.port_parity,
-            log: None,
+            log: ArcSwapOption::empty(),
         }
+    }
+
+    /// Changes the settings that may change while mappings live. Call [`Self::set_addresses`]
+    /// afterwards.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        let settings = MappingSettings::of(limits);
+        self.settings.store(Arc::new(settings));
+        for allocator in self.allocators.load().values() {
+            allocator.set_delay(settings.delayed_ports, settings.timeouts);
+            allocator.set_range(settings.ports);
+        }
+    }
+
+    /// Returns the settings that may change.
+    pub(super) fn settings(&self) -> MappingSettings {
+        **self.settings.load()
     }
 
     /// Changes the external addresses. An address that stays keeps its ports as they are. A new
@@ -124,14 +150,16 @@ impl Mappings {
             match before.get(&(protocol, external.address)) {
                 Some(known) => Arc::clone(known),
                 None => {
-                    let (ports, delayed) = (self.ports, self.delayed_ports);
+                    let settings = self.settings();
+                    let ports = settings.ports;
+                    let delayed = self.delays_ports.then_some(settings.delayed_ports);
                     let own = policy.has_own_sessions();
                     PortAllocator::new(
                         protocol,
                         external,
                         ports,
                         delayed,
-                        self.timeouts,
+                        settings.timeouts,
                         own,
                         std::iter::empty(),
                     )
@@ -143,19 +171,24 @@ impl Mappings {
     }
 
     /// Logs beginnings and ends from now on; at most `capacity` events wait for the reader.
-    pub(crate) fn log(&mut self, capacity: usize) -> MappingEvents {
+    pub(crate) fn log(&self, capacity: usize) -> MappingEvents {
         let (log, events) = event_channel(capacity);
-        self.log = Some(log);
+        self.log.store(Some(Arc::new(log)));
         events
+    }
+
+    /// Ends the log. Its reader gets the events that wait, and then the end.
+    pub(crate) fn end_log(&self) {
+        self.log.store(None);
     }
 
     /// Number of events lost because the reader was slow.
     pub(crate) fn events_lost(&self) -> u64 {
-        self.log.as_ref().map_or(0, MappingLog::lost)
+        self.log.load().as_ref().map_or(0, |log| log.lost())
     }
 
     fn note(&self, change: MappingChange, key: &MappingKey, external: Endpoint, at: Tick) {
-        if let Some(log) = &self.log {
+        if let Some(log) = &*self.log.load() {
             let MappingKey { protocol, inside, .. } = *key;
             log.send(MappingEvent { change, protocol, inside, external, at });
         }
@@ -263,7 +296,9 @@ impl Mappings {
     /// parity kept for UDP; RFC 6056 wants the rest random.
     pub(super) fn preference(&self, protocol: Protocol, inside_port: u16) -> PortPreference {
         match protocol {
-            Protocol::UDP if self.keeps_parity => PortPreference::ClassAndParity(inside_port),
+            Protocol::UDP if self.settings.load().keeps_parity => {
+                PortPreference::ClassAndParity(inside_port)
+            }
             Protocol::TCP | Protocol::UDP => PortPreference::Class(inside_port),
             _ => PortPreference::None,
         }
