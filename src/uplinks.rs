@@ -126,9 +126,9 @@ pub(crate) struct UplinkStates {
 }
 
 impl UplinkStates {
-    /// Returns the uplinks with the numbers of `among` that have an address and are in use among these. If none of
-    /// them is usable, returns all that have an address: an old address serves a client better than
-    /// no address.
+    /// Returns the uplinks with the numbers of `among` that have an address and are in use among
+    /// these. If none of them is usable, returns all that have an address: an old address serves a
+    /// client better than no address.
     pub(crate) fn addresses_to_serve(&self, among: &[u8]) -> Vec<(&UplinkState, Ipv4Addr)> {
         let uplinks = || self.addressed(among);
         let Some((rank, tier)) = rank_and_tier_in_use(uplinks().map(|(uplink, _)| uplink)) else {

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use natbox::api::{Difference, EffectiveConfig, Reloaded, Request, client};
+use natbox::api::{Difference, EffectiveConfig, Reloaded, Request, Status, client};
 use natbox::lab::boxes::NatBox;
 use natbox::lab::capture::UplinkCapture;
 use natbox::lab::http::{Connection, HttpServer, connect};
@@ -208,6 +208,17 @@ fn uplinks_come_and_go_while_packets_flow() -> Result<()> {
     ensure!(over_second.get("/").is_err(), "the uplink of the connection is gone");
     ensure!(testbed.connect(1, SHORT).is_err());
     let mut over_third = testbed.connect(2, TIMEOUT)?;
+    testbed.assert_used(&[0, 2])?;
+
+    // An uplink whose interface does not exist waits for it.
+    let absent = testbed.config(&[2, 0]).text().replace(
+        "uplinks:\n",
+        "uplinks:\n  - { name: isp9, interface: wan9, addresses: [192.0.2.200], gateway: 192.0.2.201 }\n",
+    );
+    testbed.write(&natbox, &absent)?;
+    let _: Reloaded = client::request(natbox.socket(), &Request::Reload)?;
+    let status = natbox.status()?;
+    ensure!(status.uplinks[0].name == "isp9" && !status.uplinks[0].healthy, "{status:?}");
     testbed.assert_used(&[0, 2])?;
 
     // The second uplink gets a number again that another one had.
@@ -427,6 +438,13 @@ fn a_restart_after_a_reload_takes_the_sessions_over() -> Result<()> {
     for talk in &mut talks {
         talk.get("/").context("after the first restart")?;
     }
+    // Another length of the TUN's queues.
+    testbed
+        .write(&natbox, &keeping(&[0, 1]).text().replace("keep: true", "keep: true, hold: 77"))?;
+    let reloaded: Reloaded = client::request(natbox.socket(), &Request::Reload)?;
+    ensure!(reloaded.changed == ["state.hold"], "{reloaded:?}");
+    let link = site.uplink(0).natbox.ip_output(&["link", "show", "dev", "nb1"])?;
+    ensure!(link.contains("qlen 77"), "{link}");
     // The numbers are not those of the file now.
     testbed.reload(&natbox, &keeping(&[2, 1]))?;
     let mut talks = [testbed.connect(1, TIMEOUT)?, testbed.connect(2, TIMEOUT)?];
@@ -439,4 +457,38 @@ fn a_restart_after_a_reload_takes_the_sessions_over() -> Result<()> {
     drop(natbox);
     site.down(&keeping(&[2, 1]))?;
     Ok(())
+}
+
+#[test]
+fn the_log_and_the_admin_socket_change() -> Result<()> {
+    let testbed = Testbed::new()?;
+    let site = &testbed.site;
+    let mut natbox = site.start(0, &testbed.config(&[0]))?;
+    let traffic = Traffic::start(site, 0)?;
+    let config = testbed.config(&[0]).extra("log: { level: debug, format: json, mappings: true }");
+    let reloaded = testbed.reload(&natbox, &config)?;
+    ensure!(reloaded.changed == ["log.format", "log.level", "log.mappings"], "{reloaded:?}");
+    testbed.assert_used(&[0])?;
+    wait_for("a mapping as JSON", || {
+        let log = natbox.process().log();
+        let mut lines = log.lines().filter(|line| line.starts_with('{'));
+        Ok(lines.any(|line| line.contains("mapping begins")).then_some(()))
+    })?;
+    testbed.reload(&natbox, &testbed.config(&[0]))?;
+    let mappings = |natbox: &mut NatBox| natbox.process().log().matches("mapping begins").count();
+    let before = mappings(&mut natbox);
+    testbed.assert_used(&[0])?;
+    ensure!(mappings(&mut natbox) == before, "the mapping log has ended");
+
+    let other = site.lab.directory().join("other.sock");
+    let text = format!("{}admin: {{ socket: {} }}\n", testbed.config(&[0]).text(), other.display());
+    fs::write(site.lab.directory().join("natbox1.yaml"), text)?;
+    let reloaded: Reloaded = client::request(natbox.socket(), &Request::Reload)?;
+    ensure!(reloaded.changed == ["admin.socket"], "{reloaded:?}");
+    wait_for("the new socket", || {
+        let status = client::request::<Status>(&other, &Request::Status);
+        Ok(status.ok())
+    })?;
+    ensure!(!natbox.socket().exists(), "the old socket is gone");
+    traffic.end()
 }

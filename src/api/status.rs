@@ -302,7 +302,7 @@ pub struct EffectiveConfig {
     /// Identifiers of the instance's routing tables, rules and probe addresses; None while the
     /// instance waits for its interfaces.
     pub routing_ids: Option<RoutingIds>,
-    /// Numbers of the uplinks by their names. The routing tables and probe addresses depend on them.
+    /// Numbers of the uplinks by their names. Routing tables and probe addresses depend on them.
     #[serde(default)]
     pub uplink_numbers: BTreeMap<String, UplinkNumbers>,
 }

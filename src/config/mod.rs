@@ -55,7 +55,7 @@ pub(crate) use sections::{
     AddressPooling, Admin, Dns, DnsUpdate, Expectation, Failback, Forward, Health, HoldTimes,
     HostDefaultRoute, Inside, InsideLeg, IoBackend, LatencyLimits, Log, LogFormat, LogLevel,
     LossLimits, OffloadLimit, OnFailure, OutboundRule, PortPreservation, RejectWith,
-    UnsolicitedSyn, Uplink, WebTarget, Workers,
+    UnsolicitedSyn, Uplink, UplinkNumbers, WebTarget, Workers,
 };
 #[cfg(test)]
 pub(crate) use sections::{
@@ -63,7 +63,6 @@ pub(crate) use sections::{
 };
 pub(crate) use types::ConfigEnum;
 pub(crate) use types::names::wanted_instance_name;
-pub(crate) use uplink_numbers::UplinkNumbers;
 #[cfg(test)]
 pub(crate) use uplink_numbers::number_in_order;
 

@@ -4,19 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use serde::{Deserialize, Serialize};
-
 use super::model::Config;
-use super::sections::Uplink;
-
-/// The numbers of one uplink, below [`Uplink::MAX`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UplinkNumbers {
-    /// Number of the uplink.
-    pub uplink: u8,
-    /// Number of its interface, which several uplinks may share.
-    pub interface: u8,
-}
+use super::sections::{Uplink, UplinkNumbers};
 
 /// No number is free: the uplinks before and after a reload are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,10 +31,8 @@ use crate::uplinks::{Answers, Rank, UplinkState, UplinkStates, Uplinks};
 
 /// The settings that failover follows. A reload replaces them before it replaces the states of the
 /// uplinks.
-#[derive(Default)]
 pub(super) struct FailoverSettings(RefCell<Rc<Settings>>);
 
-#[derive(Default)]
 struct Settings {
     /// In the order of the states.
     uplinks: Vec<Uplink>,
@@ -43,9 +41,15 @@ struct Settings {
 }
 
 impl FailoverSettings {
-    /// Takes the settings of a configuration.
+    /// Makes the settings of a configuration.
+    pub(super) fn of(config: &Config, host_address: Option<Ipv4Addr>) -> Self {
+        let uplinks = config.uplinks.clone();
+        Self(RefCell::new(Rc::new(Settings { uplinks, host_address })))
+    }
+
+    /// Takes the settings of another configuration.
     pub(super) fn set(&self, config: &Config, host_address: Option<Ipv4Addr>) {
-        self.0.replace(Rc::new(Settings { uplinks: config.uplinks.clone(), host_address }));
+        self.0.swap(&Self::of(config, host_address).0);
     }
 
     fn get(&self) -> Rc<Settings> {

@@ -11,12 +11,13 @@
 //! | `workers`                          | TUN device, workers                                     |
 //! | `reconcile`                        | the host: links, addresses, listening ports             |
 //! | `health`, `failover`               | checks of the uplinks, and the response to failures     |
+//! | `uplink_states`                    | states of uplinks at the start and after a reload       |
 //! | `announcer`                        | announcements of addresses by ARP                       |
 //! | `dns`                              | name server, updates, hook                              |
 //! | `exhaustion`                       | events about exhausted resources                        |
 //! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
-//! | `admin_access`                     | users of the admin socket                               |
+//! | `admin_access`, `admin_socket`     | users and file of the admin socket                      |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
 //! | `reload_error`                     | reasons why an instance refuses a reload                |
@@ -32,6 +33,7 @@
 
 mod admin;
 mod admin_access;
+mod admin_socket;
 mod announcer;
 mod answer;
 mod confirmation;
@@ -67,6 +69,7 @@ mod start;
 mod state_file;
 mod status;
 mod subsystem;
+mod uplink_states;
 mod wait;
 mod waiting;
 mod warnings;

@@ -62,6 +62,23 @@ pub(super) struct Parts {
     pub(super) warnings: Rc<Warnings>,
 }
 
+impl Parts {
+    /// `is_managed`: natbox makes the settings of the host.
+    pub(super) fn new(reloader: Rc<Reloader>, is_managed: bool) -> Self {
+        let live = reloader.parts();
+        Self {
+            engine: live.engine.clone(),
+            uplinks: Rc::clone(&live.uplinks),
+            monitor: Rc::clone(&live.monitor),
+            events: Rc::clone(&live.events),
+            state: Rc::new(HostWatchState::new(is_managed)),
+            announcements: Rc::default(),
+            warnings: Rc::new(Warnings::new(Rc::clone(&live.events))),
+            reloader,
+        }
+    }
+}
+
 /// Event that the reconciler waits for.
 pub(super) enum HostEvent {
     /// The kernel reports a change.

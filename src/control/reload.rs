@@ -3,12 +3,14 @@
 //! A reload is all or nothing. If the file has a problem, changes a key that needs a restart, or
 //! the host refuses a setting, the instance keeps the old configuration and reports the reason.
 //!
-//! | file    | content                                        |
-//! |---------|------------------------------------------------|
-//! | `apply` | the steps from one configuration to another    |
-//! | `preview` | the sessions that another configuration would end |
+//! | file        | content                                           |
+//! |-------------|---------------------------------------------------|
+//! | `apply`     | the steps from one configuration to another       |
+//! | `host_turn` | the host's part of them                           |
+//! | `preview`   | the sessions that another configuration would end |
 
 mod apply;
+mod host_turn;
 mod preview;
 
 use std::cell::{Cell, RefCell};
@@ -17,9 +19,10 @@ use std::rc::Rc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::admin::AdminSocket;
+use super::admin_socket::AdminSocket;
 use super::confirmation::{Confirmation, Reload};
 use super::dns::NameService;
+use super::events::Events;
 use super::failover::FailoverSettings;
 use super::health::{NewChecks, RawSockets, UplinkMonitor};
 use super::kept_sessions::KeptNames;
@@ -34,7 +37,7 @@ use crate::host::{self, HostFacts, PlannedHost, RoutingIds};
 use crate::nat::Policy;
 use crate::uplinks::Uplinks;
 
-pub(super) use apply::HostTurn;
+pub(super) use host_turn::HostTurn;
 
 /// Returns whether an instance does not make a change by a reload. `is_waiting`: it waits for its
 /// interfaces, so nothing has started yet.
@@ -74,8 +77,9 @@ pub(super) struct ReloadParts {
     pub(super) engine: Handle,
     pub(super) uplinks: Rc<Uplinks>,
     pub(super) confirmation: Rc<Confirmation>,
+    pub(super) events: Rc<Events>,
     pub(super) monitor: Rc<UplinkMonitor>,
-    pub(super) raw: Rc<RawSockets>,
+    pub(super) raw: RawSockets,
     pub(super) checks: mpsc::UnboundedSender<NewChecks>,
     pub(super) failover: Rc<FailoverSettings>,
     pub(super) dns: Rc<NameService>,
@@ -117,6 +121,11 @@ impl Reloader {
             routing_ids: Cell::new(host.routing_ids()),
             parts,
         }
+    }
+
+    /// Returns the parts of the instance that a reload changes.
+    pub(super) fn parts(&self) -> &ReloadParts {
+        &self.parts
     }
 
     /// Applies the host's present addresses and interfaces. `config`: the configuration with the

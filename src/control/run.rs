@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use super::admin::{AdminServer, AdminSocket};
+use super::admin::AdminServer;
+use super::admin_socket::AdminSocket;
 use super::confirmation::{Confirmation, Remembered, StartConfig};
 use super::dns;
 use super::error::RunError;

@@ -9,7 +9,6 @@
 //! The order limits the damage of a failed start. natbox tries everything that can fail before it
 //! changes the host, and the kernel routes into the TUN only when workers read from it.
 
-use std::net::Ipv4Addr;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::rc::Rc;
@@ -18,7 +17,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::admin::AdminServer;
-use super::announcer::{Announcements, Announcer};
+use super::announcer::Announcer;
 use super::countdown::Countdown;
 use super::dns::{self, DnsFollower, NameService};
 use super::error::RunError;
@@ -26,7 +25,7 @@ use super::events::Events;
 use super::exhaustion::ExhaustionWatch;
 use super::failover::{Failover, FailoverSettings};
 use super::firewall::{FirewallWatch, StartingLister};
-use super::health::{self, HealthChecks, RawSockets, UplinkMonitor};
+use super::health::{HealthChecks, NewChecks, RawSockets, UplinkMonitor};
 use super::instance::Instance;
 use super::kept_sessions::{KeptTun, StateFiles};
 use super::reconcile::{self, HostReconciler, Parts};
@@ -34,19 +33,20 @@ use super::reload::{ReloadParts, Reloader};
 use super::sandbox::{self, FileRules, Sandbox};
 use super::settings::{self, DnsPorts};
 use super::signals::{SignalStreams, Signals};
-use super::status::{HostWatchState, InstanceHandle};
+use super::status::InstanceHandle;
 use super::subsystem::Subsystems;
+use super::uplink_states::first_states;
 use super::wait;
 use super::waiting::WaitingInstance;
 use super::warnings::Warnings;
 use super::workers::{self, WorkerThreads};
 use crate::api::{EventKind, TunStatus};
-use crate::config::{Config, Uplink};
+use crate::config::Config;
 use crate::dns::PreparedService;
 use crate::engine::Handle;
-use crate::host::{self, HostError, HostFacts, LinkWatch, ManagedHost, PlannedHost};
+use crate::host::{self, HostError, LinkWatch, ManagedHost, PlannedHost};
 use crate::io::ArpSocket;
-use crate::uplinks::{UplinkState, Uplinks};
+use crate::uplinks::Uplinks;
 
 /// Sockets and services that needed the privileges which natbox has dropped since, and those that
 /// are left.
@@ -123,53 +123,39 @@ impl Start<'_> {
         let names = kept.as_ref().map(StateFiles::names);
         let StartedWorkers { engine, tun, tun_index, kept } =
             start_workers(&config, &host, &dns_ports, (kept, arp.as_ref()), subsystems).await?;
-        let (raw, failover) = (Rc::new(raw), Rc::new(FailoverSettings::default()));
-        failover.set(&config, host.facts().host_address);
-        let monitor = UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events));
         let (checks, new_checks) = mpsc::unbounded_channel();
         let (host_turns, turns) = mpsc::unbounded_channel();
         let live = ReloadParts {
             engine: engine.clone(),
             uplinks: Rc::clone(&uplinks),
             confirmation: Rc::clone(entrance.waiting.confirmation()),
-            monitor: Rc::new(monitor),
-            raw: Rc::clone(&raw),
+            events: Rc::clone(&events),
+            monitor: Rc::new(UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events))),
+            raw,
             checks,
-            failover: Rc::clone(&failover),
+            failover: Rc::new(FailoverSettings::of(&config, host.facts().host_address)),
             dns: Rc::new(NameService::new(Rc::clone(&uplinks))),
             host: host_turns,
             admin: entrance.admin.replacer(),
             kept: names,
             files,
         };
-        let (monitor, name_service) = (Rc::clone(&live.monitor), Rc::clone(&live.dns));
-        let reloader = Reloader::new(path, file_config, &host, dns_ports, live);
-        let announcements = Rc::new(Announcements::default());
-        let parts = Parts {
-            engine: engine.clone(),
-            reloader: Rc::new(reloader),
-            uplinks: Rc::clone(&uplinks),
-            monitor: Rc::clone(&monitor),
-            events: Rc::clone(&events),
-            state: Rc::new(HostWatchState::new(config.host.manage)),
-            announcements: Rc::clone(&announcements),
-            warnings: Rc::new(Warnings::new(Rc::clone(&events))),
-        };
+        let reloader = Rc::new(Reloader::new(path, file_config, &host, dns_ports, live));
+        let live = reloader.parts();
+        let parts = Parts::new(Rc::clone(&reloader), config.host.manage);
+        let announcements = Rc::clone(&parts.announcements);
         let (host_state, warnings) = (Rc::clone(&parts.state), Rc::clone(&parts.warnings));
-        let reloader = Rc::clone(&parts.reloader);
         let set_up = set_up_host(file_config, host, tun_index, &mut entrance).await?;
         let Some((host, links)) = set_up else { return Ok(ControlFlow::Break(())) };
         subsystems.start(HostReconciler::new(host, links, turns, parts));
         let announcer = arp.map(|socket| Announcer::new(socket, announcements, &uplinks));
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
-        let states = uplinks.watch().borrow().clone();
-        let checks = HealthChecks::new(&config, monitor, &states, &raw, new_checks);
-        let failed = |source| RunError::System { doing: "starting health checks", source };
-        subsystems.start(checks.map_err(failed)?);
-        let sink = Rc::clone(&events);
-        subsystems.start(Failover::new(failover, engine.clone(), &uplinks, sink));
-        name_service.set(dns, &config)?;
-        subsystems.start(DnsFollower::new(Rc::clone(&name_service)));
+        start_checks(&config, live, new_checks, subsystems)?;
+        let (settings, sink) = (Rc::clone(&live.failover), Rc::clone(&events));
+        subsystems.start(Failover::new(settings, engine.clone(), &uplinks, sink));
+        live.dns.set(dns, &config)?;
+        let dns = Rc::clone(&live.dns);
+        subsystems.start(DnsFollower::new(Rc::clone(&dns)));
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
         watch_firewall(lister, &reloader, &warnings, subsystems)?;
 
@@ -181,7 +167,7 @@ impl Start<'_> {
             uplinks,
             engine,
             reloader,
-            dns: name_service,
+            dns,
             events,
             host: host_state,
             warnings,
@@ -267,6 +253,20 @@ fn watch_firewall(
     Ok(())
 }
 
+/// Starts the health checks. `new_checks`: those of each reload.
+fn start_checks(
+    config: &Config,
+    ReloadParts { monitor, uplinks, raw, .. }: &ReloadParts,
+    new_checks: mpsc::UnboundedReceiver<NewChecks>,
+    subsystems: &mut Subsystems,
+) -> Result<(), RunError> {
+    let states = uplinks.watch().borrow().clone();
+    let checks = HealthChecks::new(config, Rc::clone(monitor), &states, raw, new_checks);
+    let failed = |source| RunError::System { doing: "starting health checks", source };
+    subsystems.start(checks.map_err(failed)?);
+    Ok(())
+}
+
 /// Running workers, and the TUN device that they serve.
 struct StartedWorkers {
     engine: Handle,
@@ -295,24 +295,4 @@ async fn start_workers(
     subsystems.start(workers);
     reconcile::exclude_ports(&engine, &used_ports);
     Ok(StartedWorkers { engine, tun, tun_index, kept: kept_tun })
-}
-
-/// Returns the states of the uplinks on the host. An uplink is up if packets can leave by it.
-pub(super) fn first_states(config: &Config, facts: &HostFacts) -> Vec<UplinkState> {
-    let uplinks = config.uplinks.iter().zip(&facts.probe_addresses).enumerate();
-    let state = |(index, (uplink, source)): (usize, (&Uplink, &Option<Ipv4Addr>))| {
-        let ready = facts.is_ready(config, index);
-        UplinkState {
-            interface: uplink.interface.clone(),
-            address: uplink.addresses.first().copied(),
-            source: *source,
-            weight: uplink.weight,
-            tier: uplink.tier,
-            up: ready,
-            link_ready: ready,
-            reason: (!ready).then(health::link_not_ready),
-            ..UplinkState::new(&uplink.name, uplink.numbers.uplink)
-        }
-    };
-    uplinks.map(state).collect()
 }

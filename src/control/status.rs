@@ -94,29 +94,6 @@ impl InstanceHandle {
     pub(super) fn status(&self) -> Status {
         let (workers, totals) = (self.engine.counters(), self.engine.totals());
         let (occupancy, ended) = (self.engine.occupancy(), self.events.ended_sessions());
-        let config = self.reloader.config();
-        let states = self.uplinks.borrow();
-        let host = self.host.get();
-        // A reload may be between its change of the configuration and that of the states.
-        let with_state = |(place, settings): (usize, _)| {
-            let settings: &Uplink = settings;
-            states.named(&settings.name).map(|state| (place, settings, state))
-        };
-        let uplinks = config.uplinks.iter().enumerate().filter_map(with_state);
-        let uplinks = uplinks.map(|(place, settings, state)| {
-            let status = uplink(settings, state, states.is_in_use(state));
-            // Without its settings on the host, the uplink does not work.
-            let setting_missing = self.host.is_setting_missing(place);
-            UplinkStatus {
-                healthy: status.healthy && !setting_missing,
-                in_use: status.in_use && !setting_missing,
-                last_resort: status.last_resort && !setting_missing,
-                setting_missing,
-                traffic: traffic(self.engine.traffic(place as u8)),
-                ..status
-            }
-        });
-        let uplinks = uplinks.collect();
         Status {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -127,7 +104,7 @@ impl InstanceHandle {
             tun: self.tun.clone(),
             inside: self.reloader.legs(),
             pending_reload: self.reloader.confirmation().status(),
-            uplinks,
+            uplinks: self.uplink_statuses(),
             sessions: SessionStatus {
                 now: occupancy.sessions,
                 capacity: occupancy.capacity,
@@ -151,10 +128,35 @@ impl InstanceHandle {
                     drops: drops(counters),
                 })
                 .collect(),
-            host,
+            host: self.host.get(),
             sandbox: Some(self.sandbox.status()),
             dns: self.dns.status(),
         }
+    }
+
+    fn uplink_statuses(&self) -> Vec<UplinkStatus> {
+        let config = self.reloader.config();
+        let states = self.uplinks.borrow();
+        // A reload may be between its change of the configuration and that of the states.
+        let with_state = |(place, settings): (usize, _)| {
+            let settings: &Uplink = settings;
+            states.named(&settings.name).map(|state| (place, settings, state))
+        };
+        let uplinks = config.uplinks.iter().enumerate().filter_map(with_state);
+        let uplinks = uplinks.map(|(place, settings, state)| {
+            let status = uplink(settings, state, states.is_in_use(state));
+            // Without its settings on the host, the uplink does not work.
+            let setting_missing = self.host.is_setting_missing(place);
+            UplinkStatus {
+                healthy: status.healthy && !setting_missing,
+                in_use: status.in_use && !setting_missing,
+                last_resort: status.last_resort && !setting_missing,
+                setting_missing,
+                traffic: traffic(self.engine.traffic(settings.numbers.uplink)),
+                ..status
+            }
+        });
+        uplinks.collect()
     }
 
     /// Logs the most important counters.

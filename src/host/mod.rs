@@ -58,6 +58,7 @@ pub(crate) use error::HostError;
 pub(crate) use kernel::listeners::{UsedPorts, used_ports};
 pub(crate) use kernel::watch::{HostChange, LinkChange, LinkEvent, LinkWatch};
 pub(crate) use model::announcements::Announcement;
+pub(crate) use model::collect::probe_addresses;
 pub(crate) use model::facts::HostFacts;
 pub(crate) use model::presence::AwaitedInterface;
 pub(crate) use model::private_filter::FINDING as PRIVATE_FILTER;

@@ -149,8 +149,8 @@ impl SessionState {
         done.map_err(|source| StateError::System { path: self.directory.clone(), source })
     }
 
-    /// Notes the names of the uplinks, in the order of their numbers. A number without an uplink has
-    /// an empty name.
+    /// Notes the names of the uplinks, in the order of their numbers. A number without an uplink
+    /// has an empty name.
     ///
     /// # Errors
     /// The header cannot be written.

@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 
 use crate::config::problem::Location;
 use crate::config::schema::Unresolved;
-use crate::config::sections::{FileUplink, Uplink};
-use crate::config::uplink_numbers::{UplinkNumbers, number_in_order};
+use crate::config::sections::{FileUplink, Uplink, UplinkNumbers};
+use crate::config::uplink_numbers::number_in_order;
 
 use super::checker::Checker;
 use super::health;

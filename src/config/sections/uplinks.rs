@@ -2,13 +2,14 @@
 
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::document::Document;
 use crate::config::reader::cursor::{Cursor, Located};
 use crate::config::schema::{
     Required, TypeInfo, TypeShape, Unresolved, ValueType, ValueTypeExt as _, mapping, section,
 };
 use crate::config::types::{Items, config_enum, names, network, number, some, word};
-use crate::config::uplink_numbers::UplinkNumbers;
 
 use super::health::{FileHealth, Health};
 
@@ -39,6 +40,15 @@ pub(crate) struct Uplink {
     pub failback: Failback,
     /// Its numbers, by the place in the file or as a reload has kept them.
     pub numbers: UplinkNumbers,
+}
+
+/// The numbers of one uplink, below [`Uplink::MAX`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkNumbers {
+    /// Number of the uplink.
+    pub uplink: u8,
+    /// Number of its interface, which several uplinks may share.
+    pub interface: u8,
 }
 
 section! {

@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 
 use super::types::Scalar as _;
-use super::uplink_numbers::{UplinkNumbers, number_in_order};
 use super::*;
 use crate::values::nat::EndpointDependence;
 

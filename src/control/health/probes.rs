@@ -74,6 +74,8 @@ fn unused_socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let protocol = Some(ipproto::ICMP);
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, protocol)?;
+    // The loopback interface may be down.
+    rustix::net::sockopt::set_ip_freebind(&socket, true)?;
     rustix::net::bind(&socket, &SocketAddrV4::new(UNUSED, 0))?;
     Ok(socket)
 }

@@ -130,8 +130,8 @@ impl UplinkHealth {
         Self { check, link_ready, down, since: now }
     }
 
-    /// Returns the same uplink under another health check, or none. The check begins again. A failed
-    /// uplink stays failed until the check finds it healthy.
+    /// Returns the same uplink under another health check, or none. The check begins again. A
+    /// failed uplink stays failed until the check finds it healthy.
     pub(super) fn with_settings(self, health: Option<&Health>, now: Instant) -> Self {
         let new = Self::new(health, self.link_ready, now);
         let stays_down = self.down.is_some() && (health.is_some() || !self.link_ready);

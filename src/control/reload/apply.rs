@@ -12,34 +12,19 @@
 
 use tokio::sync::oneshot;
 
-use super::{HostState, Reloader};
+use super::{HostState, HostTurn, Reloader};
 use crate::config::{Config, Log};
-use crate::control::admin::AdminSocket;
+use crate::control::admin_socket::AdminSocket;
 use crate::control::dns;
 use crate::control::failover;
 use crate::control::health::NewChecks;
 use crate::control::needed_files::needed_files;
 use crate::control::reload_error::ReloadError;
 use crate::control::settings::{self, DnsPorts};
-use crate::control::start::first_states;
+use crate::control::uplink_states::states_after_reload;
 use crate::control::{logging, mapping_log};
 use crate::dns::PreparedService;
 use crate::host::HostFacts;
-use crate::uplinks::{UplinkState, UplinkStates};
-
-/// A reload as the host's part of it: the settings for a configuration, then, when the rest of the
-/// instance uses the new one, the end of what it does not need.
-pub(in crate::control) struct HostTurn {
-    /// The configuration with the uplinks that the new one has not.
-    pub(in crate::control) both: Config,
-    /// Takes the configuration with the present addresses, and the facts about the host; or the
-    /// reason why the host is as before.
-    pub(in crate::control) made: oneshot::Sender<Result<(Config, HostFacts), String>>,
-    /// Gives the new configuration, when the rest of the instance uses it.
-    pub(in crate::control) finish: oneshot::Receiver<Config>,
-    /// Is used when the host has the settings of the new configuration alone.
-    pub(in crate::control) done: oneshot::Sender<()>,
-}
 
 /// Everything of a new configuration that may fail, before anything is changed.
 struct Prepared {
@@ -136,7 +121,7 @@ impl Reloader {
         let config = self.config();
         // No new session may begin on a new uplink that is not ready.
         let present = self.parts.uplinks.watch().borrow().clone();
-        let states = states(&config, facts, &present);
+        let states = states_after_reload(&config, facts, &present);
         failover::set_admissions(&self.parts.engine, &config.uplinks, &states);
         let (sender, ended) = oneshot::channel();
         let limits = settings::limits(&config);
@@ -161,7 +146,7 @@ impl Reloader {
     ) {
         let present = self.parts.uplinks.watch().borrow().clone();
         let resolved = self.config();
-        let states = states(&resolved, facts, &present);
+        let states = states_after_reload(&resolved, facts, &present);
         self.parts.failover.set(&resolved, facts.host_address);
         if before.uplinks != config.uplinks || states != present.uplinks {
             self.parts.monitor.replace(&resolved, states);
@@ -186,16 +171,4 @@ impl Reloader {
             (false, false) | (true, true) => {}
         }
     }
-}
-
-/// Returns the states of the uplinks of a configuration: those that stay as they are now, except
-/// the values of the configuration, and the others as at a start.
-fn states(config: &Config, facts: &HostFacts, present: &UplinkStates) -> Vec<UplinkState> {
-    let state = |new: UplinkState| {
-        let known = present.named(&new.name).filter(|known| known.number == new.number);
-        let Some(known) = known.cloned() else { return new };
-        let UplinkState { interface, address, source, weight, tier, .. } = new;
-        UplinkState { interface, address, source, weight, tier, ..known }
-    };
-    first_states(config, facts).into_iter().map(state).collect()
 }

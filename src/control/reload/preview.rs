@@ -6,7 +6,7 @@
 use super::Reloader;
 use crate::config::{Config, DynamicAddress, Uplink};
 use crate::control::settings;
-use crate::host::HostFacts;
+use crate::host::{self, HostFacts};
 use crate::nat::PolicyPreview;
 
 impl Reloader {
@@ -26,7 +26,9 @@ impl Reloader {
         let address = |place: &Option<usize>| host.addresses.get((*place)?).copied().flatten();
         let addresses: Vec<Option<DynamicAddress>> = places.iter().map(address).collect();
         let resolved = new.resolve(&addresses);
-        let facts = facts_for(&resolved, &places, &before, &host.facts);
+        let probe_addresses = host::probe_addresses(&resolved, &self.routing_ids());
+        let facts =
+            HostFacts { probe_addresses, ..facts_for(&resolved, &places, &before, &host.facts) };
         let policy = settings::policy(&resolved, &facts, &self.dns_ports.borrow());
         self.parts.engine.preview(settings::limits(&resolved), policy)
     }
@@ -49,10 +51,6 @@ fn facts_for(
     HostFacts {
         uplinks: places.iter().map(|place| facts.uplinks[present(place)].clone()).collect(),
         assigned_to_host: new.uplinks.iter().map(assigned).collect(),
-        probe_addresses: places
-            .iter()
-            .map(|place| place.and_then(|place| facts.probe_addresses[place]))
-            .collect(),
         ..facts.clone()
     }
 }

@@ -8,7 +8,6 @@ use super::compare::{StepStatus, compare};
 use super::contest::{Contest, Setting};
 use super::journal::{self, Journal, JournalEntry, JournalFile, JournalHeader};
 use super::namespace::NamespaceLock;
-use super::planned::header;
 use super::report::{CheckCause, HostReport, TunName, depends_on_interface, dispute, missing};
 use super::revert::revert;
 use super::unfit::unowned_rules;
@@ -93,7 +92,7 @@ impl ManagedHost {
     /// When another natbox uses an interface of the configuration, or the journal cannot be
     /// written. The configuration is the old one then.
     pub(crate) async fn set_config(&mut self, file_config: Config) -> Result<(), HostError> {
-        let header = header(&file_config)?;
+        let header = JournalHeader::of(&file_config)?;
         if self.journal.is_some() && header != self.header {
             let _lock = NamespaceLock::take().await?;
             check_devices(&self.directory, &header)?;
@@ -387,12 +386,7 @@ impl ManagedHost {
                     report.add_missing(&step.command(), dependents);
                 }
                 Err(error) => {
-                    let is_new = !self.placed.contains(&step);
-                    if is_new && !self.is_of_other_interface(&step) {
-                        report.failed.push(error.to_string());
-                    }
-                    let dependents = self.dependencies().of_step(&step);
-                    report.add_missing(&error.to_string(), dependents);
+                    self.report_failure(&step, &error, report);
                     if !self.placed.contains(&step) {
                         continue;
                     }
@@ -412,6 +406,14 @@ impl ManagedHost {
         }
         self.reported.clone_from(&report.missing);
         Ok(())
+    }
+
+    /// Reports a step that failed.
+    fn report_failure(&self, step: &Step, error: &HostError, report: &mut HostReport) {
+        if !self.placed.contains(step) && !self.is_of_other_interface(step) {
+            report.failed.push(error.to_string());
+        }
+        report.add_missing(&error.to_string(), self.dependencies().of_step(step));
     }
 
     /// Returns true when another program, and neither the kernel nor natbox, has undone a step.

@@ -162,7 +162,8 @@ fn host_address(config: &Config, ids: &RoutingIds) -> Option<Ipv4Addr> {
     (config.host.default_route == HostDefaultRoute::Follow).then(|| ids.host_address())
 }
 
-fn probe_addresses(config: &Config, ids: &RoutingIds) -> Vec<Option<Ipv4Addr>> {
+/// Returns the addresses from which natbox itself sends over the uplinks.
+pub(crate) fn probe_addresses(config: &Config, ids: &RoutingIds) -> Vec<Option<Ipv4Addr>> {
     let has_dns = config.dns.as_ref().is_some_and(|dns| dns.listen || dns.update.is_some());
     let address = |uplink: &Uplink| {
         (has_dns || uplink.needs_probe_address()).then(|| ids.probe_address(uplink.numbers.uplink))

@@ -26,7 +26,7 @@
 //! | `steps`       | the list of all changes, in order                                    |
 
 pub(crate) mod announcements;
-mod collect;
+pub(crate) mod collect;
 pub(crate) mod command;
 pub(crate) mod dependents;
 pub(crate) mod exposure;

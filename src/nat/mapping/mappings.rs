@@ -29,13 +29,14 @@ use crate::nat::mapping::allocator::{PortAllocator, PortAllocators, PortRequest,
 use crate::nat::mapping::events::{MappingChange, MappingEvent, MappingEvents, MappingLog};
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey, MappingValue};
 use crate::nat::mapping::ports::PortPreference;
+use crate::nat::mapping::settings::MappingSettings;
 use crate::nat::policy::forwards::Forwards;
-use crate::nat::policy::limits::{Limits, Timeouts};
+use crate::nat::policy::limits::Limits;
 use crate::nat::policy::rules::{ExternalAddress, Policy};
 use crate::nat::seed::HashKey;
 use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
-use crate::values::nat::{EndpointDependence, PortRange};
+use crate::values::nat::EndpointDependence;
 
 struct Mapping {
     external: Endpoint,
@@ -64,29 +65,11 @@ pub(crate) struct Mappings {
     /// filtering dropped the packet. Until the stored time that mapping may send to the external
     /// endpoint, as a host outside could.
     pub(super) hairpin_pinholes: DashMap<(Protocol, Endpoint, Endpoint), Tick, HashKey>,
-    settings: ArcSwap<MappingSettings>,
+    pub(super) settings: ArcSwap<MappingSettings>,
     mapping: EndpointDependence,
     pub(super) filtering: EndpointDependence,
     /// None: nothing reads the log.
     log: ArcSwapOption<MappingLog>,
-}
-
-/// The part of the limits that may change while mappings live.
-#[derive(Clone, Copy)]
-pub(super) struct MappingSettings {
-    pub(super) timeouts: Timeouts,
-    keeps_parity: bool,
-    /// Freed UDP ports that may wait on each address.
-    delayed_ports: u32,
-    /// Dynamic external ports.
-    ports: PortRange,
-}
-
-impl MappingSettings {
-    fn of(limits: &Limits) -> Self {
-        let Limits { timeouts, port_parity, delayed_ports, ports, .. } = *limits;
-        Self { timeouts, keeps_parity: port_parity, delayed_ports, ports }
-    }
 }
 
 impl Mappings {
@@ -124,22 +107,6 @@ impl Mappings {
             filtering: limits.filtering,
             log: ArcSwapOption::empty(),
         }
-    }
-
-    /// Changes the settings that may change while mappings live. Call [`Self::set_addresses`]
-    /// afterwards.
-    pub(crate) fn set_limits(&self, limits: &Limits) {
-        let settings = MappingSettings::of(limits);
-        self.settings.store(Arc::new(settings));
-        for allocator in self.allocators.load().values() {
-            allocator.set_delay(settings.delayed_ports, settings.timeouts);
-            allocator.set_range(settings.ports);
-        }
-    }
-
-    /// Returns the settings that may change.
-    pub(super) fn settings(&self) -> MappingSettings {
-        **self.settings.load()
     }
 
     /// Changes the external addresses. An address that stays keeps its ports as they are. A new
