@@ -68,7 +68,7 @@ pub(crate) fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
 
 /// Makes a translator for one thread, which publishes a server on port 80.
 fn translator(now: Tick) -> Result<Translator, Box<dyn Error>> {
-    // Limits are fixed while the translator lives. The policy can be swapped by `with_policy`.
+    // `with_policy` swaps the policy while sessions live, and `with_limits` most limits as well.
     let inside = "10.0.0.0/24".parse()?;
     let limits = Limits { sessions: 1000, ..Limits::new(inside) };
     let mut policy = Policy::one_uplink(inside, EXTERNAL);

@@ -49,6 +49,10 @@ pub(crate) enum Answers {
 pub(crate) struct UplinkState {
     /// Name of the uplink.
     pub name: String,
+    /// Its number, which stays the same while its place may change.
+    pub number: u8,
+    /// Its interface.
+    pub interface: String,
     /// First external address, by which clients reach published services; None: the uplink has no
     /// address.
     pub address: Option<Ipv4Addr>,
@@ -78,9 +82,11 @@ pub(crate) struct UplinkState {
 
 impl UplinkState {
     /// Makes the state of an uplink that is up, of tier 1, with weight 1 and without addresses.
-    pub(crate) fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, number: u8) -> Self {
         Self {
             name: name.into(),
+            number,
+            interface: String::new(),
             address: None,
             source: None,
             weight: 1,
@@ -120,10 +126,10 @@ pub(crate) struct UplinkStates {
 }
 
 impl UplinkStates {
-    /// Returns the uplinks of `among` that have an address and are in use among these. If none of
-    /// them is usable, returns all that have an address: an old address serves a client better than
-    /// no address.
-    pub(crate) fn addresses_to_serve(&self, among: &[usize]) -> Vec<(&UplinkState, Ipv4Addr)> {
+    /// Returns the uplinks with the numbers of `among` that have an address and are in use among
+    /// these. If none of them is usable, returns all that have an address: an old address serves a
+    /// client better than no address.
+    pub(crate) fn addresses_to_serve(&self, among: &[u8]) -> Vec<(&UplinkState, Ipv4Addr)> {
         let uplinks = || self.addressed(among);
         let Some((rank, tier)) = rank_and_tier_in_use(uplinks().map(|(uplink, _)| uplink)) else {
             return uplinks().collect();
@@ -147,8 +153,18 @@ impl UplinkStates {
         rank_and_tier_in_use(self.uplinks.iter()) == Some((uplink.rank(), uplink.tier))
     }
 
-    fn addressed(&self, among: &[usize]) -> impl Iterator<Item = (&UplinkState, Ipv4Addr)> {
-        let uplinks = among.iter().filter_map(|index| self.uplinks.get(*index));
+    /// Returns the uplink with a number.
+    pub(crate) fn with_number(&self, number: u8) -> Option<&UplinkState> {
+        self.uplinks.iter().find(|uplink| uplink.number == number)
+    }
+
+    /// Returns the uplink of a name.
+    pub(crate) fn named(&self, name: &str) -> Option<&UplinkState> {
+        self.uplinks.iter().find(|uplink| uplink.name == name)
+    }
+
+    fn addressed(&self, among: &[u8]) -> impl Iterator<Item = (&UplinkState, Ipv4Addr)> {
+        let uplinks = among.iter().filter_map(|number| self.with_number(*number));
         uplinks.filter_map(|uplink| Some((uplink, uplink.address?)))
     }
 }
@@ -202,6 +218,21 @@ impl Uplinks {
         });
     }
 
+    /// Replaces the uplinks after a reload, and wakes the followers. An uplink that stays keeps the
+    /// time of its last change.
+    pub(crate) fn replace(&self, uplinks: Vec<UplinkState>) {
+        self.states.send_modify(|states| {
+            let keep_time = |new: UplinkState| {
+                let known = states.named(&new.name).filter(|known| known.up == new.up);
+                let since = known.map_or(new.since, |known| known.since);
+                UplinkState { since, ..new }
+            };
+            states.uplinks = uplinks.into_iter().map(keep_time).collect();
+            states.serial = seconds_since_1970().max(states.serial.wrapping_add(1));
+            self.first.get().into_iter().for_each(|apply| apply(states));
+        });
+    }
+
     /// Adds a follower.
     pub(crate) fn watch(&self) -> watch::Receiver<UplinkStates> {
         self.states.subscribe()
@@ -223,7 +254,7 @@ mod tests {
     fn three() -> Uplinks {
         let uplink = |number: u8| UplinkState {
             address: Some(Ipv4Addr::new(203, 0, 113, number)),
-            ..UplinkState::new(format!("isp{number}"))
+            ..UplinkState::new(format!("isp{number}"), number - 1)
         };
         Uplinks::new((1..=3).map(uplink).collect())
     }
@@ -258,6 +289,30 @@ mod tests {
         assert_eq!(applied.get(), (1, false));
         uplinks.update(1, |uplink| uplink.up = true);
         assert_eq!(applied.get(), (2, true));
+    }
+
+    #[test]
+    fn replaced_uplinks_are_applied_before_a_reader_sees_them_and_keep_their_time() {
+        let uplinks = three();
+        let mut follower = uplinks.watch();
+        let applied = Rc::new(Cell::new(0));
+        let count = Rc::clone(&applied);
+        uplinks.apply_first(move |states| count.set(states.uplinks.len()));
+        let before = uplinks.watch().borrow().clone();
+        std::thread::sleep(Duration::from_millis(2));
+        let (first, third) = (&before.uplinks[0], &before.uplinks[2]);
+        let new = UplinkState::new("isp4", 3);
+        let first = UplinkState { up: false, since: new.since, ..first.clone() };
+        let third = UplinkState { since: new.since, ..third.clone() };
+        uplinks.replace(vec![third, first, new]);
+        assert!(follower.has_changed().unwrap());
+        let now = follower.borrow_and_update().clone();
+        assert_eq!(applied.get(), 3);
+        assert!(now.serial > before.serial);
+        assert_eq!(now.named("isp3").map(|it| it.since), Some(before.uplinks[2].since));
+        assert!(now.named("isp1").is_some_and(|it| it.since > before.uplinks[0].since));
+        assert_eq!(now.with_number(3).map(|it| &*it.name), Some("isp4"));
+        assert!(now.with_number(1).is_none() && now.named("isp2").is_none());
     }
 
     #[test]
@@ -298,7 +353,7 @@ mod tests {
             served.iter().map(|uplink| uplink.name.clone()).collect()
         };
         let in_use = || names(uplinks.watch().borrow().in_use().collect());
-        let served = |among: &[usize]| {
+        let served = |among: &[u8]| {
             let states = uplinks.watch().borrow().clone();
             names(states.addresses_to_serve(among).iter().map(|(uplink, _)| *uplink).collect())
         };
@@ -335,7 +390,7 @@ mod tests {
         let names = |states: &UplinkStates| -> Vec<String> {
             states.in_use().map(|uplink| uplink.name.clone()).collect()
         };
-        let served = |states: &UplinkStates, among: &[usize]| -> Vec<String> {
+        let served = |states: &UplinkStates, among: &[u8]| -> Vec<String> {
             let served = states.addresses_to_serve(among);
             served.iter().map(|(uplink, _)| uplink.name.clone()).collect()
         };

@@ -80,6 +80,7 @@ pub fn limits(input: &mut Input<'_>) -> Limits {
             port_reuse_delay: few(4, 5).map(Span::seconds),
         },
         sessions: if switches & 32 == 0 { 32 } else { 6 },
+        addresses_may_grow: false,
         accounting: switches & 64 != 0,
         sessions_per_host: few(7, 9).and_then(std::num::NonZeroU32::new),
         new_sessions_per_host: None,

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::UplinkNumbers;
 use crate::host::RoutingIds;
 use crate::host::doctor::Finding;
 
@@ -253,6 +254,9 @@ pub struct EffectiveConfig {
     /// Identifiers of the instance's routing tables, rules and probe addresses; None while the
     /// instance waits for its interfaces.
     pub routing_ids: Option<RoutingIds>,
+    /// Numbers of the uplinks by their names. Routing tables and probe addresses depend on them.
+    #[serde(default)]
+    pub uplink_numbers: BTreeMap<String, UplinkNumbers>,
 }
 
 /// The result of a reload.

@@ -8,7 +8,7 @@ use super::schema::{Section as _, SectionInfo};
 /// A key whose value differs between two configurations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// Key path. A list counts as one value, unless a reload can change a key of its items.
+    /// Key path. A list counts as one value, except the lists of [`ITEMIZED`].
     pub path: String,
     /// True: a reload can apply the new value.
     pub reloadable: bool,
@@ -16,18 +16,18 @@ pub(crate) struct Change {
 
 /// Lists the keys whose values differ, sorted by their paths.
 pub(crate) fn changes(before: &Config, after: &Config) -> Vec<Change> {
-    let reloadable = reloadable_keys();
-    let mut comparison = Comparison { reloadable: &reloadable, paths: Vec::new() };
+    let fixed = fixed_keys();
+    let mut comparison = Comparison { fixed: &fixed, paths: Vec::new() };
     comparison.compare("", Some(&File::from(before).emit()), Some(&File::from(after).emit()));
     let mut paths = comparison.paths;
     paths.sort();
-    let change = |path: String| Change { reloadable: reloadable.contains(&any_item(&path)), path };
+    let change = |path: String| Change { reloadable: !needs_restart(&path, &fixed), path };
     paths.into_iter().map(change).collect()
 }
 
-/// Lists the keys that a reload can change, in the order of the file. `[]` stands for every item of
-/// a list.
-pub(crate) fn reloadable_keys() -> Vec<String> {
+/// Lists the keys that need a restart, in the order of the file. `[]` stands for every item of a
+/// list. A key stands for all keys below it.
+pub(crate) fn fixed_keys() -> Vec<String> {
     let mut paths = Vec::new();
     collect("", &File::describe(), &mut paths);
     paths
@@ -36,7 +36,7 @@ pub(crate) fn reloadable_keys() -> Vec<String> {
 fn collect(path: &str, section: &SectionInfo, paths: &mut Vec<String>) {
     for key in &section.keys {
         let path = joined(path, key.name);
-        if key.reloadable {
+        if !key.reloadable {
             paths.push(path);
         } else if let Some(below) = key.value.section() {
             let items = if key.value.is_list() { "[]" } else { "" };
@@ -45,9 +45,28 @@ fn collect(path: &str, section: &SectionInfo, paths: &mut Vec<String>) {
     }
 }
 
+/// Returns true when a path is that of a fixed key, is below one, or is a list whose items have
+/// one.
+fn needs_restart(path: &str, fixed: &[String]) -> bool {
+    let path = any_item(path);
+    let is_below = |path: &str, above: &str| {
+        let rest = path.strip_prefix(above);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    // A list of one item may be written as the item alone.
+    let plain = |path: &str| path.replace("[]", "");
+    let path = plain(&path);
+    let is_list = ITEMIZED.contains(&path.as_str());
+    let mut fixed = fixed.iter().map(|key| plain(key));
+    fixed.any(|key| is_below(&path, &key) || is_list && is_below(&key, &path))
+}
+
+/// Lists whose items are compared one by one if the lists are equally long.
+const ITEMIZED: [&str; 2] = ["inside", "uplinks"];
+
 /// Collects the paths of different values.
-struct Comparison<'r> {
-    reloadable: &'r [String],
+struct Comparison<'f> {
+    fixed: &'f [String],
     paths: Vec<String>,
 }
 
@@ -58,11 +77,15 @@ impl Comparison<'_> {
                 self.compare_entries(path, before, after);
             }
             (Some(Document::List(before)), Some(Document::List(after)))
-                if before.len() == after.len() && self.has_reloadable_items(path) =>
+                if before.len() == after.len() && ITEMIZED.contains(&path) =>
             {
                 for (index, (before, after)) in before.iter().zip(after).enumerate() {
                     self.compare(&format!("{path}[{index}]"), Some(before), Some(after));
                 }
+            }
+            (Some(Document::Mapping(one)), None) | (None, Some(Document::Mapping(one))) => {
+                self.paths.push(path.to_owned());
+                self.list_fixed(path, one);
             }
             (before, after) => {
                 if before != after {
@@ -70,6 +93,12 @@ impl Comparison<'_> {
                 }
             }
         }
+    }
+
+    /// Lists the keys of a mapping that is new or gone, and that need a restart.
+    fn list_fixed(&mut self, path: &str, entries: &[(String, Document)]) {
+        let paths = entries.iter().map(|(key, _)| joined(path, key));
+        self.paths.extend(paths.filter(|path| needs_restart(path, self.fixed)));
     }
 
     fn compare_entries(
@@ -87,12 +116,6 @@ impl Comparison<'_> {
         for (key, new) in after.iter().filter(|(key, _)| value(before, key).is_none()) {
             self.compare(&joined(path, key), None, Some(new));
         }
-    }
-
-    /// Returns whether a reload can change a key of the items of a list.
-    fn has_reloadable_items(&self, path: &str) -> bool {
-        let items = format!("{}[].", any_item(path));
-        self.reloadable.iter().any(|key| key.starts_with(&items))
     }
 }
 
@@ -142,26 +165,33 @@ mod tests {
         assert_eq!(paths(&plain, &several), ["admin.http", "nat.hairpin", "tun.name"]);
         assert_eq!(paths(&several, &plain), ["admin.http", "nat.hairpin", "tun.name"]);
         let dns = "dns: { zone: a.org, names: [{ name: w }], listen: false, hook: /x, ttl: 1s }\n";
-        assert_eq!(paths(&plain, &config(dns)), ["dns"]);
+        assert_eq!(paths(&plain, &config(dns)), ["dns", "dns.hook"]);
         assert_eq!(paths(&config(&dns.replace("1s", "2s")), &config(dns)), ["dns.ttl"]);
     }
 
     #[test]
-    fn a_running_box_takes_in_only_what_the_declaration_says() {
+    fn only_these_keys_need_a_restart() {
         assert_eq!(
-            reloadable_keys(),
+            fixed_keys(),
             [
-                "uplinks[].weight",
-                "uplinks[].tier",
-                "forwards",
-                "outbound",
-                "nat.hairpin",
-                "nat.port_preservation",
-                "nat.mss_clamp",
-                "nat.reject_with",
-                "nat.unsolicited_syn"
+                "name",
+                "tun",
+                "inside.interface",
+                "nat.mapping",
+                "nat.filtering",
+                "nat.port_overlapping",
+                "limits.sessions",
+                "host.manage",
+                "admin.group",
+                "state.keep",
+                "state.directory",
+                "dns.hook",
             ]
         );
+    }
+
+    #[test]
+    fn a_reload_applies_all_other_keys() {
         let reloadable = |before: &Config, after: &Config| -> Vec<(String, bool)> {
             let changes = changes(before, after).into_iter();
             changes.map(|change| (change.path, change.reloadable)).collect()
@@ -174,19 +204,40 @@ mod tests {
         let second = ", { name: b, interface: wan1, addresses: [198.51.100.10], gateway: 198.51.100.254, tier: 2 }";
         let both = uplinks(second);
         assert_eq!(
-            reloadable(&both, &uplinks(&second.replace("tier: 2", "tier: 3, weight: 2"))),
-            [("uplinks[1].tier".into(), true), ("uplinks[1].weight".into(), true)]
-        );
-        assert_eq!(
             reloadable(&both, &uplinks(&second.replace("wan1", "wan2").replace("tier: 2", ""))),
-            [("uplinks[1].interface".into(), false), ("uplinks[1].tier".into(), true)]
+            [("uplinks[1].interface".into(), true), ("uplinks[1].tier".into(), true)]
         );
-        assert_eq!(reloadable(&both, &uplinks("")), [("uplinks".into(), false)]);
-        let changed =
-            config("nat: { hairpin: false, ports: 2000-3000 }\noutbound: [{ from: 10.0.0.0/24 }]");
+        assert_eq!(reloadable(&both, &uplinks("")), [("uplinks".into(), true)]);
+        let changed = config(
+            "nat: { hairpin: false, ports: 2000-3000 }\nlimits: { sessions: 9, fragments: 9 }\ntun: { workers: 2 }\n",
+        );
         assert_eq!(
             reloadable(&config(""), &changed),
-            [("nat.hairpin".into(), true), ("nat.ports".into(), false), ("outbound".into(), true)]
+            [
+                ("limits.fragments".into(), true),
+                ("limits.sessions".into(), false),
+                ("nat.hairpin".into(), true),
+                ("nat.ports".into(), true),
+                ("tun.workers".into(), false),
+            ]
         );
+        let inside = |inside: &str| {
+            let rest = FILE.split("prefixes: [10.0.0.0/24] }").nth(1).unwrap();
+            parse("f.yaml", &format!("name: a\ninside: {inside}{rest}")).unwrap().config
+        };
+        let one = "{ interface: lan0, prefixes: [10.0.0.0/24] }";
+        let renamed = one.replace("lan0", "lan1");
+        let wider = one.replace("/24", "/16");
+        let two = format!("[{one}, {{ interface: lan1, prefixes: [10.1.0.0/24] }}]");
+        let paths_of = |changed: &str| reloadable(&inside(one), &inside(changed));
+        assert_eq!(paths_of(&renamed), [("inside.interface".into(), false)]);
+        assert_eq!(paths_of(&wider), [("inside.prefixes".into(), true)]);
+        assert_eq!(paths_of(&two), [("inside".into(), false)]);
+        let dns = "dns: { zone: a.org, names: [{ name: w }], name_servers: [{ name: n, address: 203.0.113.10 }] }\n";
+        assert_eq!(reloadable(&config(""), &config(dns)), [("dns".into(), true)]);
+        let hook = dns.replace("zone", "hook: /x, zone");
+        let expected = [("dns".into(), true), ("dns.hook".into(), false)];
+        assert_eq!(reloadable(&config(""), &config(&hook)), expected);
+        assert_eq!(reloadable(&config(&hook), &config("")), expected);
     }
 }

@@ -18,9 +18,10 @@ section! {
         /// Name of the box.
         pub name: Unresolved<String> = names::instance_name()
             .optional("the name of the file without its extension")
+            .needs_restart()
             .example("reference"),
         /// The TUN device that natbox creates, and the threads that serve it.
-        pub tun: Tun = mapping::<Tun>().with_defaults(),
+        pub tun: Tun = mapping::<Tun>().with_defaults().needs_restart(),
         /// The private network behind the box: one inside leg, or a list of several.
         pub inside: Required<Items<FileInsideLeg>> = one_or_more(mapping::<FileInsideLeg>, Inside::MAX_LEGS, "inside legs").required(
             "the private network: its interface and prefixes",
@@ -34,12 +35,10 @@ section! {
         /// Published services. No two publish the same protocol, address and port, unless one of
         /// them is narrower. The narrower one then gets the packets.
         pub forwards: Unresolved<Items<FileForward>> = list(mapping::<FileForward>(), MAX_FORWARDS, "forwards")
-            .optional("none")
-            .reloadable(),
+            .optional("none"),
         /// Rules for sessions from the private network to the outside.
         pub outbound: Unresolved<Items<FileOutboundRule>> = list(mapping::<FileOutboundRule>(), MAX_RULES, "outbound rules")
-            .optional("no inside host may go out")
-            .reloadable(),
+            .optional("no inside host may go out"),
         /// Destinations that inside hosts reach without translation.
         pub no_nat: Unresolved<Items<FileNoNatRule>> = list(mapping::<FileNoNatRule>(), MAX_NO_NAT, "rules without translation")
             .optional("none"),

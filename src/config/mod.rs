@@ -40,9 +40,10 @@ mod reader;
 mod schema;
 mod sections;
 mod types;
+mod uplink_numbers;
 
 pub(crate) use crate::values::nat::{ForwardProtocol, HashBy, MssClamp, PortRange};
-pub(crate) use changes::{changes, reloadable_keys};
+pub(crate) use changes::{changes, fixed_keys};
 pub(crate) use counted::counted;
 pub(crate) use dynamic_address::DynamicAddress;
 pub(crate) use emit::{to_json, to_yaml};
@@ -54,7 +55,7 @@ pub(crate) use sections::{
     AddressPooling, Admin, Dns, DnsUpdate, Expectation, Failback, Forward, Health, HoldTimes,
     HostDefaultRoute, Inside, InsideLeg, IoBackend, LatencyLimits, Log, LogFormat, LogLevel,
     LossLimits, OffloadLimit, OnFailure, OutboundRule, PortPreservation, RejectWith,
-    UnsolicitedSyn, Uplink, WebTarget, Workers,
+    UnsolicitedSyn, Uplink, UplinkNumbers, WebTarget, Workers,
 };
 #[cfg(test)]
 pub(crate) use sections::{
@@ -62,6 +63,8 @@ pub(crate) use sections::{
 };
 pub(crate) use types::ConfigEnum;
 pub(crate) use types::names::wanted_instance_name;
+#[cfg(test)]
+pub(crate) use uplink_numbers::number_in_order;
 
 #[cfg(test)]
 mod tests;

@@ -1,113 +1,51 @@
 //! The subsystem that serves the admin socket: one JSON line in, one JSON line out (see
 //! [`crate::api`]).
 //!
-//! The socket gets its name when the instance is ready, or when it begins to wait for its
-//! interfaces. `admin_access` decides who may do what.
+//! `admin_socket` makes the socket, and `admin_access` decides who may do what.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
 use super::admin_access::{AdminAccess, Peer};
+use super::admin_socket::AdminSocket;
 use super::error::SocketError;
 use super::instance::Instance;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::{Access, MAX_REQUEST, Refusal, Request};
-use crate::config::Admin;
-
-/// A bound admin socket. Removes its file when dropped.
-#[derive(Debug)]
-pub(super) struct AdminSocket {
-    listener: UnixListener,
-    path: PathBuf,
-    /// Name of the socket until [`Self::publish`].
-    hidden: Option<PathBuf>,
-    access: Rc<AdminAccess>,
-}
-
-impl AdminSocket {
-    /// Binds the socket beside its final name. Replaces what a dead process left under either name.
-    ///
-    /// # Errors
-    /// See [`SocketError`].
-    pub(super) fn bind(admin: &Admin) -> Result<Self, SocketError> {
-        let (path, access) = (&admin.socket, Rc::new(AdminAccess::new(admin)?));
-        let other = |source| SocketError::Other { path: path.to_owned(), source };
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(other)?;
-        }
-        check_free(path)?;
-        let mut hidden = path.as_os_str().to_owned();
-        hidden.push(format!(".{}", std::process::id()));
-        let hidden = PathBuf::from(hidden);
-        // A dead process with this process's number may have left the file.
-        let _ = std::fs::remove_file(&hidden);
-        let listener = UnixListener::bind(&hidden).map_err(other)?;
-        let socket = Self { listener, path: path.to_owned(), hidden: Some(hidden.clone()), access };
-        let group = socket.access.group();
-        if let Some(group) = group {
-            std::os::unix::fs::chown(&hidden, None, Some(group)).map_err(other)?;
-        }
-        let mode = if group.is_some() { 0o660 } else { 0o600 };
-        std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(mode)).map_err(other)?;
-        Ok(socket)
-    }
-
-    /// Gives the socket its final name, if it has not got it yet.
-    ///
-    /// # Errors
-    /// Another process has taken the name since, or the system reports an error.
-    fn publish(&mut self) -> Result<(), SocketError> {
-        if let Some(hidden) = &self.hidden {
-            check_free(&self.path)?;
-            std::fs::rename(hidden, &self.path)
-                .map_err(|source| SocketError::Other { path: self.path.clone(), source })?;
-            self.hidden = None;
-            tracing::info!(socket = %self.path.display(), "admin socket ready");
-        }
-        Ok(())
-    }
-}
-
-impl Drop for AdminSocket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(self.hidden.as_ref().unwrap_or(&self.path));
-    }
-}
-
-/// Checks that no living process has the name. The file of a dead process is replaced later, by the
-/// rename.
-fn check_free(path: &Path) -> Result<(), SocketError> {
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(SocketError::Other { path: path.to_owned(), source }),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            Err(SocketError::NotASocket { path: path.to_owned() })
-        }
-        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-            Ok(_) => Err(SocketError::Taken { path: path.to_owned() }),
-            Err(source) => Err(SocketError::Other { path: path.to_owned(), source }),
-        },
-    }
-}
 
 /// Serves the admin socket, each connection in a task of its own.
 pub(super) struct AdminServer {
     socket: AdminSocket,
     instance: Rc<Instance>,
+    /// The sockets of reloads.
+    replacements: mpsc::UnboundedReceiver<AdminSocket>,
+    replacer: mpsc::UnboundedSender<AdminSocket>,
+}
+
+/// Event that the admin server waits for.
+pub(super) enum AdminEvent {
+    /// A client has connected.
+    Connected(io::Result<UnixStream>),
+    /// A reload has changed the path.
+    Replaced(AdminSocket),
 }
 
 impl AdminServer {
     pub(super) fn new(socket: AdminSocket, instance: Rc<Instance>) -> Self {
-        Self { socket, instance }
+        let (replacer, replacements) = mpsc::unbounded_channel();
+        Self { socket, instance, replacements, replacer }
+    }
+
+    /// Returns what replaces the socket by another one. Connections go on.
+    pub(super) fn replacer(&self) -> mpsc::UnboundedSender<AdminSocket> {
+        self.replacer.clone()
     }
 
     /// Gives the socket its final name: the instance is ready, or waits.
@@ -120,16 +58,27 @@ impl AdminServer {
 }
 
 impl Subsystem for AdminServer {
-    type Event = io::Result<UnixStream>;
+    type Event = AdminEvent;
     const NAME: &'static str = "admin socket";
 
     async fn next(&mut self) -> Self::Event {
-        self.socket.listener.accept().await.map(|(stream, _)| stream)
+        tokio::select! {
+            accepted = self.socket.listener.accept() => {
+                AdminEvent::Connected(accepted.map(|(stream, _)| stream))
+            }
+            Some(socket) = self.replacements.recv() => AdminEvent::Replaced(socket),
+        }
     }
 
-    async fn handle(&mut self, connection: Self::Event) -> Outcome {
-        match connection {
-            Ok(stream) => {
+    async fn handle(&mut self, event: Self::Event) -> Outcome {
+        match event {
+            AdminEvent::Replaced(mut socket) => match socket.publish() {
+                Ok(()) => self.socket = socket,
+                Err(error) => {
+                    tracing::error!(%error, "admin socket: the old path stays");
+                }
+            },
+            AdminEvent::Connected(Ok(stream)) => {
                 let (instance, access) =
                     (Rc::clone(&self.instance), Rc::clone(&self.socket.access));
                 tokio::task::spawn_local(async move {
@@ -138,7 +87,7 @@ impl Subsystem for AdminServer {
                     }
                 });
             }
-            Err(error) => {
+            AdminEvent::Connected(Err(error)) => {
                 // Most likely the process has no descriptors left. Some are free again after a
                 // pause.
                 tracing::warn!(%error, "admin socket: a connection cannot be accepted");

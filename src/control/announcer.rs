@@ -10,7 +10,7 @@
 //! starts, when the address or the interface appears, and when an uplink is up again.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,6 @@ use etherparse::{ArpEthIpv4Packet, ArpOperation};
 use tokio::sync::Notify;
 
 use super::subsystem::{Outcome, Subsystem};
-use crate::config::Config;
 use crate::host::Announcement;
 use crate::io::ArpSocket;
 use crate::timer::sleep_until;
@@ -64,10 +63,8 @@ pub(super) struct Announcer {
     pending: Vec<PendingAnnouncement>,
     /// Time before which no announcement leaves.
     pause: Instant,
-    /// Interface of each uplink.
-    interfaces: Vec<String>,
-    /// True for each uplink that was up at the last change.
-    up: Vec<bool>,
+    /// Names of the uplinks at the last change, and whether each was up.
+    up: HashMap<String, bool>,
 }
 
 /// An address that has not been announced often enough.
@@ -80,19 +77,16 @@ struct PendingAnnouncement {
 
 impl Announcer {
     pub(super) fn new(
-        config: &Config,
         socket: ArpSocket,
         announcements: Rc<Announcements>,
         uplinks: &Uplinks,
     ) -> Self {
-        let interfaces = config.uplinks.iter().map(|uplink| uplink.interface.clone()).collect();
         let pause = Instant::now();
         Self {
             socket,
             announcements,
             pending: Vec::new(),
             pause,
-            interfaces,
             up: up(&uplinks.watch().borrow()),
         }
     }
@@ -157,15 +151,15 @@ impl Subsystem for Announcer {
 
     fn changed(&mut self, states: &UplinkStates) {
         let before = std::mem::replace(&mut self.up, up(states));
-        let interfaces = self.interfaces.iter().zip(before).zip(&self.up);
-        for ((interface, _), _) in interfaces.filter(|((_, before), now)| !before && **now) {
-            self.announcements.repeat(interface);
+        let was_down = |name: &String| before.get(name).is_some_and(|was_up| !was_up);
+        for uplink in states.uplinks.iter().filter(|uplink| uplink.up && was_down(&uplink.name)) {
+            self.announcements.repeat(&uplink.interface);
         }
     }
 }
 
-fn up(states: &UplinkStates) -> Vec<bool> {
-    states.uplinks.iter().map(|uplink| uplink.up).collect()
+fn up(states: &UplinkStates) -> HashMap<String, bool> {
+    states.uplinks.iter().map(|uplink| (uplink.name.clone(), uplink.up)).collect()
 }
 
 /// Sends one announcement. A later one replaces an announcement that the interface does not take.

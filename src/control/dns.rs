@@ -7,23 +7,25 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
-use tokio::sync::watch;
-
 use super::sandbox;
+use super::settings::DnsPorts;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::DnsStatus;
 use crate::config::{Config, Dns, DnsUpdate};
 use crate::dns::{self, DnsError, PreparedService, Service};
-use crate::host::HostFacts;
-use crate::uplinks::{UplinkStates, Uplinks};
+use crate::host::{HostFacts, RoutingIds};
+use crate::uplinks::Uplinks;
 
-/// The running name server, updates and hook.
+/// The name server, updates and hook, if the configuration has them.
 pub(super) struct NameService {
-    uplinks: watch::Receiver<UplinkStates>,
+    uplinks: Rc<Uplinks>,
+    running: RefCell<Option<RunningService>>,
+}
+
+struct RunningService {
+    service: Service,
     /// True: the instance has a name server, not only updates or a hook.
     listens: bool,
-    /// None: stopped.
-    service: RefCell<Option<Service>>,
 }
 
 /// Checks the files that the configuration names: the secret of the updates and the hook.
@@ -53,7 +55,7 @@ pub(super) fn prepare(config: &Config) -> Result<Option<PreparedService>, DnsErr
         command
     });
     let settings = dns::DnsSettings {
-        zone: zone(dns),
+        zone: zone(dns, config),
         listen: listen(config, dns),
         answers_per_second: dns.answers_per_second,
         update,
@@ -62,9 +64,35 @@ pub(super) fn prepare(config: &Config) -> Result<Option<PreparedService>, DnsErr
     PreparedService::new(settings).map(Some)
 }
 
+/// Does the work of [`prepare`] and [`listen_at_probe_addresses`] for a reload, which has no
+/// privileges: the name server listens at the probe addresses alone, and the hook stays.
+///
+/// # Errors
+/// See [`DnsError`].
+pub(super) fn prepare_again(
+    config: &Config,
+    ids: RoutingIds,
+) -> Result<(Option<PreparedService>, DnsPorts), DnsError> {
+    let mut ports = DnsPorts::new();
+    let Some(dns) = &config.dns else { return Ok((None, ports)) };
+    let update = dns.update.as_ref().map(|settings| update(settings, config)).transpose()?;
+    let mut prepared = PreparedService::new(dns::DnsSettings {
+        zone: zone(dns, config),
+        listen: Vec::new(),
+        answers_per_second: dns.answers_per_second,
+        update,
+        hook_runner: None,
+    })?;
+    for uplink in config.uplinks.iter().filter(|_| dns.listen) {
+        let number = uplink.numbers.uplink;
+        ports.insert(number, prepared.listen_also(ids.probe_address(number).into())?);
+    }
+    Ok((Some(prepared), ports))
+}
+
 /// Makes the name server listen at the probe addresses of some uplinks: those whose address is not
 /// assigned to the host, or may change, or where the host's own answers would leave by another
-/// uplink. Returns the ports, one for each uplink.
+/// uplink. Returns the ports.
 ///
 /// # Errors
 /// [`DnsError::Bind`].
@@ -72,48 +100,69 @@ pub(super) fn listen_at_probe_addresses(
     prepared: Option<&mut PreparedService>,
     config: &Config,
     facts: &HostFacts,
-) -> Result<Vec<Option<u16>>, DnsError> {
-    let mut ports = vec![None; config.uplinks.len()];
+) -> Result<DnsPorts, DnsError> {
+    let mut ports = DnsPorts::new();
     let (Some(prepared), Some(Dns { listen: true, .. })) = (prepared, &config.dns) else {
         return Ok(ports);
     };
     let uplinks =
         config.uplinks.iter().zip(&facts.assigned_to_host).zip(&facts.probe_addresses).enumerate();
-    for (port, (index, ((uplink, assigned), probe_address))) in ports.iter_mut().zip(uplinks) {
+    for (index, ((uplink, assigned), probe_address)) in uplinks {
         // At such an address nothing needs to be translated, and no query needs a session.
         let answers_directly = assigned.first() == Some(&true)
             && !uplink.follows_interface
             && facts.host_leaves_by(config, index);
         if let Some(address) = probe_address.filter(|_| !answers_directly) {
-            *port = Some(prepared.listen_also(address.into())?);
+            ports.insert(uplink.numbers.uplink, prepared.listen_also(address.into())?);
         }
     }
     Ok(ports)
 }
 
 impl NameService {
-    /// Starts the prepared name server, updates and hook.
+    /// Makes a service that does nothing yet.
+    pub(super) fn new(uplinks: Rc<Uplinks>) -> Self {
+        Self { uplinks, running: RefCell::default() }
+    }
+
+    /// Starts the prepared name server, updates and hook, or replaces those that run. None: stops
+    /// them.
     ///
     /// # Errors
     /// [`DnsError::Thread`].
-    pub(super) fn start(
-        prepared: PreparedService,
+    pub(super) fn set(
+        &self,
+        prepared: Option<PreparedService>,
         config: &Config,
-        uplinks: &Uplinks,
-    ) -> Result<Self, DnsError> {
-        let service = RefCell::new(Some(prepared.start(uplinks, sandbox::drop_capabilities)?));
+    ) -> Result<(), DnsError> {
+        let mut running = self.running.borrow_mut();
+        let Some(prepared) = prepared else {
+            drop(running.take());
+            return Ok(());
+        };
         let listens = config.dns.as_ref().is_some_and(|dns| dns.listen);
-        tracing::info!("DNS follows the uplinks");
-        Ok(Self { uplinks: uplinks.watch(), listens, service })
+        match running.as_mut() {
+            Some(present) => {
+                present.service.replace(prepared);
+                present.listens = listens;
+            }
+            None => {
+                let service = prepared.start(&self.uplinks, sandbox::drop_capabilities)?;
+                *running = Some(RunningService { service, listens });
+                tracing::info!("DNS follows the uplinks");
+            }
+        }
+        Ok(())
     }
 
-    /// Returns the status; None after the stop.
+    /// Returns the status; None: the configuration has no `dns`, or the service has stopped.
     pub(super) fn status(&self) -> Option<DnsStatus> {
-        let service = self.service.borrow();
-        let service = service.as_ref()?;
-        let states = self.uplinks.borrow();
+        let running = self.running.borrow();
+        let RunningService { service, listens } = running.as_ref()?;
+        let states = self.uplinks.watch();
+        let states = states.borrow();
         let addresses = states.uplinks.iter().filter_map(|uplink| uplink.address);
-        let addresses = addresses.filter(|_| self.listens);
+        let addresses = addresses.filter(|_| *listens);
         Some(DnsStatus {
             listening: addresses.map(|address| (address, Dns::PORT).into()).collect(),
             in_use: states.in_use().map(|uplink| uplink.name.clone()).collect(),
@@ -150,7 +199,7 @@ impl Subsystem for DnsFollower {
     /// From now on the name server answers no query, so no client learns the address of an instance
     /// that stops.
     async fn stop(self) {
-        drop(self.0.service.take());
+        drop(self.0.running.take());
     }
 }
 
@@ -161,10 +210,11 @@ fn listen(config: &Config, dns: &Dns) -> Vec<SocketAddr> {
     uplinks.filter_map(|uplink| Some((*uplink.addresses.first()?, Dns::PORT).into())).collect()
 }
 
-fn zone(dns: &Dns) -> dns::Zone {
+fn zone(dns: &Dns, config: &Config) -> dns::Zone {
+    let number = |place: &usize| config.uplinks[*place].numbers.uplink;
     let published = dns.names.iter().map(|published| dns::PublishedName {
         name: published.name.clone(),
-        uplinks: published.uplinks.clone(),
+        uplinks: published.uplinks.iter().map(number).collect(),
     });
     let name_servers = dns
         .name_servers
@@ -224,7 +274,7 @@ mod tests {
             listen(&config, config.dns.as_ref().unwrap()),
             [SocketAddr::from(([203, 0, 113, 10], 53)), SocketAddr::from(([198, 51, 100, 10], 53))]
         );
-        let zone = zone(config.dns.as_ref().unwrap());
+        let zone = zone(config.dns.as_ref().unwrap(), &config);
         assert_eq!(
             (zone.published[0].uplinks.as_slice(), zone.ttl, zone.negative_ttl),
             (&[1][..], 60, 30)

@@ -14,6 +14,7 @@
 //! `on_failure` says: as with a default route that moves, no socket of the host keeps to the failed
 //! uplink.
 
+use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -28,15 +29,43 @@ use crate::engine::Handle;
 use crate::nat::{AdmitNew, EndReason, Filter, TableCursor};
 use crate::uplinks::{Answers, Rank, UplinkState, UplinkStates, Uplinks};
 
+/// The settings that failover follows. A reload replaces them before it replaces the states of the
+/// uplinks.
+pub(super) struct FailoverSettings(RefCell<Rc<Settings>>);
+
+struct Settings {
+    /// In the order of the states.
+    uplinks: Vec<Uplink>,
+    /// See [`crate::nat::Policy::host_address`].
+    host_address: Option<Ipv4Addr>,
+}
+
+impl FailoverSettings {
+    /// Makes the settings of a configuration.
+    pub(super) fn of(config: &Config, host_address: Option<Ipv4Addr>) -> Self {
+        let uplinks = config.uplinks.clone();
+        Self(RefCell::new(Rc::new(Settings { uplinks, host_address })))
+    }
+
+    /// Takes the settings of another configuration.
+    pub(super) fn set(&self, config: &Config, host_address: Option<Ipv4Addr>) {
+        self.0.swap(&Self::of(config, host_address).0);
+    }
+
+    fn get(&self) -> Rc<Settings> {
+        Rc::clone(&self.0.borrow())
+    }
+}
+
 /// Adapts the translator to the states of the uplinks.
 pub(super) struct Failover {
-    uplinks: Rc<[Uplink]>,
+    settings: Rc<FailoverSettings>,
     engine: Handle,
     states: watch::Receiver<UplinkStates>,
     events: Rc<Events>,
-    /// See [`crate::nat::Policy::host_address`].
-    host_address: Option<Ipv4Addr>,
-    /// Rank of each uplink at the last change.
+    /// Names of the uplinks at the last change.
+    names: Vec<String>,
+    /// Rank of each of them.
     ranks: Vec<Rank>,
     /// Tier that was in use last; while no uplink is usable, the one before.
     tier: u32,
@@ -46,19 +75,21 @@ impl Failover {
     /// Adapts the translator to the present states, and to new ones before others read them. Must
     /// run in a `LocalSet`.
     pub(super) fn new(
-        config: &Config,
+        settings: Rc<FailoverSettings>,
         engine: Handle,
         channel: &Uplinks,
         events: Rc<Events>,
-        host_address: Option<Ipv4Addr>,
     ) -> Self {
-        let uplinks: Rc<[Uplink]> = config.uplinks.clone().into();
-        let ranks = vec![Rank::Healthy; uplinks.len()];
+        let of_start = settings.get();
+        let ranks = vec![Rank::Healthy; of_start.uplinks.len()];
+        let names = of_start.uplinks.iter().map(|uplink| uplink.name.clone()).collect();
         // An instance that starts with a backup uplink reports that as well.
-        let tier = config.uplinks.iter().map(|uplink| uplink.tier).min().unwrap_or(1);
-        let (settings, translator, states) = (Rc::clone(&uplinks), engine.clone(), channel.watch());
-        let apply = move |states: &UplinkStates| set_admissions(&translator, &settings, states);
-        let mut failover = Self { uplinks, engine, states, events, host_address, ranks, tier };
+        let tier = of_start.uplinks.iter().map(|uplink| uplink.tier).min().unwrap_or(1);
+        let (of_now, translator, states) = (Rc::clone(&settings), engine.clone(), channel.watch());
+        let apply = move |states: &UplinkStates| {
+            set_admissions(&translator, &of_now.get().uplinks, &states.uplinks);
+        };
+        let mut failover = Self { settings, engine, states, events, names, ranks, tier };
         let now = failover.states.borrow().clone();
         apply(&now);
         channel.apply_first(apply);
@@ -78,34 +109,35 @@ impl Failover {
     /// uplink was as good as all others until one of them recovered, it has time to recover as
     /// well.
     fn end_doomed(&self, before: &[Rank]) {
-        for (index, settings) in self.uplinks.iter().enumerate() {
-            let Some(doomed) = self.doomed(index) else { continue };
+        for (index, settings) in self.settings.get().uplinks.iter().enumerate() {
+            let Some(doomed) = self.doomed(settings) else { continue };
             let has_failed = self.ranks[index] > before[index];
             if !is_replaced(index, &self.ranks) || !has_failed && is_replaced(index, before) {
                 continue;
             }
             let timeout = (!has_failed).then(|| recovery_time(settings));
             let (waiting, states) = (self.states.clone(), self.states.clone());
+            let (name, goes_on) = (settings.name.clone(), settings.name.clone());
             self.sweep(
                 (doomed, EndReason::UplinkFailed),
-                index,
+                &settings.name,
                 async move {
                     if let Some(time) = timeout {
-                        wait_for_recovery(&waiting, index, time).await;
+                        wait_for_recovery(&waiting, &name, time).await;
                     }
                 },
-                move || is_replaced(index, &ranks(&states.borrow())),
+                move || is_named_replaced(&goes_on, &states.borrow()),
             );
         }
     }
 
     /// Returns the sessions that end when an uplink fails while another one has a better rank.
-    fn doomed(&self, index: usize) -> Option<Filter> {
-        let all = Filter::movable_from(index as u8);
-        match self.uplinks[index].on_failure {
+    fn doomed(&self, uplink: &Uplink) -> Option<Filter> {
+        let all = Filter::movable_from(uplink.numbers.uplink);
+        match uplink.on_failure {
             OnFailure::Reset => Some(all),
             OnFailure::Keep | OnFailure::Drain => {
-                let host = self.host_address?;
+                let host = self.settings.get().host_address?;
                 Some(Filter { inside_host: Some(host), ..all })
             }
         }
@@ -115,25 +147,13 @@ impl Failover {
     fn fail_back(&self, before: &[Rank], states: &UplinkStates) {
         let recovered =
             |index: &usize| self.ranks[*index] == Rank::Healthy && before[*index] != Rank::Healthy;
-        for index in (0..self.uplinks.len()).filter(recovered) {
-            let Some(returning) = self.returning(index, states) else { continue };
-            let states = self.states.clone();
-            let goes_on = move || states.borrow().uplinks[index].up;
-            self.sweep(returning, index, std::future::ready(()), goes_on);
-        }
-    }
-
-    /// Returns the sessions that end when an uplink has recovered, and the reason.
-    fn returning(&self, index: usize, states: &UplinkStates) -> Option<(Filter, EndReason)> {
-        let uplink = index as u8;
-        match self.uplinks[index].failback {
-            Failback::Reset => Some((Filter::preferring(uplink), EndReason::Failback)),
-            Failback::NewSessions => {
-                let tier = states.uplinks[index].tier;
-                let is_backed_up = states.uplinks.iter().any(|other| other.tier > tier);
-                let from_backup = (Filter::returning_from_backup(uplink), EndReason::TierRecovered);
-                is_backed_up.then_some(from_backup)
-            }
+        let settings = self.settings.get();
+        for index in (0..settings.uplinks.len()).filter(recovered) {
+            let uplink = &settings.uplinks[index];
+            let Some(returning) = returning(uplink, index, states) else { continue };
+            let (states, name) = (self.states.clone(), uplink.name.clone());
+            let goes_on = move || states.borrow().named(&name).is_some_and(|uplink| uplink.up);
+            self.sweep(returning, &uplink.name, std::future::ready(()), goes_on);
         }
     }
 
@@ -142,12 +162,12 @@ impl Failover {
     fn sweep(
         &self,
         (filter, reason): (Filter, EndReason),
-        uplink: usize,
+        uplink: &str,
         due: impl Future<Output = ()> + 'static,
         goes_on: impl Fn() -> bool + 'static,
     ) {
         let (engine, events) = (self.engine.clone(), Rc::clone(&self.events));
-        let uplink = self.uplinks[uplink].name.clone();
+        let uplink = uplink.to_owned();
         tokio::task::spawn_local(async move {
             due.await;
             let mut sessions = 0;
@@ -186,15 +206,40 @@ impl Subsystem for Failover {
     }
 
     fn changed(&mut self, states: &UplinkStates) {
-        let before = std::mem::replace(&mut self.ranks, ranks(states));
+        // After a reload the uplinks may be others. A new one has not changed.
+        let rank_before = |uplink: &UplinkState| {
+            let place = self.names.iter().position(|name| *name == uplink.name);
+            place.map_or_else(|| uplink.rank(), |place| self.ranks[place])
+        };
+        let before: Vec<Rank> = states.uplinks.iter().map(rank_before).collect();
+        self.names = states.uplinks.iter().map(|uplink| uplink.name.clone()).collect();
+        self.ranks = ranks(&states.uplinks);
         self.report_tier(states);
         self.end_doomed(&before);
         self.fail_back(&before, states);
     }
 }
 
-/// Sets which new sessions each uplink admits.
-fn set_admissions(engine: &Handle, uplinks: &[Uplink], states: &UplinkStates) {
+/// Returns the sessions that end when an uplink has recovered, and the reason.
+fn returning(
+    settings: &Uplink,
+    place: usize,
+    states: &UplinkStates,
+) -> Option<(Filter, EndReason)> {
+    let uplink = settings.numbers.uplink;
+    match settings.failback {
+        Failback::Reset => Some((Filter::preferring(uplink), EndReason::Failback)),
+        Failback::NewSessions => {
+            let tier = states.uplinks[place].tier;
+            let is_backed_up = states.uplinks.iter().any(|other| other.tier > tier);
+            let from_backup = (Filter::returning_from_backup(uplink), EndReason::TierRecovered);
+            is_backed_up.then_some(from_backup)
+        }
+    }
+}
+
+/// Sets which new sessions each uplink admits. `uplinks` and `states` have the same order.
+pub(super) fn set_admissions(engine: &Handle, uplinks: &[Uplink], states: &[UplinkState]) {
     let ranks = ranks(states);
     for (index, (settings, rank)) in uplinks.iter().zip(&ranks).enumerate() {
         let admit = match settings.on_failure {
@@ -203,13 +248,14 @@ fn set_admissions(engine: &Handle, uplinks: &[Uplink], states: &UplinkStates) {
             OnFailure::Drain | OnFailure::Reset => AdmitNew::None,
         };
         // An outbound rule may name none of the uplinks of the best rank.
-        engine.set_last_resort(index as u8, *rank == Rank::LastResort);
-        engine.set_admission(index as u8, admit);
+        let number = settings.numbers.uplink;
+        engine.set_last_resort(number, *rank == Rank::LastResort);
+        engine.set_admission(number, admit);
     }
 }
 
-fn ranks(states: &UplinkStates) -> Vec<Rank> {
-    states.uplinks.iter().map(UplinkState::rank).collect()
+fn ranks(states: &[UplinkState]) -> Vec<Rank> {
+    states.iter().map(UplinkState::rank).collect()
 }
 
 /// Reports whether another uplink has a better rank than this one.
@@ -217,14 +263,22 @@ fn is_replaced(index: usize, ranks: &[Rank]) -> bool {
     ranks.iter().any(|rank| *rank < ranks[index])
 }
 
+/// Reports whether another uplink has a better rank than the one of this name; false if a reload
+/// has removed it.
+fn is_named_replaced(name: &str, states: &UplinkStates) -> bool {
+    let place = states.uplinks.iter().position(|uplink| uplink.name == name);
+    place.is_some_and(|place| is_replaced(place, &ranks(&states.uplinks)))
+}
+
 /// Waits until the sessions of an uplink must end: its recovery has taken too long, or it has
 /// recovered. An uplink that answers well and that only the hold keeps out has time until the end
 /// of its hold. `time`: see [`recovery_time`].
-async fn wait_for_recovery(states: &watch::Receiver<UplinkStates>, index: usize, time: Duration) {
+async fn wait_for_recovery(states: &watch::Receiver<UplinkStates>, name: &str, time: Duration) {
     loop {
         tokio::time::sleep(time).await;
         let states = states.borrow();
-        if states.uplinks[index].answers != Answers::Good || !is_replaced(index, &ranks(&states)) {
+        let answers_well = states.named(name).is_some_and(|uplink| uplink.answers == Answers::Good);
+        if !answers_well || !is_named_replaced(name, &states) {
             return;
         }
     }

@@ -27,6 +27,19 @@ pub(super) struct StateFiles {
     inherited: Vec<OwnedFd>,
 }
 
+/// Notes the names of the uplinks in the session files, so that the next process knows which
+/// uplink a session names by its number.
+pub(super) struct KeptNames(Arc<Mutex<SessionState>>);
+
+impl KeptNames {
+    /// Notes the names, in the order of the numbers.
+    pub(super) fn set(&self, names: Vec<String>) {
+        if let Err(error) = self.0.lock().set_uplinks(names) {
+            tracing::warn!(%error, "the header of the session files could not be written");
+        }
+    }
+}
+
 /// What the files have for the translator.
 enum EarlierSessions {
     Nothing,
@@ -68,6 +81,11 @@ impl StateFiles {
         };
         let state = Arc::new(Mutex::new(state));
         Ok(Some(Self { state, earlier, store, inherited }))
+    }
+
+    /// Returns what notes the names of the uplinks after a reload.
+    pub(super) fn names(&self) -> KeptNames {
+        KeptNames(Arc::clone(&self.state))
     }
 
     /// Returns the descriptors that another process has kept open: queues of the TUN device, and
@@ -243,7 +261,7 @@ fn required(config: &Config) -> StateRequirements {
         boot: host::boot_id(),
         sessions: limits.sessions,
         accounting: limits.accounting,
-        uplinks: config.uplinks.iter().map(|uplink| uplink.name.clone()).collect(),
+        uplinks: config.uplink_names_by_number(),
         // A mapping stands for the part of the remote endpoint that it depends on.
         meaning: format!("{:?} {}", limits.mapping, limits.port_overlapping),
     }

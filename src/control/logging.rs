@@ -16,8 +16,9 @@ use std::sync::OnceLock;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 use super::error::RunError;
 use super::sandbox;
@@ -37,32 +38,57 @@ pub(crate) struct Logging {
 /// # Errors
 /// [`RunError::Sandbox`].
 pub(crate) fn start(log: Log) -> Result<Logging, RunError> {
-    let level = match log.level {
+    let (writer, guard) = start_writer()?;
+    let _ = DROPPED.set(writer.error_counter());
+    let lines = lines(log.format, writer.clone()).with_filter(wanted(log.level));
+    let (lines, handle) = reload::Layer::new(lines);
+    // Fails only if a logger runs already, as in tests.
+    if tracing_subscriber::registry().with(lines).try_init().is_ok() {
+        let _ = CHANGE.set(Box::new(move |log: Log| {
+            // Fails only when the logger is gone.
+            let _ = handle.modify(|layer| {
+                *layer.filter_mut() = wanted(log.level);
+                *layer.inner_mut() = self::lines(log.format, writer.clone());
+            });
+        }));
+    }
+    Ok(Logging { _writer: guard })
+}
+
+/// Changes level and form of the lines from now on.
+pub(super) fn change(log: Log) {
+    if let Some(change) = CHANGE.get() {
+        change(log);
+    }
+}
+
+/// Makes the layer that writes lines of a form.
+fn lines(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
+    match format {
+        LogFormat::Text => {
+            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
+        }
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    }
+}
+
+/// Returns the lines that a level wants.
+fn wanted(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let (writer, guard) = start_writer()?;
-    let _ = DROPPED.set(writer.error_counter());
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
-    let lines = match log.format {
-        LogFormat::Text => {
-            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
-        }
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
-    let wanted = Targets::new()
+    Targets::new()
         .with_default(level)
         .with_target(MAPPINGS, LevelFilter::INFO)
         // hickory warns about the content of messages from any client.
         .with_target("hickory_", LevelFilter::ERROR.min(level))
         // The health check reports a bad certificate itself, once.
-        .with_target("rustls_platform_verifier", LevelFilter::OFF);
-    // Fails only if a logger runs already, as in tests.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(wanted)).try_init();
-    Ok(Logging { _writer: guard })
+        .with_target("rustls_platform_verifier", LevelFilter::OFF)
 }
 
 /// Starts the thread that writes the lines, without privileges: it inherits those of the thread
@@ -82,5 +108,7 @@ pub(super) fn dropped_lines() -> u64 {
 }
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+/// Changes level and form.
+static CHANGE: OnceLock<Box<dyn Fn(Log) + Send + Sync>> = OnceLock::new();
 /// Lines that wait for a slow reader.
 const MAX_UNWRITTEN_LINES: usize = 16_384;

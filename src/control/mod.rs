@@ -11,12 +11,13 @@
 //! | `workers`                          | TUN device, workers                                     |
 //! | `reconcile`                        | the host: links, addresses, listening ports             |
 //! | `health`, `failover`               | checks of the uplinks, and the response to failures     |
+//! | `uplink_states`                    | states of uplinks at the start and after a reload       |
 //! | `announcer`                        | announcements of addresses by ARP                       |
 //! | `dns`                              | name server, updates, hook                              |
 //! | `exhaustion`                       | events about exhausted resources                        |
 //! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
-//! | `admin_access`                     | users of the admin socket                               |
+//! | `admin_access`, `admin_socket`     | users and file of the admin socket                      |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
 //! | `events`, `logging`, `mapping_log` | events, the log and the mapping log                     |
@@ -28,6 +29,7 @@
 
 mod admin;
 mod admin_access;
+mod admin_socket;
 mod announcer;
 mod dns;
 mod down;
@@ -55,6 +57,7 @@ mod signals;
 mod start;
 mod status;
 mod subsystem;
+mod uplink_states;
 mod wait;
 mod waiting;
 mod warnings;

@@ -30,9 +30,7 @@ pub(super) fn needed_files(path: &Path, config: &Config) -> FileRules {
     if config.state.keep {
         files.allow(config.state.directory.join(&config.name), FileAccess::Change);
     }
-    if config.dns.as_ref().is_some_and(|dns| dns.update.is_some()) {
-        files.allow(directory(&dns::announced_path(config)), FileAccess::Change);
-    }
+    files.allow(directory(&dns::announced_path(config)), FileAccess::Change);
     let mut checks = config.uplinks.iter().filter_map(|uplink| uplink.health.as_ref());
     if checks.any(|health| !health.http.is_empty()) {
         for path in resolver() {

@@ -1,7 +1,7 @@
 //! The subsystem that keeps the host, the translator and the uplinks' states in step.
 //!
 //! ```text
-//!   a reload                ─▶ host: settings of the new configuration
+//!   a reload                 ─▶ host: settings of the new configuration
 //!   link or address changes ─▶ host: set again what the kernel dropped
 //!   rules or routes change,
 //!   or a second has passed   ─▶ host: set again what another program removed
@@ -13,23 +13,25 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::announcer::Announcements;
 use super::error::RunError;
 use super::events::Events;
 use super::health::UplinkMonitor;
-use super::reload::Reloader;
+use super::reload::{HostTurn, Reloader};
 use super::settings;
 use super::status::HostWatchState;
 use super::subsystem::{Outcome, Subsystem};
 use super::warnings::Warnings;
 use crate::api::EventKind;
+use crate::config::Config;
 use crate::engine::Handle;
 use crate::host::doctor::{self, Finding};
 use crate::host::{
-    self, CheckCause, HostChange, HostReport, LinkChange, LinkEvent, LinkWatch, ManagedHost,
-    UsedPorts,
+    self, CheckCause, HostChange, HostError, HostReport, LinkChange, LinkEvent, LinkWatch,
+    ManagedHost, UsedPorts,
 };
 use crate::packet::Protocol;
 use crate::uplinks::Uplinks;
@@ -44,6 +46,7 @@ pub(super) struct HostReconciler {
     /// False until the first look. It finds what has changed between the reading of the host and
     /// the subscription.
     has_looked: bool,
+    turns: mpsc::UnboundedReceiver<HostTurn>,
     parts: Parts,
 }
 
@@ -59,12 +62,29 @@ pub(super) struct Parts {
     pub(super) warnings: Rc<Warnings>,
 }
 
+impl Parts {
+    /// `is_managed`: natbox makes the settings of the host.
+    pub(super) fn new(reloader: Rc<Reloader>, is_managed: bool) -> Self {
+        let live = reloader.parts();
+        Self {
+            engine: live.engine.clone(),
+            uplinks: Rc::clone(&live.uplinks),
+            monitor: Rc::clone(&live.monitor),
+            events: Rc::clone(&live.events),
+            state: Rc::new(HostWatchState::new(is_managed)),
+            announcements: Rc::default(),
+            warnings: Rc::new(Warnings::new(Rc::clone(&live.events))),
+            reloader,
+        }
+    }
+}
+
 /// Event that the reconciler waits for.
 pub(super) enum HostEvent {
     /// The kernel reports a change.
     Change(HostChange),
-    /// A reload has changed the configuration.
-    Reloaded,
+    /// A reload changes the configuration.
+    Reload(Box<HostTurn>),
     /// Time to read the ports that the host's programs use.
     ReadUsedPorts,
     /// Time to look for changes that the kernel does not report.
@@ -73,13 +93,20 @@ pub(super) enum HostEvent {
 
 impl HostReconciler {
     /// `links`: a subscription that began before `host` was applied, so that no change is lost.
-    pub(super) fn new(host: ManagedHost, links: LinkWatch, parts: Parts) -> Self {
+    /// `turns`: the host's part of each reload.
+    pub(super) fn new(
+        host: ManagedHost,
+        links: LinkWatch,
+        turns: mpsc::UnboundedReceiver<HostTurn>,
+        parts: Parts,
+    ) -> Self {
         let used_ports = tokio::time::interval(USED_PORTS_INTERVAL);
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         parts.announcements.adopt(host.announcements());
         let (tun_is_down, has_looked) = (false, false);
-        let reconciler = Self { host, links, used_ports, looks, tun_is_down, has_looked, parts };
+        let reconciler =
+            Self { host, links, used_ports, looks, tun_is_down, has_looked, turns, parts };
         reconciler.warn();
         reconciler
     }
@@ -108,11 +135,81 @@ impl HostReconciler {
                 });
             }
         }
-        for index in 0..config.uplinks.len() {
-            self.parts.monitor.set_link_ready(index, facts.is_ready(config, index));
+        for (index, uplink) in config.uplinks.iter().enumerate() {
+            let is_ready = facts.is_ready(config, index);
+            self.parts.monitor.set_link_ready(uplink.numbers.uplink, is_ready);
         }
         self.parts.announcements.adopt(self.host.announcements());
         self.warn();
+    }
+
+    /// Does the host's part of a reload. While it runs, no other change of the host is handled.
+    async fn reload(&mut self, turn: HostTurn) {
+        let HostTurn { both, made, finish, done } = turn;
+        let before = self.host.file_config().clone();
+        if let Err(problem) = self.make_settings_of(both).await {
+            self.go_back(before).await;
+            // Fails only when the instance is stopping.
+            let _ = made.send(Err(problem));
+            return;
+        }
+        let _ = made.send(Ok((self.host.config().clone(), self.host.facts().clone())));
+        // Without an answer the instance is stopping.
+        let Ok(config) = finish.await else { return };
+        let result = match self.set_config(config).await {
+            Ok(()) => self.host.reconcile(CheckCause::Interfaces).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, "host: settings of removed uplinks stay");
+        }
+        self.reconcile(CheckCause::Interfaces).await;
+        self.exclude_used_ports();
+        let _ = done.send(());
+    }
+
+    /// Makes the settings of a configuration.
+    ///
+    /// # Errors
+    /// A sentence about the settings that the host refuses.
+    async fn make_settings_of(&mut self, config: Config) -> Result<(), String> {
+        self.set_config(config).await.map_err(|error| error.to_string())?;
+        let report = self.host.reconcile(CheckCause::Interfaces).await;
+        let report = report.map_err(|error| error.to_string())?;
+        match report.failed.is_empty() {
+            true => {
+                self.publish(report);
+                Ok(())
+            }
+            false => Err(report.failed.join("; ")),
+        }
+    }
+
+    /// Makes the settings of the configuration before a reload that failed.
+    async fn go_back(&mut self, before: Config) {
+        let result = match self.set_config(before).await {
+            Ok(()) => self.reconcile_twice().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, "host: the settings before the reload could not be made again");
+        }
+    }
+
+    /// Makes the settings of a configuration that has fewer uplinks than the one before. Which
+    /// networks the host itself has shows only when the rules of the removed uplinks are gone.
+    async fn reconcile_twice(&mut self) -> Result<(), HostError> {
+        self.host.reconcile(CheckCause::Interfaces).await?;
+        self.host.reconcile(CheckCause::Interfaces).await.map(drop)
+    }
+
+    /// Replaces the configuration of the host, and watches its interfaces.
+    async fn set_config(&mut self, config: Config) -> Result<(), HostError> {
+        // The subscription precedes the reading of the host, so that no change is lost.
+        let links = LinkWatch::start(&config).await?;
+        self.host.set_config(config).await?;
+        self.links = links;
+        Ok(())
     }
 
     /// Shows in the status what needs a person's attention, and what the kernel refuses.
@@ -165,9 +262,8 @@ impl HostReconciler {
     fn apply_link_event(&self, change: LinkChange) -> bool {
         let LinkChange { interface, event } = change;
         let config = self.host.config();
-        let on_interface =
-            config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == interface);
-        let uplinks: Vec<usize> = on_interface.map(|(index, _)| index).collect();
+        let on_interface = config.uplinks.iter().filter(|uplink| uplink.interface == interface);
+        let uplinks: Vec<u8> = on_interface.map(|uplink| uplink.numbers.uplink).collect();
         let leg = config.inside.legs.iter().position(|leg| leg.interface == interface);
         match event {
             LinkEvent::Removed | LinkEvent::Down => {
@@ -179,7 +275,7 @@ impl HostReconciler {
                     | LinkEvent::Mtu(_)
                     | LinkEvent::HardwareAddress => EventKind::InterfaceDown { interface },
                 });
-                uplinks.iter().for_each(|index| self.parts.monitor.set_link_ready(*index, false));
+                uplinks.iter().for_each(|number| self.parts.monitor.set_link_ready(*number, false));
                 // The status shows the legs as of the last reading of the host.
                 leg.is_some()
             }
@@ -190,9 +286,7 @@ impl HostReconciler {
             LinkEvent::Mtu(bytes) => {
                 let mtu = settings::mtu(bytes);
                 leg.into_iter().for_each(|leg| self.parts.engine.set_leg_mtu(leg, mtu));
-                uplinks
-                    .iter()
-                    .for_each(|index| self.parts.engine.set_uplink_mtu(*index as u8, mtu));
+                uplinks.iter().for_each(|number| self.parts.engine.set_uplink_mtu(*number, mtu));
                 self.parts.events.emit(EventKind::MtuChanged { interface, mtu: bytes });
                 // The routes of the host's own packets have the smallest MTU of the uplinks.
                 !uplinks.is_empty()
@@ -253,7 +347,7 @@ impl Subsystem for HostReconciler {
     async fn next(&mut self) -> HostEvent {
         tokio::select! {
             change = self.links.next() => HostEvent::Change(change),
-            () = self.parts.reloader.reloaded() => HostEvent::Reloaded,
+            Some(turn) = self.turns.recv() => HostEvent::Reload(Box::new(turn)),
             _ = self.used_ports.tick() => HostEvent::ReadUsedPorts,
             _ = self.looks.tick() => HostEvent::Look,
         }
@@ -265,9 +359,9 @@ impl Subsystem for HostReconciler {
                 self.exclude_used_ports();
                 None
             }
-            HostEvent::Reloaded => {
-                self.host.set_config(self.parts.reloader.file_config());
-                Some(CheckCause::Interfaces)
+            HostEvent::Reload(turn) => {
+                self.reload(*turn).await;
+                None
             }
             HostEvent::Look if !self.has_looked => {
                 self.has_looked = true;

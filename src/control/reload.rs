@@ -1,80 +1,42 @@
 //! The configuration file and the host as the running instance uses them, and how both change.
 //!
-//! A reload is all or nothing. If the file has a problem, or changes a key that needs a restart,
-//! the instance keeps the old configuration and reports the reason.
+//! A reload is all or nothing. If the file has a problem, changes a key that needs a restart, or
+//! the host refuses a setting, the instance keeps the old configuration and reports the reason.
+//!
+//! | file        | content                                     |
+//! |-------------|---------------------------------------------|
+//! | `apply`     | the steps from one configuration to another |
+//! | `host_turn` | the host's part of them                     |
+//! | `error`     | reasons why the old configuration stays     |
+
+mod apply;
+mod error;
+mod host_turn;
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::admin_socket::AdminSocket;
+use super::dns::NameService;
 use super::events::Events;
+use super::failover::FailoverSettings;
+use super::health::{NewChecks, RawSockets, UplinkMonitor};
+use super::kept_sessions::KeptNames;
 use super::needed_files::configuration_directories;
-use super::settings;
+use super::sandbox::FileRules;
+use super::settings::{self, DnsPorts};
 use crate::api::{EventKind, LegStatus, Reloaded};
 use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
-use crate::dns::DnsError;
 use crate::engine::Handle;
 use crate::host::{self, HostFacts, PlannedHost, RoutingIds};
 use crate::nat::Policy;
 use crate::uplinks::Uplinks;
 
-/// Reason why the instance keeps the old configuration.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReloadError {
-    /// The file has problems.
-    #[error("{0}")]
-    Config(#[from] Problems),
-    /// The file cannot be read.
-    #[error(
-        "{problems}; since its start natbox reads only files in {directories}; if the file is now a \
-         link to another directory, restart natbox"
-    )]
-    Unreadable {
-        /// The system's error.
-        problems: Problems,
-        /// Where the file may be.
-        directories: String,
-    },
-    /// The file changes keys that need a restart.
-    #[error(
-        "{path}: {keys} changed; restart natbox to use the new values; a reload can change only {}; \
-         nothing was changed",
-        config::reloadable_keys().join(", ")
-    )]
-    NeedsRestart {
-        /// The file.
-        path: String,
-        /// Paths of the changed keys.
-        keys: String,
-    },
-    /// The file changes keys that a waiting instance uses already.
-    #[error(
-        "{path}: {keys} changed; restart natbox to use the new values; while natbox waits for its \
-         interfaces, a reload can change every key except admin, log and name; nothing was changed"
-    )]
-    FixedWhileWaiting {
-        /// The file.
-        path: String,
-        /// Paths of the changed keys.
-        keys: String,
-    },
-    /// The instance has begun to start, and waits for an interface that has vanished.
-    #[error(
-        "{path}: {keys} changed; natbox has begun to start with the old values and waits for its \
-         interfaces; restart natbox, or reload when it runs; nothing was changed"
-    )]
-    FixedWhileStarting {
-        /// The file.
-        path: String,
-        /// Paths of the changed keys.
-        keys: String,
-    },
-    /// A file that the new configuration names is not usable.
-    #[error(transparent)]
-    Dns(#[from] DnsError),
-}
+pub(super) use error::ReloadError;
+pub(super) use host_turn::HostTurn;
 
 /// Lists what on the host does not fit a new configuration, as messages. `ids`: those of a running
 /// instance.
@@ -93,14 +55,30 @@ pub(super) struct Reloader {
     /// Configuration as the file has it.
     file_config: RefCell<Config>,
     host: RefCell<HostState>,
-    /// Wakes the reconciler after a reload.
-    reloaded: Notify,
-    /// See [`settings::policy`].
-    dns: Vec<Option<u16>>,
+    /// Ports of the name server.
+    dns_ports: RefCell<DnsPorts>,
     routing_ids: Cell<RoutingIds>,
-    engine: Handle,
-    uplinks: Rc<Uplinks>,
-    events: Rc<Events>,
+    /// One reload at a time.
+    turn: Mutex<()>,
+    parts: ReloadParts,
+}
+
+/// The parts of the instance that a reload changes.
+pub(super) struct ReloadParts {
+    pub(super) engine: Handle,
+    pub(super) uplinks: Rc<Uplinks>,
+    pub(super) events: Rc<Events>,
+    pub(super) monitor: Rc<UplinkMonitor>,
+    pub(super) raw: RawSockets,
+    pub(super) checks: mpsc::UnboundedSender<NewChecks>,
+    pub(super) failover: Rc<FailoverSettings>,
+    pub(super) dns: Rc<NameService>,
+    pub(super) host: mpsc::UnboundedSender<HostTurn>,
+    pub(super) admin: mpsc::UnboundedSender<AdminSocket>,
+    /// None: sessions end with the process.
+    pub(super) kept: Option<KeptNames>,
+    /// The files that the process may open.
+    pub(super) files: FileRules,
 }
 
 /// The host as the policy needs it.
@@ -117,28 +95,28 @@ impl HostState {
 }
 
 impl Reloader {
-    /// `dns`: see [`settings::policy`].
     pub(super) fn new(
         path: &Path,
         file_config: &Config,
         host: &PlannedHost,
-        dns: Vec<Option<u16>>,
-        engine: Handle,
-        uplinks: Rc<Uplinks>,
-        events: Rc<Events>,
+        dns_ports: DnsPorts,
+        parts: ReloadParts,
     ) -> Self {
         Self {
             path: path.to_owned(),
             directories: configuration_directories(path),
             file_config: RefCell::new(file_config.clone()),
             host: RefCell::new(HostState::new(host.config(), host.facts())),
-            reloaded: Notify::new(),
-            dns,
+            dns_ports: RefCell::new(dns_ports),
             routing_ids: Cell::new(host.routing_ids()),
-            engine,
-            uplinks,
-            events,
+            turn: Mutex::new(()),
+            parts,
         }
+    }
+
+    /// Returns the parts of the instance that a reload changes.
+    pub(super) fn parts(&self) -> &ReloadParts {
+        &self.parts
     }
 
     /// Applies the host's present addresses and interfaces. `config`: the configuration with the
@@ -149,12 +127,6 @@ impl Reloader {
         let now = self.policy();
         // Most changes of a host concern no packet, and a walk through all sessions takes time.
         if before == now { 0 } else { self.change_policy(now).await }
-    }
-
-    /// Waits for the next reload that has changed the configuration. The settings of the host
-    /// depend on it.
-    pub(super) async fn reloaded(&self) {
-        self.reloaded.notified().await;
     }
 
     /// Returns the configuration in use, as the file has it.
@@ -199,7 +171,7 @@ impl Reloader {
     /// See [`ReloadError`].
     pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let result = self.read_again().await;
-        self.events.emit(match &result {
+        self.parts.events.emit(match &result {
             Ok(Reloaded { changed, sessions_ended, .. }) => {
                 EventKind::Reloaded { changed: changed.clone(), sessions_ended: *sessions_ended }
             }
@@ -209,6 +181,7 @@ impl Reloader {
     }
 
     async fn read_again(&self) -> Result<Reloaded, ReloadError> {
+        let _turn = self.turn.lock().await;
         let loaded = config::load(&self.path).map_err(|problems| self.load_error(problems));
         let Loaded { config: new, warnings } = loaded?;
         let changes = config::changes(&self.file_config.borrow(), &new);
@@ -219,13 +192,7 @@ impl Reloader {
             return Err(ReloadError::NeedsRestart { path, keys });
         }
         let changed: Vec<String> = changes.into_iter().map(|change| change.path).collect();
-        let mut sessions_ended = 0;
-        if !changed.is_empty() {
-            self.file_config.replace(new);
-            self.reloaded.notify_one();
-            sessions_ended = self.change_policy(self.policy()).await;
-            self.update_uplinks();
-        }
+        let sessions_ended = if changed.is_empty() { 0 } else { self.apply(new).await? };
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         let ids = Some(self.routing_ids());
         warnings.extend(host_warnings(&self.file_config(), ids).await);
@@ -241,25 +208,16 @@ impl Reloader {
         ReloadError::Unreadable { problems, directories }
     }
 
-    /// Publishes the weights and tiers of the configuration, after the translator has them.
-    fn update_uplinks(&self) {
-        for (index, uplink) in self.file_config.borrow().uplinks.iter().enumerate() {
-            self.uplinks.update(index, |state| {
-                (state.weight, state.tier) = (uplink.weight, uplink.tier);
-            });
-        }
-    }
-
     /// Returns the policy that follows from the configuration and the host in use.
     fn policy(&self) -> Policy {
-        settings::policy(&self.config(), &self.host.borrow().facts, &self.dns)
+        settings::policy(&self.config(), &self.host.borrow().facts, &self.dns_ports.borrow())
     }
 
     /// Applies a policy. Waits, without blocking the control thread, until the sessions that the
     /// policy does not allow have ended. Returns their number.
     async fn change_policy(&self, policy: Policy) -> usize {
         let (sender, ended) = oneshot::channel();
-        self.engine.change_policy(policy, move |sessions| {
+        self.parts.engine.change_policy(policy, move |sessions| {
             // Fails only when the instance has stopped.
             let _ = sender.send(sessions);
         });

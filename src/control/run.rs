@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use super::admin::{AdminServer, AdminSocket};
+use super::admin::AdminServer;
+use super::admin_socket::AdminSocket;
 use super::dns;
 use super::error::RunError;
 use super::events::Events;
@@ -65,8 +66,9 @@ async fn wait_and_run(path: &Path, config: &Config) -> Result<(), RunError> {
     }
     // Of the other threads, one writes the log without privileges, and one starts the lister and
     // ends.
-    let sandbox = Sandbox::enter(needed_files(path, &config)).map_err(RunError::Sandbox)?;
-    let privileged = Privileged { raw, arp, dns, lister, kept, sandbox };
+    let files = needed_files(path, &config);
+    let sandbox = Sandbox::enter(files.clone()).map_err(RunError::Sandbox)?;
+    let privileged = Privileged { raw, arp, dns, lister, kept, sandbox, files };
     let entrance = Entrance { signals, admin, waiting, instance, events };
     start::run_instance(path, &config, privileged, entrance).await
 }

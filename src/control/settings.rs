@@ -1,5 +1,6 @@
 //! From the configuration and the host's facts to the limits and the policy of the translator.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
@@ -12,7 +13,7 @@ use crate::config::{
     RejectWith, UnsolicitedSyn,
 };
 
-/// Returns the limits of the translator, which are fixed at the start.
+/// Returns the limits of the translator.
 pub(super) fn limits(config: &Config) -> nat::Limits {
     nat::Limits {
         inside: config.inside.prefixes().collect(),
@@ -35,6 +36,7 @@ pub(super) fn limits(config: &Config) -> nat::Limits {
                 .filter(|delay| *delay != Span(0)),
         },
         sessions: config.limits.sessions,
+        addresses_may_grow: true,
         accounting: false,
         sessions_per_host: NonZeroU32::new(config.limits.sessions_per_host),
         new_sessions_per_host: NonZeroU32::new(config.limits.new_sessions_per_host),
@@ -44,9 +46,12 @@ pub(super) fn limits(config: &Config) -> nat::Limits {
     }
 }
 
-/// Returns the policy of the translator. `dns`: for each uplink the port of the name server at its
-/// probe address, if the name server listens there.
-pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) -> nat::Policy {
+/// Ports of the name server at the probe addresses, by the numbers of the uplinks. An uplink where
+/// the name server does not listen at a probe address has none.
+pub(super) type DnsPorts = BTreeMap<u8, u16>;
+
+/// Returns the policy of the translator.
+pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &DnsPorts) -> nat::Policy {
     nat::Policy {
         legs: legs(config, facts),
         tun_address: Some(facts.tun_address),
@@ -57,7 +62,7 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
             .iter()
             .map(|forward| nat::Forward {
                 name: forward.name.clone(),
-                uplink: index(forward.uplink),
+                uplink: number(config, forward.uplink),
                 protocol: forward.protocol,
                 address: forward.address,
                 ports: forward.ports,
@@ -106,8 +111,9 @@ fn uplinks(config: &Config, facts: &HostFacts) -> Vec<nat::Uplink> {
         assigned_to_host,
         reserved: Some(facts.ephemeral_ports).filter(|_| assigned_to_host).into_iter().collect(),
     };
-    uplinks
-        .map(|((uplink, interface), (assigned, probe_address))| nat::Uplink {
+    let of_config = uplinks.map(|((uplink, interface), (assigned, probe_address))| {
+        let number = usize::from(uplink.numbers.uplink);
+        let uplink = nat::Uplink {
             probe_address: *probe_address,
             name: uplink.name.clone(),
             mtu: mtu(interface.mtu),
@@ -119,22 +125,29 @@ fn uplinks(config: &Config, facts: &HostFacts) -> Vec<nat::Uplink> {
                 .zip(assigned)
                 .map(|(external, assigned)| address(external, *assigned))
                 .collect(),
-        })
-        .collect()
+        };
+        (number, uplink)
+    });
+    let mut by_number = Vec::new();
+    for (number, uplink) in of_config {
+        by_number.resize(by_number.len().max(number + 1), nat::Uplink::vacant());
+        by_number[number] = uplink;
+    }
+    by_number
 }
 
 fn outbound(config: &Config, facts: &HostFacts) -> Vec<nat::OutboundRule> {
     let rules = config.outbound.iter().map(|rule| nat::OutboundRule {
         from: rule.from,
         to: rule.to.clone(),
-        uplinks: rule.uplinks.iter().copied().map(index).collect(),
+        uplinks: rule.uplinks.iter().map(|place| number(config, *place)).collect(),
         hash_by: rule.hash_by,
     });
     // The host's own packets may use every uplink.
     let host = facts.host_address.map(|address| nat::OutboundRule {
         from: address.into(),
         to: Vec::new(),
-        uplinks: (0..config.uplinks.len()).map(index).collect(),
+        uplinks: config.uplinks.iter().map(|uplink| uplink.numbers.uplink).collect(),
         hash_by: HashBy::SourcePort,
     });
     rules.chain(host).collect()
@@ -144,18 +157,19 @@ fn outbound(config: &Config, facts: &HostFacts) -> Vec<nat::OutboundRule> {
 fn name_servers<'c>(
     config: &'c Config,
     facts: &'c HostFacts,
-    dns: &'c [Option<u16>],
+    dns: &'c DnsPorts,
 ) -> impl Iterator<Item = nat::Forward> + 'c {
-    let uplinks = config.uplinks.iter().zip(&facts.probe_addresses).zip(dns).enumerate();
-    uplinks.filter_map(|(number, ((uplink, probe_address), port))| {
+    let uplinks = config.uplinks.iter().zip(&facts.probe_addresses);
+    uplinks.filter_map(|(uplink, probe_address)| {
+        let number = uplink.numbers.uplink;
         Some(nat::Forward {
             name: "name server".to_owned(),
-            uplink: index(number),
+            uplink: number,
             protocol: ForwardProtocol::TcpUdp,
             address: *uplink.addresses.first()?,
             ports: PortRange::single(Dns::PORT),
             to_address: (*probe_address)?,
-            to_port: (*port)?,
+            to_port: *dns.get(&number)?,
         })
     })
 }
@@ -172,6 +186,7 @@ fn tier(tier: u32) -> u8 {
     u8::try_from(tier).expect("the configuration allows no larger one")
 }
 
-fn index(uplink: usize) -> u8 {
-    u8::try_from(uplink).expect("the configuration allows far fewer")
+/// Returns the number of the uplink at a place of the configuration.
+fn number(config: &Config, place: usize) -> u8 {
+    config.uplinks[place].numbers.uplink
 }

@@ -9,41 +9,43 @@
 //! The order limits the damage of a failed start. natbox tries everything that can fail before it
 //! changes the host, and the kernel routes into the TUN only when workers read from it.
 
-use std::net::Ipv4Addr;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
+use tokio::sync::mpsc;
+
 use super::admin::AdminServer;
-use super::announcer::{Announcements, Announcer};
+use super::announcer::Announcer;
 use super::dns::{self, DnsFollower, NameService};
 use super::error::RunError;
 use super::events::Events;
 use super::exhaustion::ExhaustionWatch;
-use super::failover::Failover;
+use super::failover::{Failover, FailoverSettings};
 use super::firewall::{FirewallWatch, StartingLister};
-use super::health::{self, HealthChecks, RawSockets, UplinkMonitor};
+use super::health::{HealthChecks, NewChecks, RawSockets, UplinkMonitor};
 use super::instance::Instance;
 use super::kept_sessions::{KeptTun, StateFiles};
 use super::reconcile::{self, HostReconciler, Parts};
-use super::reload::Reloader;
-use super::sandbox::{self, Sandbox};
-use super::settings;
+use super::reload::{ReloadParts, Reloader};
+use super::sandbox::{self, FileRules, Sandbox};
+use super::settings::{self, DnsPorts};
 use super::signals::{SignalStreams, Signals};
-use super::status::{HostWatchState, InstanceHandle};
+use super::status::InstanceHandle;
 use super::subsystem::Subsystems;
+use super::uplink_states::first_states;
 use super::wait;
 use super::waiting::WaitingInstance;
 use super::warnings::Warnings;
 use super::workers::{self, WorkerThreads};
 use crate::api::{EventKind, TunStatus};
-use crate::config::{Config, Uplink};
+use crate::config::Config;
 use crate::dns::PreparedService;
 use crate::engine::Handle;
-use crate::host::{self, HostError, HostFacts, LinkWatch, ManagedHost, PlannedHost};
+use crate::host::{self, HostError, LinkWatch, ManagedHost, PlannedHost};
 use crate::io::ArpSocket;
-use crate::uplinks::{UplinkState, Uplinks};
+use crate::uplinks::Uplinks;
 
 /// Sockets and services that needed the privileges which natbox has dropped since, and those that
 /// are left.
@@ -60,6 +62,8 @@ pub(super) struct Privileged {
     pub(super) kept: Option<StateFiles>,
     /// The privileges that are left.
     pub(super) sandbox: Sandbox,
+    /// The files that the process may open.
+    pub(super) files: FileRules,
 }
 
 /// The parts that an instance keeps from its wait for interfaces, so that clients see the wait and
@@ -111,44 +115,45 @@ impl Start<'_> {
     /// after a signal that ends the instance.
     async fn run(self, subsystems: &mut Subsystems) -> Result<ControlFlow<()>, RunError> {
         let Self { path, file_config, privileged, mut entrance, host, uplinks } = self;
-        let Privileged { raw, arp, mut dns, lister, kept, sandbox } = privileged;
+        let Privileged { raw, arp, mut dns, lister, kept, sandbox, files } = privileged;
         let events = Rc::clone(&entrance.events);
-        let (config, host_address) = (host.config().clone(), host.facts().host_address);
+        let config = host.config().clone();
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
+        let names = kept.as_ref().map(StateFiles::names);
         let StartedWorkers { engine, tun, tun_index, kept } =
             start_workers(&config, &host, &dns_ports, (kept, arp.as_ref()), subsystems).await?;
-        let reloader = Reloader::new(
-            path,
-            file_config,
-            &host,
-            dns_ports,
-            engine.clone(),
-            Rc::clone(&uplinks),
-            Rc::clone(&events),
-        );
-        let monitor = UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events));
-        let announcements = Rc::new(Announcements::default());
-        let parts = Parts {
+        let (checks, new_checks) = mpsc::unbounded_channel();
+        let (host_turns, turns) = mpsc::unbounded_channel();
+        let live = ReloadParts {
             engine: engine.clone(),
-            reloader: Rc::new(reloader),
             uplinks: Rc::clone(&uplinks),
-            monitor: Rc::new(monitor),
             events: Rc::clone(&events),
-            state: Rc::new(HostWatchState::new(config.host.manage)),
-            announcements: Rc::clone(&announcements),
-            warnings: Rc::new(Warnings::new(Rc::clone(&events))),
+            monitor: Rc::new(UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events))),
+            raw,
+            checks,
+            failover: Rc::new(FailoverSettings::of(&config, host.facts().host_address)),
+            dns: Rc::new(NameService::new(Rc::clone(&uplinks))),
+            host: host_turns,
+            admin: entrance.admin.replacer(),
+            kept: names,
+            files,
         };
+        let reloader = Rc::new(Reloader::new(path, file_config, &host, dns_ports, live));
+        let live = reloader.parts();
+        let parts = Parts::new(Rc::clone(&reloader), config.host.manage);
+        let announcements = Rc::clone(&parts.announcements);
         let (host_state, warnings) = (Rc::clone(&parts.state), Rc::clone(&parts.warnings));
-        let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
         let set_up = set_up_host(file_config, host, tun_index, &mut entrance).await?;
         let Some((host, links)) = set_up else { return Ok(ControlFlow::Break(())) };
-        subsystems.start(HostReconciler::new(host, links, parts));
-        let announcer = arp.map(|socket| Announcer::new(&config, socket, announcements, &uplinks));
+        subsystems.start(HostReconciler::new(host, links, turns, parts));
+        let announcer = arp.map(|socket| Announcer::new(socket, announcements, &uplinks));
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
-        start_checks(&config, monitor, &uplinks, raw, subsystems)?;
-        let sink = Rc::clone(&events);
-        subsystems.start(Failover::new(&config, engine.clone(), &uplinks, sink, host_address));
-        let dns = start_dns(dns, &config, &uplinks, subsystems)?;
+        start_checks(&config, live, new_checks, subsystems)?;
+        let (settings, sink) = (Rc::clone(&live.failover), Rc::clone(&events));
+        subsystems.start(Failover::new(settings, engine.clone(), &uplinks, sink));
+        live.dns.set(dns, &config)?;
+        let dns = Rc::clone(&live.dns);
+        subsystems.start(DnsFollower::new(Rc::clone(&dns)));
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
         watch_firewall(lister, &reloader, &warnings, subsystems)?;
 
@@ -168,19 +173,6 @@ impl Start<'_> {
         };
         entrance.open(Rc::new(handle), kept, subsystems).map(ControlFlow::Continue)
     }
-}
-
-/// Starts the name server and the updates, if the configuration has them.
-fn start_dns(
-    dns: Option<PreparedService>,
-    config: &Config,
-    uplinks: &Rc<Uplinks>,
-    subsystems: &mut Subsystems,
-) -> Result<Option<Rc<NameService>>, RunError> {
-    let service = dns.map(|dns| NameService::start(dns, config, uplinks)).transpose()?;
-    let service = service.map(Rc::new);
-    service.iter().for_each(|dns| subsystems.start(DnsFollower::new(Rc::clone(dns))));
-    Ok(service)
 }
 
 /// Makes the settings of the host. If an interface has vanished since the wait or vanishes
@@ -257,15 +249,15 @@ fn watch_firewall(
     Ok(())
 }
 
-/// Starts the health checks.
+/// Starts the health checks. `new_checks`: those of each reload.
 fn start_checks(
     config: &Config,
-    monitor: Rc<UplinkMonitor>,
-    uplinks: &Uplinks,
-    raw: RawSockets,
+    ReloadParts { monitor, uplinks, raw, .. }: &ReloadParts,
+    new_checks: mpsc::UnboundedReceiver<NewChecks>,
     subsystems: &mut Subsystems,
 ) -> Result<(), RunError> {
-    let checks = HealthChecks::new(config, monitor, &uplinks.watch().borrow(), raw);
+    let states = uplinks.watch().borrow().clone();
+    let checks = HealthChecks::new(config, Rc::clone(monitor), &states, raw, new_checks);
     let failed = |source| RunError::System { doing: "starting health checks", source };
     subsystems.start(checks.map_err(failed)?);
     Ok(())
@@ -285,7 +277,7 @@ struct StartedWorkers {
 async fn start_workers(
     config: &Config,
     host: &PlannedHost,
-    dns_ports: &[Option<u16>],
+    dns_ports: &DnsPorts,
     (mut kept, arp): (Option<StateFiles>, Option<&ArpSocket>),
     subsystems: &mut Subsystems,
 ) -> Result<StartedWorkers, RunError> {
@@ -299,23 +291,4 @@ async fn start_workers(
     subsystems.start(workers);
     reconcile::exclude_ports(&engine, &used_ports);
     Ok(StartedWorkers { engine, tun, tun_index, kept: kept_tun })
-}
-
-/// Returns the states of the uplinks on the host. An uplink is up if packets can leave by it.
-fn first_states(config: &Config, facts: &HostFacts) -> Vec<UplinkState> {
-    let uplinks = config.uplinks.iter().zip(&facts.probe_addresses).enumerate();
-    let state = |(index, (uplink, source)): (usize, (&Uplink, &Option<Ipv4Addr>))| {
-        let ready = facts.is_ready(config, index);
-        UplinkState {
-            address: uplink.addresses.first().copied(),
-            source: *source,
-            weight: uplink.weight,
-            tier: uplink.tier,
-            up: ready,
-            link_ready: ready,
-            reason: (!ready).then(health::link_not_ready),
-            ..UplinkState::new(&uplink.name)
-        }
-    };
-    uplinks.map(state).collect()
 }

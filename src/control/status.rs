@@ -33,8 +33,7 @@ pub(super) struct InstanceHandle {
     pub(super) uplinks: watch::Receiver<UplinkStates>,
     pub(super) engine: Handle,
     pub(super) reloader: Rc<Reloader>,
-    /// None: the configuration has no `dns`.
-    pub(super) dns: Option<Rc<NameService>>,
+    pub(super) dns: Rc<NameService>,
     pub(super) events: Rc<Events>,
     pub(super) warnings: Rc<Warnings>,
     pub(super) host: Rc<HostWatchState>,
@@ -99,6 +98,7 @@ impl InstanceHandle {
         EffectiveConfig {
             configuration: config::to_yaml(&self.reloader.file_config()),
             routing_ids: Some(self.reloader.routing_ids()),
+            uplink_numbers: self.reloader.file_config().uplink_numbers(),
         }
     }
 
@@ -106,23 +106,6 @@ impl InstanceHandle {
     pub(super) fn status(&self) -> Status {
         let (workers, totals) = (self.engine.counters(), self.engine.totals());
         let (occupancy, ended) = (self.engine.occupancy(), self.events.ended_sessions());
-        let config = self.reloader.config();
-        let states = self.uplinks.borrow();
-        let host = self.host.get();
-        let uplinks = config.uplinks.iter().zip(&states.uplinks).enumerate();
-        let uplinks = uplinks.map(|(place, (settings, state))| {
-            let status = uplink(settings, state, states.is_in_use(state));
-            // Without its settings on the host, the uplink does not work.
-            let setting_missing = self.host.is_setting_missing(place);
-            UplinkStatus {
-                healthy: status.healthy && !setting_missing,
-                in_use: status.in_use && !setting_missing,
-                last_resort: status.last_resort && !setting_missing,
-                setting_missing,
-                ..status
-            }
-        });
-        let uplinks = uplinks.collect();
         Status {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -132,7 +115,7 @@ impl InstanceHandle {
             uptime_seconds: self.started.elapsed().as_secs(),
             tun: self.tun.clone(),
             inside: self.reloader.legs(),
-            uplinks,
+            uplinks: self.uplink_statuses(),
             sessions: SessionStatus {
                 now: occupancy.sessions,
                 capacity: occupancy.capacity,
@@ -154,10 +137,34 @@ impl InstanceHandle {
                     drops: drops(counters),
                 })
                 .collect(),
-            host,
+            host: self.host.get(),
             sandbox: Some(self.sandbox.status()),
-            dns: self.dns.as_ref().and_then(|dns| dns.status()),
+            dns: self.dns.status(),
         }
+    }
+
+    fn uplink_statuses(&self) -> Vec<UplinkStatus> {
+        let config = self.reloader.config();
+        let states = self.uplinks.borrow();
+        // A reload may be between its change of the configuration and that of the states.
+        let with_state = |(place, settings): (usize, _)| {
+            let settings: &Uplink = settings;
+            states.named(&settings.name).map(|state| (place, settings, state))
+        };
+        let uplinks = config.uplinks.iter().enumerate().filter_map(with_state);
+        let uplinks = uplinks.map(|(place, settings, state)| {
+            let status = uplink(settings, state, states.is_in_use(state));
+            // Without its settings on the host, the uplink does not work.
+            let setting_missing = self.host.is_setting_missing(place);
+            UplinkStatus {
+                healthy: status.healthy && !setting_missing,
+                in_use: status.in_use && !setting_missing,
+                last_resort: status.last_resort && !setting_missing,
+                setting_missing,
+                ..status
+            }
+        });
+        uplinks.collect()
     }
 
     /// Logs the most important counters.

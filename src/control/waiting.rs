@@ -153,7 +153,11 @@ impl WaitingInstance {
     /// Returns the configuration with which the instance will start.
     pub(super) fn effective_config(&self) -> EffectiveConfig {
         let configuration = config::to_yaml(&self.config.borrow());
-        EffectiveConfig { configuration, routing_ids: None }
+        EffectiveConfig {
+            configuration,
+            routing_ids: None,
+            uplink_numbers: self.config.borrow().uplink_numbers(),
+        }
     }
 
     /// Returns the configuration in use, as the file has it.

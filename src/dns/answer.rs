@@ -359,12 +359,12 @@ mod tests {
                 address: Some(Ipv4Addr::new(192, 0, 2, number as u8)),
                 weight,
                 up,
-                ..UplinkState::new(number.to_string())
+                ..UplinkState::new(number.to_string(), number as u8)
             };
             let uplinks = weights.iter().enumerate().map(uplink).collect();
             let states = UplinkStates { uplinks, serial: 1 };
             let mut zone = zone();
-            zone.published[0].uplinks = (0..weights.len()).collect();
+            zone.published[0].uplinks = (0..weights.len() as u8).collect();
             let wanted: Vec<u8> = states
                 .addresses_to_serve(&zone.published[0].uplinks)
                 .iter()

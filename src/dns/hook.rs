@@ -16,6 +16,7 @@
 //! If the runner is killed, another process takes over and says so ([`RunnerAnswer::TakenOver`]).
 //! natbox then sends the event again to which it has no answer.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -154,10 +155,10 @@ async fn send_events(
 ) -> io::Result<()> {
     let mut events = pipe::Sender::from_owned_fd(events)?;
     let mut outcomes = tokio::io::BufReader::new(pipe::Receiver::from_owned_fd(outcomes)?);
-    let mut sent: Vec<Option<Sent>> = Vec::new();
+    let mut sent = SentEvents::new();
     for number in 1.. {
         let event = next_event(&sent, &uplinks.borrow_and_update(), number);
-        let Some((index, event)) = event else {
+        let Some(event) = event else {
             tokio::select! {
                 changed = uplinks.changed() => match changed {
                     Ok(()) => continue,
@@ -180,8 +181,10 @@ async fn send_events(
         // None: the event is not sent yet, so it comes again with the next number.
         let Some(outcome) = outcome_of(number, &mut outcomes).await? else { continue };
         report(&event, outcome, last_error);
-        sent.resize(sent.len().max(index + 1), None);
-        sent[index] = Some(Sent { up: event.up, tier: event.tier, address: event.address });
+        sent.insert(
+            event.uplink.clone(),
+            Sent { up: event.up, tier: event.tier, address: event.address },
+        );
     }
     unreachable!("the numbers do not end")
 }
@@ -242,27 +245,23 @@ impl Sent {
     }
 }
 
-/// Returns the event of the first uplink whose state differs from the last event about it, and the
-/// index of the uplink.
-fn next_event(
-    sent: &[Option<Sent>],
-    states: &UplinkStates,
-    number: u64,
-) -> Option<(usize, HookEvent)> {
-    let sent = |index: usize| sent.get(index).copied().flatten();
-    let is_news = |(index, uplink): &(usize, &UplinkState)| sent(*index) != Some(Sent::of(uplink));
-    let (index, uplink) = states.uplinks.iter().enumerate().find(is_news)?;
+/// The last event about each uplink, by its name.
+type SentEvents = HashMap<String, Sent>;
+
+/// Returns the event of the first uplink whose state differs from the last event about it.
+fn next_event(sent: &SentEvents, states: &UplinkStates, number: u64) -> Option<HookEvent> {
+    let is_news = |uplink: &&UplinkState| sent.get(&uplink.name) != Some(&Sent::of(uplink));
+    let uplink = states.uplinks.iter().find(is_news)?;
     let all_up = states.in_use().filter(|uplink| uplink.up);
     let all_up = all_up.filter_map(|uplink| Some((uplink.name.clone(), uplink.address?)));
-    let event = HookEvent {
+    Some(HookEvent {
         number,
         uplink: uplink.name.clone(),
         address: uplink.address,
         up: uplink.up,
         tier: uplink.tier,
         all_up: all_up.collect(),
-    };
-    Some((index, event))
+    })
 }
 
 fn state(up: bool) -> &'static str {

@@ -12,7 +12,7 @@
 //! A thread of its own runs all of this, so a flood of queries delays nothing else. The start has
 //! two steps. [`PreparedService::new`] does what needs privileges: sockets below port 1024,
 //! secrets, the process that runs the hook. [`PreparedService::start`] does the rest, after natbox
-//! has dropped its privileges.
+//! has dropped its privileges. A reload replaces everything but the process that runs the hook.
 
 mod answer;
 mod counters;
@@ -35,7 +35,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 pub(crate) use counters::Counters;
 pub(crate) use hook::{HookError, RUNNER_COMMAND, check_hook, run_events};
@@ -146,15 +147,11 @@ impl PreparedService {
             .enable_all()
             .build()
             .map_err(DnsError::Thread)?;
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (replacements, replaced) = mpsc::unbounded_channel();
         let (report, reported) = std::sync::mpsc::sync_channel(1);
-        let followers = Followers {
-            server: uplinks.watch(),
-            update: uplinks.watch(),
-            hook: uplinks.watch(),
-            last_errors: Arc::clone(&last_errors),
-        };
-        let served = self.serve(followers, Arc::clone(&counters), report, stopped);
+        let followers =
+            Followers { uplinks: uplinks.watch(), last_errors: Arc::clone(&last_errors) };
+        let served = self.serve(followers, Arc::clone(&counters), report, replaced);
         let thread = std::thread::Builder::new()
             .name("natbox-dns".to_owned())
             .spawn(move || {
@@ -172,44 +169,62 @@ impl PreparedService {
             listening,
             counters,
             last_errors,
-            stop: Some(stop),
+            replacements: Some(replacements),
             thread: Some(thread),
         })
     }
 
-    /// Serves until `stopped` resolves or its other half is dropped. Sends to `report` whether the
-    /// start succeeded.
+    /// Serves until the other half of `replaced` is dropped. What comes from there replaces all
+    /// but the hook. Sends to `report` whether the start succeeded.
     async fn serve(
-        self,
+        mut self,
         followers: Followers,
         counters: Arc<Counters>,
         report: std::sync::mpsc::SyncSender<io::Result<()>>,
-        stopped: oneshot::Receiver<()>,
+        mut replaced: mpsc::UnboundedReceiver<Self>,
     ) {
-        let Self { zone, sockets, answers_per_second, update, hook_runner } = self;
-        let Followers { server, update: update_states, hook, last_errors } = followers;
-        let responder = Responder::new(zone.clone(), server, counters);
-        let started = server::serve(sockets, responder, answers_per_second);
+        let (hook_runner, first) = (self.hook_runner.take(), self);
+        let mut tasks = JoinSet::new();
+        let started = first.serve_without_hook(&followers, &counters, &mut tasks);
         let is_serving = started.is_ok();
         if report.send(started).is_err() || !is_serving {
             return;
         }
-        if let Some(update) = update {
-            let follow = update::follow(zone, update, update_states, Arc::clone(&last_errors));
-            tokio::spawn(follow);
-        }
         if let Some(hook_runner) = hook_runner {
-            tokio::spawn(hook_runner.follow(hook, last_errors));
+            let states = followers.uplinks.clone();
+            tokio::spawn(hook_runner.follow(states, Arc::clone(&followers.last_errors)));
         }
-        let _ = stopped.await;
+        while let Some(next) = replaced.recv().await {
+            tasks.shutdown().await;
+            followers.last_errors.update.clear();
+            if let Err(error) = next.serve_without_hook(&followers, &counters, &mut tasks) {
+                tracing::error!(%error, "dns: the sockets of the new configuration cannot be served");
+            }
+        }
+    }
+
+    /// Starts the tasks of the name server and of the updates.
+    fn serve_without_hook(
+        self,
+        followers: &Followers,
+        counters: &Arc<Counters>,
+        tasks: &mut JoinSet<()>,
+    ) -> io::Result<()> {
+        let Self { zone, sockets, answers_per_second, update, hook_runner: _ } = self;
+        let Followers { uplinks, last_errors } = followers;
+        let responder = Responder::new(zone.clone(), uplinks.clone(), Arc::clone(counters));
+        server::serve(sockets, responder, answers_per_second, tasks)?;
+        if let Some(update) = update {
+            let follow = update::follow(zone, update, uplinks.clone(), Arc::clone(last_errors));
+            tasks.spawn(follow);
+        }
+        Ok(())
     }
 }
 
 /// What follows the uplinks, and where the followers report their errors.
 struct Followers {
-    server: watch::Receiver<UplinkStates>,
-    update: watch::Receiver<UplinkStates>,
-    hook: watch::Receiver<UplinkStates>,
+    uplinks: watch::Receiver<UplinkStates>,
     last_errors: Arc<LastErrors>,
 }
 
@@ -220,7 +235,8 @@ pub(crate) struct Service {
     listening: Vec<SocketAddr>,
     counters: Arc<Counters>,
     last_errors: Arc<LastErrors>,
-    stop: Option<oneshot::Sender<()>>,
+    /// None once it is dropped.
+    replacements: Option<mpsc::UnboundedSender<PreparedService>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -229,6 +245,14 @@ impl Service {
     #[cfg(test)]
     pub(crate) fn listening(&self) -> &[SocketAddr] {
         &self.listening
+    }
+
+    /// Replaces zone, sockets, limit and updates. The process that runs the hook stays.
+    pub(crate) fn replace(&self, prepared: PreparedService) {
+        if let Some(replacements) = &self.replacements {
+            // Fails only after a panic of the thread, which ends the process.
+            let _ = replacements.send(prepared);
+        }
     }
 
     /// Returns the counters of the name server.
@@ -249,7 +273,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.replacements.take());
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has ended the process, or the test's own hook has reported it.
             let _ = thread.join();

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::limit::{Limiter, RateLimitAction, network};
@@ -78,8 +79,13 @@ fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Serves the sockets. Must run on the runtime that serves them.
-pub(super) fn serve(sockets: Vec<Sockets>, responder: Responder, rate: u32) -> io::Result<()> {
+/// Serves the sockets, by tasks of `tasks`. Must run on the runtime that serves them.
+pub(super) fn serve(
+    sockets: Vec<Sockets>,
+    responder: Responder,
+    rate: u32,
+    tasks: &mut JoinSet<()>,
+) -> io::Result<()> {
     let responder = Arc::new(responder);
     // All sockets share one limiter: a source that queries several addresses is one source.
     let limiter = Arc::new(Mutex::new(Limiter::new(rate, RandomState::new(), Instant::now())));
@@ -87,8 +93,8 @@ pub(super) fn serve(sockets: Vec<Sockets>, responder: Responder, rate: u32) -> i
     for Sockets { datagrams, connections } in sockets {
         let datagrams = tokio::net::UdpSocket::from_std(datagrams)?;
         let connections = tokio::net::TcpListener::from_std(connections)?;
-        tokio::spawn(answer_datagrams(datagrams, Arc::clone(&responder), Arc::clone(&limiter)));
-        tokio::spawn(take_connections(connections, Arc::clone(&responder), Arc::clone(&slots)));
+        tasks.spawn(answer_datagrams(datagrams, Arc::clone(&responder), Arc::clone(&limiter)));
+        tasks.spawn(take_connections(connections, Arc::clone(&responder), Arc::clone(&slots)));
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ pub(super) fn name(text: &str) -> Name {
 /// Makes a zone with `www`, the apex and `a.b`, and with two name servers.
 pub(super) fn zone() -> Zone {
     let published =
-        |text, uplinks: &[usize]| PublishedName { name: name(text), uplinks: uplinks.to_vec() };
+        |text, uplinks: &[u8]| PublishedName { name: name(text), uplinks: uplinks.to_vec() };
     Zone {
         origin: name("example.org"),
         published: vec![
@@ -39,7 +39,7 @@ pub(super) fn zone() -> Zone {
 pub(super) fn states() -> UplinkStates {
     let uplink = |number: u8| UplinkState {
         address: Some(Ipv4Addr::new(203, 0, 113, number)),
-        ..UplinkState::new(format!("isp{number}"))
+        ..UplinkState::new(format!("isp{number}"), number - 1)
     };
     UplinkStates { uplinks: vec![uplink(1), uplink(2), uplink(3)], serial: 77 }
 }

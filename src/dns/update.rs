@@ -144,7 +144,7 @@ impl Updater {
 /// Returns every name with every address that this instance may give it now.
 fn own_records(zone: &Zone, states: &UplinkStates) -> BTreeSet<(Name, Ipv4Addr)> {
     let of = |published: &PublishedName| -> Vec<_> {
-        let uplinks = published.uplinks.iter().filter_map(|index| states.uplinks.get(*index));
+        let uplinks = published.uplinks.iter().filter_map(|number| states.with_number(*number));
         let addresses = uplinks.filter_map(|uplink| uplink.address);
         addresses.map(|address| (published.name.clone(), address)).collect()
     };

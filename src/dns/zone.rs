@@ -28,8 +28,8 @@ pub(crate) struct Zone {
 pub(crate) struct PublishedName {
     /// The name.
     pub name: Name,
-    /// Indices of the uplinks, at least one.
-    pub uplinks: Vec<usize>,
+    /// Numbers of the uplinks, at least one.
+    pub uplinks: Vec<u8>,
 }
 
 /// A name server of the zone.

@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::nat::{
-    AdmitNew, Counters, EndReason, EndedSlice, Filter, Page, Policy, SessionInfo, TableCursor,
-    Translator,
+    AdmitNew, Counters, EndReason, EndedSlice, Filter, Limits, MappingEvents, Page, Policy,
+    SessionInfo, TableCursor, Translator,
 };
 use crate::packet::Protocol;
 use crate::time::Tick;
@@ -28,6 +28,8 @@ pub(crate) struct Handle {
 
 /// A change of policy, and the callback that receives the number of ended sessions.
 struct PolicySwap {
+    /// None: the limits stay.
+    limits: Option<Limits>,
     policy: Policy,
     done: Box<dyn FnOnce(usize) + Send>,
 }
@@ -60,8 +62,8 @@ impl Handle {
         let translator = Arc::clone(&nat);
         std::thread::Builder::new().name("natbox-policy".to_owned()).spawn(move || {
             confine();
-            for PolicySwap { policy, done } in queue {
-                done(change_policy(&translator, policy));
+            for PolicySwap { limits, policy, done } in queue {
+                done(change_rules(&translator, limits, policy));
             }
         })?;
         Ok(Self { nat, counters: counters.into(), changes })
@@ -150,14 +152,52 @@ impl Handle {
     /// Applies a policy, ends the sessions that it does not allow, and calls `done` with their
     /// number on the policy thread. Policies take effect in the order of the calls.
     pub(crate) fn change_policy(&self, policy: Policy, done: impl FnOnce(usize) + Send + 'static) {
-        let change = PolicySwap { policy, done: Box::new(done) };
+        self.change(None, policy, done);
+    }
+
+    /// Applies limits and a policy as [`Self::change_policy`] does.
+    pub(crate) fn change_rules(
+        &self,
+        limits: Limits,
+        policy: Policy,
+        done: impl FnOnce(usize) + Send + 'static,
+    ) {
+        self.change(Some(limits), policy, done);
+    }
+
+    fn change(
+        &self,
+        limits: Option<Limits>,
+        policy: Policy,
+        done: impl FnOnce(usize) + Send + 'static,
+    ) {
+        let change = PolicySwap { limits, policy, done: Box::new(done) };
         self.changes.send(change).expect("the thread runs as long as a handle exists");
+    }
+
+    /// Starts the mapping log. The log holds `capacity` unread events.
+    pub(crate) fn log_mappings(&self, capacity: usize) -> MappingEvents {
+        self.nat.load().log_mappings(capacity)
+    }
+
+    /// Ends the mapping log.
+    pub(crate) fn end_mapping_log(&self) {
+        self.nat.load().end_mapping_log();
     }
 }
 
-/// Applies a policy and returns the number of ended sessions.
-fn change_policy(nat: &ArcSwap<Translator>, policy: Policy) -> usize {
-    let (new, mut transition) = nat.load().with_policy(policy);
+/// Applies limits and a policy, and returns the number of ended sessions.
+fn change_rules(nat: &ArcSwap<Translator>, limits: Option<Limits>, policy: Policy) -> usize {
+    // The checks of inherited sessions know only the uplinks of the start.
+    while nat.load().inherits() && policy.uplinks.len() > nat.load().policy().uplinks.len() {
+        std::thread::sleep(ADOPTION_INTERVAL);
+    }
+    let before = nat.load();
+    let (new, mut transition) = match limits {
+        Some(limits) => before.with_limits(limits, policy, Tick::now()),
+        None => before.with_policy(policy),
+    };
+    drop(before);
     let new = Arc::new(new);
     swap_policy(nat, Arc::clone(&new));
     let mut ended = 0;
@@ -177,6 +217,8 @@ pub(super) fn swap_policy(nat: &ArcSwap<Translator>, new: Arc<Translator>) {
     }
 }
 
+/// Time between two looks whether all sessions are adopted.
+const ADOPTION_INTERVAL: Duration = Duration::from_millis(5);
 /// Time after which a worker that has not ended its batch counts as failed. A failed worker ends
 /// the process.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -95,7 +95,8 @@ impl Translator {
         let maps = secrets.maps;
         // With one external address there is nothing to choose.
         let addresses = policy.uplinks.iter().map(|uplink| uplink.addresses.len());
-        if policy.uplinks.len() > 1 || addresses.sum::<usize>() > 1 {
+        let may_choose = policy.uplinks.len() > 1 || addresses.sum::<usize>() > 1;
+        if limits.addresses_may_grow || may_choose {
             table = table.with_related()?;
         }
         let forwards = Forwards::new(&policy.forwards);
@@ -138,15 +139,15 @@ impl Translator {
     }
 
     /// Subscribes to the beginnings and ends of mappings from now on. At most `capacity` events
-    /// wait for the reader; further events are lost and counted. Call this before the first packet.
-    /// A second call replaces the first.
-    ///
-    /// # Panics
-    /// If another translator already shares the mappings ([`Self::with_policy`]).
-    pub fn log_mappings(&mut self, capacity: usize) -> MappingEvents {
-        Arc::get_mut(&mut self.mappings)
-            .expect("log_mappings: call this before with_policy, which shares the mappings")
-            .log(capacity)
+    /// wait for the reader; further events are lost and counted. A second call replaces the first.
+    /// Translators that share the mappings share the subscription.
+    pub fn log_mappings(&self, capacity: usize) -> MappingEvents {
+        self.mappings.log(capacity)
+    }
+
+    /// Ends the subscription of [`Self::log_mappings`].
+    pub fn end_mapping_log(&self) {
+        self.mappings.end_log();
     }
 
     /// Number of events that [`Self::log_mappings`] has lost.
@@ -159,7 +160,7 @@ impl Translator {
         self.mappings.len()
     }
 
-    /// The limits, fixed since the start.
+    /// The limits that apply now.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }

@@ -149,6 +149,18 @@ impl SessionState {
         done.map_err(|source| StateError::System { path: self.directory.clone(), source })
     }
 
+    /// Notes the names of the uplinks, in the order of their numbers. A number without an uplink
+    /// has an empty name.
+    ///
+    /// # Errors
+    /// The header cannot be written.
+    pub(crate) fn set_uplinks(&mut self, uplinks: Vec<String>) -> io::Result<()> {
+        match self.header.set_uplinks(uplinks) {
+            true => self.header.write(&self.directory, HEADER),
+            false => Ok(()),
+        }
+    }
+
     /// Notes that all sessions are adopted: the next process may take the files over.
     ///
     /// # Errors

@@ -18,7 +18,8 @@ pub(crate) struct StateRequirements {
     pub(crate) sessions: u32,
     /// True: the table counts packets and bytes.
     pub(crate) accounting: bool,
-    /// Names of the uplinks, in the order of their indices.
+    /// Names of the uplinks, in the order of their numbers. A number without an uplink has an empty
+    /// name.
     pub(crate) uplinks: Vec<String>,
     /// Everything else of the configuration that decides what a record means.
     pub(crate) meaning: String,
@@ -86,6 +87,13 @@ impl StateHeader {
             seed,
             attempts: 0,
         }
+    }
+
+    /// Takes other names of the uplinks, in the order of their numbers. Returns whether they are
+    /// others.
+    pub(super) fn set_uplinks(&mut self, uplinks: Vec<String>) -> bool {
+        let before = std::mem::replace(&mut self.uplinks, uplinks);
+        before != self.uplinks
     }
 
     /// The header while a process takes the files over.

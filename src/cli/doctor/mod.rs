@@ -111,8 +111,8 @@ fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Fa
     };
     let (config, routing_ids) = match answers {
         Some((status, effective)) => {
-            let EffectiveConfig { configuration, routing_ids } = effective;
-            let running = config::parse("the instance's configuration", &configuration)
+            let EffectiveConfig { configuration, routing_ids, uplink_numbers } = effective;
+            let mut running = config::parse("the instance's configuration", &configuration)
                 .map_err(Failure::bug)?
                 .config;
             same_namespace(&status)?;
@@ -123,7 +123,10 @@ fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Fa
                 findings.extend(status.sandbox.iter().flat_map(sandbox::sandbox));
             }
             findings.extend(file.as_ref().and_then(|file| drift(file, &running)));
-            (file.unwrap_or(running), routing_ids)
+            running.set_uplink_numbers(&uplink_numbers);
+            let mut config = file.unwrap_or(running);
+            config.set_uplink_numbers(&uplink_numbers);
+            (config, routing_ids)
         }
         None => {
             let file = file.unwrap_or_else(|| unreachable!("without a file an instance answers"));

@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 
 use crate::config::problem::Location;
 use crate::config::schema::Unresolved;
-use crate::config::sections::{FileUplink, Uplink};
+use crate::config::sections::{FileUplink, Uplink, UplinkNumbers};
+use crate::config::uplink_numbers::number_in_order;
 
 use super::checker::Checker;
 use super::health;
@@ -21,7 +22,9 @@ pub(super) fn check(inside: &InsideLegs<'_>, checker: &Checker<'_>) -> Option<Ve
     check_gateways(inside, checker);
     check_targets(inside, checker);
     let uplinks: Vec<_> = checker.uplinks().iter().map(|uplink| whole(uplink, checker)).collect();
-    uplinks.into_iter().collect()
+    let mut uplinks: Vec<Uplink> = uplinks.into_iter().collect::<Option<_>>()?;
+    number_in_order(&mut uplinks);
+    Some(uplinks)
 }
 
 fn whole(uplink: &FileUplink, checker: &Checker<'_>) -> Option<Uplink> {
@@ -41,6 +44,7 @@ fn whole(uplink: &FileUplink, checker: &Checker<'_>) -> Option<Uplink> {
         health: health?,
         on_failure: uplink.on_failure,
         failback: uplink.failback,
+        numbers: UplinkNumbers::default(),
     })
 }
 

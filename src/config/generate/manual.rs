@@ -25,8 +25,8 @@ FILE` prints it with all defaults, and `natbox config --schema` prints the JSON 
   first: `2h4m`, `100ms`. Zero needs no unit.
 * A count may end in `k` (1000) or `M` (1,000,000): `4096`, `64k`, `4M`.
 * A list that must not be empty may be written as its only item: `addresses: 203.0.113.10`.
-* `natbox reload` applies a change of the keys marked *reload*. A change of any other key needs a
-  restart, and until then the box keeps its old configuration.
+* `natbox reload` applies a change of every key, except those marked *restart* and the keys below
+  them. A change of such a key needs a restart. Until then the box keeps its old configuration.
 ";
 
 /// Writes a mapping, then the mappings below it.
@@ -53,8 +53,8 @@ fn write_key(path: &str, key: &KeyInfo, text: &mut String) {
         facts.push("required".to_owned());
     }
     facts.extend(default(key).map(|default| format!("default: {default}")));
-    if key.reloadable {
-        facts.push("*reload*".to_owned());
+    if !key.reloadable {
+        facts.push("*restart*".to_owned());
     }
     let facts = match facts.is_empty() {
         true => String::new(),

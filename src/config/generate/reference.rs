@@ -23,7 +23,8 @@ const HEAD: &str = "\
 #   100ms. Zero needs no unit.
 # * A count may end in k (1000) or M (1,000,000): 4096, 64k, 4M.
 # * Unknown and repeated keys are errors. So are YAML anchors, aliases and tags.
-# * `natbox reload` applies a change of the keys marked \"Reload\". The others need a restart.
+# * `natbox reload` applies a change of every key, except those marked \"Restart\" and the keys
+#   below them.
 ";
 
 fn write_key(key: &KeyInfo, depth: usize, text: &mut String) {
@@ -59,8 +60,8 @@ fn facts(key: &KeyInfo) -> String {
         Absence::Described(words) => facts.push(format!("Default: {words}.")),
         Absence::Default(_) => {}
     }
-    if key.reloadable {
-        facts.push("Reload.".to_owned());
+    if !key.reloadable {
+        facts.push("Restart.".to_owned());
     }
     facts.join(" ")
 }

@@ -22,7 +22,8 @@ pub(in crate::config) struct KeyInfo {
     pub value: TypeInfo,
     /// The effect of leaving the key out.
     pub absence: Absence,
-    /// True: `natbox reload` applies a change of the value.
+    /// True: `natbox reload` applies a change of the value, except of keys below it that need a
+    /// restart.
     pub reloadable: bool,
     /// A value for the reference file, if the default does not serve.
     pub example: Option<&'static str>,

@@ -182,12 +182,12 @@ impl<T: ValueType> Presence<T> for MayStand {
 
 impl<T, P> KeySpec<T, P> {
     fn new(value_type: T, presence: P) -> Self {
-        Self { value_type, presence, reloadable: false, example: None }
+        Self { value_type, presence, reloadable: true, example: None }
     }
 
-    /// Lets a running box take in a change of the value.
-    pub(crate) fn reloadable(self) -> Self {
-        Self { reloadable: true, ..self }
+    /// Declares that only a restart applies a change of the value, or of a key below it.
+    pub(crate) fn needs_restart(self) -> Self {
+        Self { reloadable: false, ..self }
     }
 
     /// Sets the value that the reference file shows, in YAML, for a key without a default.

@@ -35,7 +35,7 @@ pub(in crate::config) trait Section: Sized {
 ///     /// Behaviour of the translator.
 ///     pub struct Nat {
 ///         /// Whether inside hosts reach one another through external addresses.
-///         pub hairpin: bool = boolean().default(true).reloadable(),
+///         pub hairpin: bool = boolean().default(true),
 ///     }
 /// }
 /// ```

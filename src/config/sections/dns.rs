@@ -110,6 +110,7 @@ section! {
         /// start.
         pub hook: Unresolved<PathBuf> = names::absolute_path()
             .optional("none")
+            .needs_restart()
             .example("/usr/local/bin/uplink-changed"),
     }
 }

@@ -40,6 +40,7 @@ section! {
                 "the interface towards the private network",
                 "add `interface: NAME`; `ip link` lists the names",
             )
+            .needs_restart()
             .example("lan0"),
         /// The box's own address on the interface, which is the next hop of the servers. Without
         /// it, `plan` and `doctor` on another host do not know the address.

@@ -9,7 +9,7 @@ section! {
     pub(crate) struct Limits {
         /// Sessions at one time, exactly. natbox keeps 1,024 more for sessions that the box itself
         /// opens.
-        pub sessions: u32 = count(1..=Limits::MAX_SESSIONS).default(1_000_000),
+        pub sessions: u32 = count(1..=Limits::MAX_SESSIONS).default(1_000_000).needs_restart(),
         /// Sessions that one inside host may have opened at one time. `0` sets no limit.
         pub sessions_per_host: u32 = count(0..=Limits::MAX_SESSIONS).default(64_000),
         /// Sessions that one inside host may open in a second. `0` sets no limit.

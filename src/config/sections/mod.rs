@@ -33,7 +33,7 @@ pub(crate) use outbound::{NoNatRule, OutboundRule};
 pub(crate) use service::{Admin, Host, HostDefaultRoute, Log, LogFormat, LogLevel, Persistence};
 pub(crate) use timeouts::Timeouts;
 pub(crate) use tun::{IoBackend, OffloadLimit, Tun, Workers};
-pub(crate) use uplinks::{Failback, OnFailure, Uplink};
+pub(crate) use uplinks::{Failback, OnFailure, Uplink, UplinkNumbers};
 
 pub(super) use dns::{FileDns, FileDnsName, FileDnsServer, FileDnsUpdate};
 pub(super) use forwards::FileForward;

@@ -15,11 +15,11 @@ section! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub(crate) struct Nat {
         /// Part of the remote endpoint that a mapping depends on (RFC 4787 section 4.1).
-        pub mapping: EndpointDependence = word().default(EndpointDependence::EndpointIndependent),
+        pub mapping: EndpointDependence = word().default(EndpointDependence::EndpointIndependent).needs_restart(),
         /// Part of the remote endpoint that a filter depends on (RFC 4787 section 5).
-        pub filtering: EndpointDependence = word().default(EndpointDependence::AddressAndPortDependent),
+        pub filtering: EndpointDependence = word().default(EndpointDependence::AddressAndPortDependent).needs_restart(),
         /// Whether inside hosts reach one another through external addresses (RFC 4787 section 6).
-        pub hairpin: bool = boolean().default(true).reloadable(),
+        pub hairpin: bool = boolean().default(true),
         /// Dynamic external ports. If the box itself opens sessions, for example health checks, 16
         /// to 32 ports of each external address serve only these, or an eighth of fewer than 128.
         pub ports: PortRange = network::ports().default(PortRange { first: 1024, last: 65535 }),
@@ -29,10 +29,10 @@ section! {
         /// `ports`. So it does if a program of the host uses the port on an address that the host
         /// has as well. `off` makes every port random, so that remote hosts cannot predict it (RFC
         /// 6056).
-        pub port_preservation: PortPreservation = PreservedPorts.default(PortPreservation::Off).reloadable(),
+        pub port_preservation: PortPreservation = PreservedPorts.default(PortPreservation::Off),
         /// Upper bound of the MSS option of TCP SYN segments. `auto` takes the smaller MTU of the
         /// two interfaces, less 40. `off` or `false` leaves the option alone.
-        pub mss_clamp: MssClamp = mss_clamp().default(MssClamp::Auto).reloadable(),
+        pub mss_clamp: MssClamp = mss_clamp().default(MssClamp::Auto),
         /// Treatment of a new session of a host whose external address has no port left (RFC 4787
         /// section 4.1, RFC 7857 section 4).
         pub address_pooling: AddressPooling = word().default(AddressPooling::Paired),
@@ -41,15 +41,15 @@ section! {
         pub port_parity: bool = boolean().default(true),
         /// Whether mappings towards different destinations may share an external port (RFC 7857
         /// section 3). Needs a `mapping` other than `endpoint-independent`.
-        pub port_overlapping: bool = boolean().default(false),
+        pub port_overlapping: bool = boolean().default(false).needs_restart(),
         /// Whether packets from outside keep a dynamic UDP mapping alive (RFC 4787 REQ-6).
         pub inbound_refresh: bool = boolean().default(true),
         /// The ICMP error that an inside host gets when no mapping can be made (RFC 5508 REQ-8, RFC
         /// 6888 REQ-11).
-        pub reject_with: RejectWith = word().default(RejectWith::AdminProhibited).reloadable(),
+        pub reject_with: RejectWith = word().default(RejectWith::AdminProhibited),
         /// The reply to a TCP SYN from outside that no session and no forward expects (RFC 5382
         /// REQ-4).
-        pub unsolicited_syn: UnsolicitedSyn = word().default(UnsolicitedSyn::Drop).reloadable(),
+        pub unsolicited_syn: UnsolicitedSyn = word().default(UnsolicitedSyn::Drop),
     }
 }
 

@@ -12,7 +12,7 @@ section! {
     pub(crate) struct Host {
         /// Whether natbox sets routes, rules, sysctls and proxy ARP on the host, and removes them
         /// on shutdown. With `false` natbox does not announce its addresses by ARP either.
-        pub manage: bool = boolean().default(true),
+        pub manage: bool = boolean().default(true).needs_restart(),
         /// Route of the host's own packets to the outside: those of its resolver, its updates, its
         /// clock and its VPN.
         pub default_route: HostDefaultRoute = word().default(HostDefaultRoute::Leave),
@@ -68,6 +68,7 @@ section! {
         /// number in quotes.
         pub group: Unresolved<String> = names::group()
             .optional("no group: only root may use the socket")
+            .needs_restart()
             .example("adm"),
         /// HTTP listener. This version does not act on it yet.
         pub http: Unresolved<SocketAddr> = network::listener()
@@ -99,11 +100,11 @@ section! {
     pub(crate) struct Persistence {
         /// Whether sessions outlive the process: a crash, a restart, an upgrade. They end with the
         /// boot of the machine.
-        pub keep: bool = boolean().default(false),
+        pub keep: bool = boolean().default(false).needs_restart(),
         /// Directory of the session files, of root alone, on a tmpfs. Each box has a directory with
         /// its name there.
         pub directory: PathBuf =
-            names::absolute_path().default(PathBuf::from("/run/natbox/state")),
+            names::absolute_path().default(PathBuf::from("/run/natbox/state")).needs_restart(),
         /// Packets that wait in each queue of the TUN device while no process runs, with `keep`.
         pub hold: u32 = number(16..=131_072).default(8192),
     }

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::document::Document;
 use crate::config::reader::cursor::{Cursor, Located};
 use crate::config::schema::{
@@ -36,6 +38,17 @@ pub(crate) struct Uplink {
     pub on_failure: OnFailure,
     /// Treatment of outbound sessions when it is healthy again.
     pub failback: Failback,
+    /// Its numbers, by the place in the file or as a reload has kept them.
+    pub numbers: UplinkNumbers,
+}
+
+/// The numbers of one uplink, below [`Uplink::MAX`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkNumbers {
+    /// Number of the uplink.
+    pub uplink: u8,
+    /// Number of its interface, which several uplinks may share.
+    pub interface: u8,
 }
 
 section! {
@@ -64,13 +77,13 @@ section! {
             .optional("the next hop of the host's default route through the interface, as it changes")
             .example("203.0.113.254"),
         /// Share of new outbound mappings, relative to the other uplinks of the tier.
-        pub weight: u32 = number(1..=1000).default(1).reloadable(),
+        pub weight: u32 = number(1..=1000).default(1),
         /// Tier. New sessions, DNS answers and DNS updates use the lowest tier that has a healthy
         /// uplink. While a lower tier has one, an uplink of a higher tier carries only health
         /// checks, announcements of its addresses, TCP sessions that began before, and the services
         /// published on it. These services answer, open sessions to their clients, and open
         /// sessions from a single published port.
-        pub tier: u32 = number(1..=255).default(1).reloadable(),
+        pub tier: u32 = number(1..=255).default(1),
         /// Health check.
         pub health: Unresolved<FileHealth> = mapping::<FileHealth>()
             .optional("natbox watches only the state of the interface"),

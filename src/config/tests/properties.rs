@@ -187,9 +187,12 @@ fn uplinks() -> impl Strategy<Value = Vec<Uplink>> {
                 on_failure: pick(weight as usize),
                 failback: pick(weight as usize),
                 health: checked.map(|(interval, fall, rise)| health(address, interval, fall, rise)),
+                numbers: UplinkNumbers::default(),
             }
         };
-        uplinks.into_iter().enumerate().map(whole).collect()
+        let mut uplinks: Vec<Uplink> = uplinks.into_iter().enumerate().map(whole).collect();
+        number_in_order(&mut uplinks);
+        uplinks
     })
 }
 

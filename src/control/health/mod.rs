@@ -22,7 +22,7 @@ mod rounds;
 mod uplink;
 mod web;
 
-pub(super) use checks::HealthChecks;
+pub(super) use checks::{HealthChecks, NewChecks};
 pub(super) use monitor::UplinkMonitor;
 pub(super) use probes::RawSockets;
 

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::api::EventKind;
-use crate::config::Config;
+use crate::config::{Config, Health, Uplink};
 use crate::control::events::Events;
-use crate::uplinks::Uplinks;
+use crate::uplinks::{UplinkState, Uplinks};
 
 use super::uplink::{DownReason, UplinkEvent, UplinkHealth};
 
@@ -22,6 +22,9 @@ pub(in crate::control) struct UplinkMonitor {
 /// One uplink.
 struct MonitoredUplink {
     name: String,
+    number: u8,
+    /// The settings of its health check.
+    settings: Option<Health>,
     health: UplinkHealth,
     /// Error of the last probe that got no answer; empty: every probe got one.
     last_error: String,
@@ -37,28 +40,63 @@ impl UplinkMonitor {
         let now = Instant::now();
         let published = uplinks.watch();
         let published = &published.borrow().uplinks;
-        let monitored = config.uplinks.iter().zip(published).map(|(uplink, published)| {
-            let health = UplinkHealth::new(uplink.health.as_ref(), published.link_ready, now);
-            MonitoredUplink { name: uplink.name.clone(), health, last_error: String::new() }
-        });
+        let monitored = config
+            .uplinks
+            .iter()
+            .zip(published)
+            .map(|(uplink, published)| MonitoredUplink::new(uplink, published.link_ready, now));
         Self { monitored: RefCell::new(monitored.collect()), uplinks, events }
     }
 
+    /// Takes the uplinks of another configuration, whose states are `states` in the same order, and
+    /// publishes all of them. An uplink that stays keeps its health. If its health check has
+    /// changed, the check begins again, and an uplink that is down stays down until the check finds
+    /// it healthy.
+    pub(in crate::control) fn replace(&self, config: &Config, states: Vec<UplinkState>) {
+        let now = Instant::now();
+        let mut before = self.monitored.take();
+        let mut take = |uplink: &Uplink, state: &UplinkState| {
+            let number = uplink.numbers.uplink;
+            let is_same =
+                |known: &MonitoredUplink| (known.number, &known.name) == (number, &uplink.name);
+            let Some(place) = before.iter().position(is_same) else {
+                return MonitoredUplink::new(uplink, state.link_ready, now);
+            };
+            let known = before.swap_remove(place);
+            if known.settings == uplink.health {
+                return known;
+            }
+            let health = known.health.with_settings(uplink.health.as_ref(), now);
+            MonitoredUplink { health, ..MonitoredUplink::new(uplink, state.link_ready, now) }
+        };
+        let uplinks = config.uplinks.iter().zip(&states);
+        let monitored: Vec<_> = uplinks.map(|(uplink, state)| take(uplink, state)).collect();
+        let published = states.into_iter().zip(&monitored).map(|(mut state, monitored)| {
+            monitored.publish(&mut state, now);
+            state
+        });
+        let published = published.collect();
+        self.monitored.replace(monitored);
+        self.uplinks.replace(published);
+    }
+
     /// Reports whether packets can leave by an uplink.
-    pub(in crate::control) fn set_link_ready(&self, uplink: usize, ready: bool) {
+    pub(in crate::control) fn set_link_ready(&self, uplink: u8, ready: bool) {
         self.change(uplink, |state, now| state.health.set_link_ready(ready, now));
     }
 
     /// Begins a round of probes of an uplink. Returns the number of the round.
-    pub(super) fn begin_round(&self, uplink: usize) -> u64 {
-        self.monitored.borrow_mut()[uplink].health.begin_round(Instant::now())
+    pub(super) fn begin_round(&self, uplink: u8) -> u64 {
+        let mut monitored = self.monitored.borrow_mut();
+        let state = monitored.iter_mut().find(|state| state.number == uplink);
+        state.map_or(0, |state| state.health.begin_round(Instant::now()))
     }
 
     /// Records the result of the probe of one target: the time until the answer, or the reason why
     /// there is none.
     pub(super) fn record(
         &self,
-        uplink: usize,
+        uplink: u8,
         round: u64,
         target: usize,
         answer: Result<Duration, String>,
@@ -81,42 +119,55 @@ impl UplinkMonitor {
 
     /// Changes the uplinks whose deadline has passed.
     pub(super) fn expire_deadlines(&self) {
-        let count = self.monitored.borrow().len();
-        for uplink in 0..count {
+        let uplinks: Vec<u8> = self.monitored.borrow().iter().map(|state| state.number).collect();
+        for uplink in uplinks {
             self.change(uplink, |state, now| state.health.tick(now));
         }
     }
 
-    /// Changes an uplink, publishes its state, and emits an event if the uplink failed or
-    /// recovered.
+    /// Changes the uplink with a number, publishes its state, and emits an event if the uplink
+    /// failed or recovered. Does nothing if no uplink has the number.
     fn change(
         &self,
-        uplink: usize,
+        uplink: u8,
         change: impl FnOnce(&mut MonitoredUplink, Instant) -> Option<UplinkEvent>,
     ) {
         let now = Instant::now();
         let mut monitored = self.monitored.borrow_mut();
-        let state = &mut monitored[uplink];
+        let Some(place) = monitored.iter().position(|state| state.number == uplink) else { return };
+        let state = &mut monitored[place];
         let transition = change(state, now);
         // The event first: followers of the states emit events that are its consequences.
         if let Some(transition) = transition {
             self.events.emit(state.event(transition));
         }
-        let reason = state.health.down().map(|reason| state.reason(reason));
-        let health = &state.health;
-        self.uplinks.update(uplink, |published| {
-            published.up = health.is_healthy();
-            published.answers = health.answers(now);
-            published.link_ready = health.link_ready();
-            published.latency = health.latency();
-            published.loss = health.loss();
-            published.reason = reason;
-            published.held_until = health.held_until(now);
-        });
+        self.uplinks.update(place, |published| state.publish(published, now));
     }
 }
 
 impl MonitoredUplink {
+    fn new(uplink: &Uplink, link_ready: bool, now: Instant) -> Self {
+        Self {
+            name: uplink.name.clone(),
+            number: uplink.numbers.uplink,
+            settings: uplink.health.clone(),
+            health: UplinkHealth::new(uplink.health.as_ref(), link_ready, now),
+            last_error: String::new(),
+        }
+    }
+
+    /// Writes the health into the published state.
+    fn publish(&self, published: &mut UplinkState, now: Instant) {
+        let health = &self.health;
+        published.up = health.is_healthy();
+        published.answers = health.answers(now);
+        published.link_ready = health.link_ready();
+        published.latency = health.latency();
+        published.loss = health.loss();
+        published.reason = health.down().map(|reason| self.reason(reason));
+        published.held_until = health.held_until(now);
+    }
+
     fn event(&self, transition: UplinkEvent) -> EventKind {
         let uplink = self.name.clone();
         match transition {

@@ -17,45 +17,67 @@ use std::time::{Duration, Instant};
 use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Ipv4HeaderSlice};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use tokio::net::{TcpSocket, UdpSocket};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::web::WebClient;
-use crate::config::{Config, Health, WebTarget};
+use crate::config::{Config, Health, Uplink, WebTarget};
 
-/// Raw sockets, which only a privileged process can open: one for each uplink that is checked by
-/// ping.
+/// Raw sockets, which only a privileged process can open: one for each uplink number, so that a
+/// reload may add a check by ping.
 pub(in crate::control) struct RawSockets(Vec<Option<OwnedFd>>);
 
 impl RawSockets {
-    /// Opens the sockets. Needs CAP_NET_RAW.
+    /// Opens the sockets. Needs CAP_NET_RAW if the configuration has checks by ping.
     ///
     /// # Errors
     /// The system's error, with the configuration key that asks for pings.
     pub(in crate::control) fn open(config: &Config) -> Result<Self, (String, io::Error)> {
-        let pings = |uplink: &crate::config::Uplink| {
-            uplink.health.as_ref().is_some_and(|health| !health.ping.is_empty())
-        };
-        let open = |(index, uplink)| {
-            if !pings(uplink) {
-                return Ok(None);
-            }
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            rustix::net::socket_with(
-                AddressFamily::INET,
-                SocketType::RAW,
-                flags,
-                Some(ipproto::ICMP),
-            )
-            .map(Some)
-            .map_err(|errno| (format!("uplinks[{index}].health.ping"), errno.into()))
-        };
-        config.uplinks.iter().enumerate().map(open).collect::<Result<_, _>>().map(Self)
+        let mut sockets = Vec::new();
+        for number in 0..Uplink::MAX {
+            let pinged = config.uplinks.iter().position(|uplink| {
+                usize::from(uplink.numbers.uplink) == number
+                    && uplink.health.as_ref().is_some_and(|health| !health.ping.is_empty())
+            });
+            sockets.push(match (unused_socket(), pinged) {
+                (Ok(socket), _) => Some(socket),
+                (Err(_), None) => None,
+                (Err(error), Some(place)) => {
+                    return Err((format!("uplinks[{place}].health.ping"), error));
+                }
+            });
+        }
+        Ok(Self(sockets))
     }
 
-    /// Removes and returns the socket of an uplink.
-    pub(super) fn take(&mut self, uplink: usize) -> Option<OwnedFd> {
-        self.0.get_mut(uplink)?.take()
+    /// Returns the socket of an uplink whose health check needs one. The checks of one uplink, one
+    /// after the other, share it.
+    ///
+    /// # Errors
+    /// The process had not the privilege to open it.
+    pub(super) fn socket(&self, uplink: u8, health: &Health) -> io::Result<Option<OwnedFd>> {
+        if health.ping.is_empty() {
+            return Ok(None);
+        }
+        match self.0.get(usize::from(uplink)).and_then(Option::as_ref) {
+            Some(socket) => socket.try_clone().map(Some),
+            None => Err(io::Error::other(
+                "health.ping: natbox was started without CAP_NET_RAW; restart it with this \
+                 capability",
+            )),
+        }
     }
+}
+
+/// Opens a raw socket that gets no packet yet: an unbound one would get every ICMP packet of the
+/// host.
+fn unused_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let protocol = Some(ipproto::ICMP);
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, protocol)?;
+    // The loopback interface may be down.
+    rustix::net::sockopt::set_ip_freebind(&socket, true)?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(UNUSED, 0))?;
+    Ok(socket)
 }
 
 /// A target of probes.
@@ -110,6 +132,12 @@ impl Prober {
         Ok(Rc::new(Self { source, echoes, web }))
     }
 
+    /// Stops reading replies, so that another prober can use the socket. Probes that wait get no
+    /// answer any more.
+    pub(super) fn stop(&self) {
+        self.echoes.iter().for_each(|echoes| echoes.stop());
+    }
+
     /// Sends one probe. Returns the time until the answer.
     ///
     /// # Errors
@@ -159,6 +187,8 @@ struct Echoes {
     socket: UdpSocket,
     identifier: u16,
     state: RefCell<Waiting>,
+    /// Ends the reader.
+    stop: Notify,
 }
 
 #[derive(Default)]
@@ -173,18 +203,31 @@ impl Echoes {
         rustix::net::sockopt::set_ip_freebind(&socket, true)?;
         rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
         let socket = UdpSocket::from_std(socket.into())?;
-        let echoes =
-            Rc::new(Self { socket, identifier: rand::random(), state: RefCell::default() });
-        let reader = Rc::downgrade(&echoes);
+        let echoes = Rc::new(Self {
+            socket,
+            identifier: rand::random(),
+            state: RefCell::default(),
+            stop: Notify::new(),
+        });
+        let reader = Rc::clone(&echoes);
         tokio::task::spawn_local(async move {
-            while let Some(echoes) = reader.upgrade() {
-                if let Err(error) = echoes.read().await {
+            loop {
+                let read = tokio::select! {
+                    read = reader.read() => read,
+                    () = reader.stop.notified() => return,
+                };
+                if let Err(error) = read {
                     tracing::debug!(%error, "health.ping: the ICMP socket failed");
                     tokio::time::sleep(RETRY).await;
                 }
             }
         });
         Ok(echoes)
+    }
+
+    /// Ends the reader.
+    fn stop(&self) {
+        self.stop.notify_one();
     }
 
     /// Sends a request and waits for its reply.
@@ -230,6 +273,8 @@ impl Echoes {
     }
 }
 
+/// Address of sockets that no check uses: packets to it do not come from outside.
+const UNUSED: Ipv4Addr = Ipv4Addr::new(127, 71, 71, 71);
 const PAYLOAD: &[u8] = b"natbox looks whether this line is alive";
 /// Pause after an error of the socket.
 const RETRY: Duration = Duration::from_millis(100);

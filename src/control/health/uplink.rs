@@ -130,6 +130,18 @@ impl UplinkHealth {
         Self { check, link_ready, down, since: now }
     }
 
+    /// Returns the same uplink under another health check, or none. The check begins again. A
+    /// failed uplink stays failed until the check finds it healthy.
+    pub(super) fn with_settings(self, health: Option<&Health>, now: Instant) -> Self {
+        let new = Self::new(health, self.link_ready, now);
+        let stays_down = self.down.is_some() && (health.is_some() || !self.link_ready);
+        let mut new = Self { down: self.down.filter(|_| stays_down), since: self.since, ..new };
+        if let Some(check) = new.check.as_mut().filter(|_| stays_down) {
+            check.forgets_outage = true;
+        }
+        new
+    }
+
     /// Returns whether new sessions may use the uplink.
     pub(super) fn is_healthy(&self) -> bool {
         self.down.is_none()

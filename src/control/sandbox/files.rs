@@ -48,6 +48,16 @@ impl FileRules {
         self.0.push((path.into(), access));
     }
 
+    /// Returns the files of `other` that these rules do not allow.
+    pub(in crate::control) fn missing(&self, other: &Self) -> Vec<PathBuf> {
+        let allows = |path: &PathBuf, access: FileAccess| {
+            let mut rules = self.0.iter().filter(|(allowed, _)| path.starts_with(allowed));
+            rules.any(|(_, allowed)| allowed.rights().contains(access.rights()))
+        };
+        let missing = other.0.iter().filter(|(path, access)| !allows(path, *access));
+        missing.map(|(path, _)| path.clone()).collect()
+    }
+
     /// Enforces the rules.
     ///
     /// # Errors

@@ -68,7 +68,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let uplinks = Rc::new(Uplinks::new(vec![UplinkState::new("isp1")]));
+        let uplinks = Rc::new(Uplinks::new(vec![UplinkState::new("isp1", 0)]));
         let subsystems = Subsystems::new(Rc::clone(&uplinks));
         Self { uplinks, subsystems, log: Log::default() }
     }

@@ -53,7 +53,7 @@ impl Fixture {
 
 /// Sends one event and reads its outcome.
 fn send_one(events: &OwnedFd, outcomes: &OwnedFd) -> HookOutcome {
-    let (_, event) = next_event(&[], &states(), 1).unwrap();
+    let event = next_event(&SentEvents::new(), &states(), 1).unwrap();
     let mut events = fs::File::from(events.try_clone().unwrap());
     writeln!(events, "{}", serde_json::to_string(&event).unwrap()).unwrap();
     let mut answer = String::new();
@@ -127,7 +127,7 @@ fn a_hook_that_hangs_is_killed_with_all_processes_that_it_started() {
 fn a_running_hook_is_killed_when_natbox_ends() {
     let fixture = Fixture::new("sleep 600 &\necho $! >sleeper\nwait");
     let (events, _outcomes, runner) = fixture.run();
-    let (_, event) = next_event(&[], &states(), 1).unwrap();
+    let event = next_event(&SentEvents::new(), &states(), 1).unwrap();
     let mut pipe = fs::File::from(events);
     writeln!(pipe, "{}", serde_json::to_string(&event).unwrap()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -159,20 +159,21 @@ fn assert_sleeper_ends(fixture: &Fixture) {
 #[test]
 fn no_hook_runs_for_a_change_that_was_undone_before_the_hook_could_run() {
     let mut now = states();
-    let sent = |last| -> Vec<Option<Sent>> {
+    let sent = |last| -> SentEvents {
         let up = [true, true, last];
         let uplinks = states().uplinks;
         let sent = uplinks.iter().zip(up);
-        sent.map(|(uplink, up)| Some(Sent { up, ..Sent::of(uplink) })).collect()
+        sent.map(|(uplink, up)| (uplink.name.clone(), Sent { up, ..Sent::of(uplink) })).collect()
     };
     assert_eq!(next_event(&sent(true), &now, 1), None);
     now.uplinks[2].up = false;
-    let (number, event) = next_event(&sent(true), &now, 1).unwrap();
-    assert_eq!((number, event.uplink.as_str(), event.up), (2, "isp3", false));
+    let event = next_event(&sent(true), &now, 1).unwrap();
+    assert_eq!((event.uplink.as_str(), event.up), ("isp3", false));
     assert_eq!(event.all_up.len(), 2);
     assert_eq!(next_event(&sent(false), &now, 1), None);
     now.uplinks[0].address = None;
-    assert_eq!(next_event(&sent(false), &now, 1).unwrap().0, 0, "another address is a change");
+    let event = next_event(&sent(false), &now, 1).unwrap();
+    assert_eq!(event.uplink, "isp1", "another address is a change");
 }
 
 #[test]
@@ -180,17 +181,18 @@ fn the_uplinks_that_are_up_are_those_of_the_lowest_tier() {
     let mut now = states();
     now.uplinks[1].tier = 2;
     now.uplinks[2].tier = 2;
-    let sent: Vec<Option<Sent>> =
-        states().uplinks.iter().map(|uplink| Some(Sent::of(uplink))).collect();
-    let (number, event) = next_event(&sent, &now, 1).unwrap();
-    assert_eq!((number, event.tier), (1, 2), "another tier is a change");
+    let uplinks = states().uplinks;
+    let sent: SentEvents =
+        uplinks.iter().map(|uplink| (uplink.name.clone(), Sent::of(uplink))).collect();
+    let event = next_event(&sent, &now, 1).unwrap();
+    assert_eq!((&*event.uplink, event.tier), ("isp2", 2), "another tier is a change");
     let names = |event: &HookEvent| -> Vec<String> {
         event.all_up.iter().map(|(name, _)| name.clone()).collect()
     };
     assert_eq!(names(&event), ["isp1"]);
     now.uplinks[0].up = false;
-    let (number, event) = next_event(&sent, &now, 1).unwrap();
-    assert_eq!((number, event.up), (0, false));
+    let event = next_event(&sent, &now, 1).unwrap();
+    assert_eq!((&*event.uplink, event.up), ("isp1", false));
     assert_eq!(names(&event), ["isp2", "isp3"]);
 }
 

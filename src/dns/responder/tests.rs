@@ -135,13 +135,11 @@ fn large(name_servers: u8, published: u8, label: &str) -> (Zone, UplinkStates) {
         .collect();
     let uplink = |number: u8| UplinkState {
         address: Some(Ipv4Addr::new(198, 51, 100, number)),
-        ..UplinkState::new(number.to_string())
+        ..UplinkState::new(number.to_string(), number)
     };
     let states = UplinkStates { uplinks: (0..published).map(uplink).collect(), serial: 1 };
-    zone.published = vec![PublishedName {
-        name: name("www.example.org"),
-        uplinks: (0..usize::from(published)).collect(),
-    }];
+    zone.published =
+        vec![PublishedName { name: name("www.example.org"), uplinks: (0..published).collect() }];
     (zone, states)
 }
 

@@ -14,6 +14,7 @@ mod malformed;
 mod no_nat;
 mod related;
 mod reload;
+mod reload_uplinks;
 mod replay;
 mod scrub;
 mod sessions;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use crate::io::{MemoryIo, PacketIo};
 use crate::nat::{
     Counters, DropReason, EndpointDependence, Forward, ForwardProtocol, Limits, Policy, Seed,
-    Translator,
+    Transition, Translator,
 };
 use crate::packet::{
     ChecksumMode, Offload, Parsed, PartialChecksum, Payload, Protocol, QueryKind, Segmentation,
@@ -150,7 +151,17 @@ impl Harness {
 
     /// Replaces the policy. Returns the number of sessions that the new policy ended.
     pub(super) fn reload(&mut self, setup: Setup) -> usize {
-        let (nat, mut transition) = self.nat.with_policy(setup.policy);
+        let next = self.nat.with_policy(setup.policy);
+        self.enforce(next)
+    }
+
+    /// Replaces limits and policy. Returns the number of sessions that the new ones ended.
+    pub(super) fn reload_all(&mut self, Setup { limits, policy }: Setup) -> usize {
+        let next = self.nat.with_limits(limits, policy, self.now);
+        self.enforce(next)
+    }
+
+    fn enforce(&mut self, (nat, mut transition): (Translator, Transition)) -> usize {
         self.nat = Arc::new(nat);
         swap_policy(&self.current, Arc::clone(&self.nat));
         let mut ended = 0;

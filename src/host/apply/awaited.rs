@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::journal::{self, JournalFile};
-use super::planned::{header, lock_and_clean_up};
+use super::journal::{self, JournalFile, JournalHeader};
+use super::planned::lock_and_clean_up;
 use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::kernel::netlink::Kernel;
@@ -33,7 +33,7 @@ pub(crate) async fn awaited_interfaces(
 /// When another natbox uses an interface of the configuration, or privilege is lacking.
 pub(crate) async fn restore_after_dead(config: &Config, inherits: bool) -> Result<bool, HostError> {
     let directory = Path::new(journal::DIRECTORY);
-    let header = header(config)?;
+    let header = JournalHeader::of(config)?;
     let is_ours =
         |found: &JournalFile| found.header.netns == header.netns && found.header.tun == header.tun;
     let found = journal::read_all(directory).iter().any(is_ours);
@@ -58,7 +58,7 @@ pub(crate) fn remove_left_filter(config: &Config) -> Result<bool, HostError> {
 /// # Errors
 /// When `/proc` is not readable.
 pub(crate) fn running_owner(config: &Config) -> Result<Option<u32>, HostError> {
-    let header = header(config)?;
+    let header = JournalHeader::of(config)?;
     let running = journal::of_running_instances(Path::new(journal::DIRECTORY), header.netns);
     Ok(running.iter().find(|found| found.header.tun == header.tun).map(|found| found.header.pid))
 }

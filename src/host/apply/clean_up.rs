@@ -55,6 +55,20 @@ pub(super) async fn clean_up(
     Ok(inherited)
 }
 
+/// Checks that no running process uses a device of a header.
+///
+/// # Errors
+/// [`HostError::Taken`].
+pub(super) fn check_devices(directory: &Path, header: &JournalHeader) -> Result<(), HostError> {
+    for JournalFile { header: owner, .. } in journal::of_running_instances(directory, header.netns)
+    {
+        if let Some(what) = shared_device(header, &owner) {
+            return Err(HostError::Taken { what, pid: owner.pid, tun: owner.tun });
+        }
+    }
+    Ok(())
+}
+
 /// Returns true if a rule or a route of the journal exists in this namespace.
 async fn is_of_this_namespace(kernel: &Kernel, found: &JournalFile) -> Result<bool, HostError> {
     let snapshot = kernel.snapshot().await?;

@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::namespace;
+use crate::config::Config;
 use crate::host::error::HostError;
+use crate::host::model::settings::interface_names;
 use crate::host::model::step::Step;
 
 /// Directory of the journals outside tests.
@@ -116,6 +118,15 @@ impl Journal {
 }
 
 impl JournalHeader {
+    /// Makes the header of this process for a configuration.
+    ///
+    /// # Errors
+    /// When `/proc` is not readable.
+    pub(super) fn of(config: &Config) -> Result<Self, HostError> {
+        let interfaces = interface_names(config).into_iter().map(String::from).collect();
+        Self::of_this_process(&config.tun.name, interfaces)
+    }
+
     /// Makes the header of this process.
     ///
     /// # Errors

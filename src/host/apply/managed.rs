@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::clean_up::check_devices;
 use super::compare::{StepStatus, compare};
 use super::contest::{Contest, Setting};
 use super::journal::{self, Journal, JournalEntry, JournalFile, JournalHeader};
@@ -80,9 +81,25 @@ impl ManagedHost {
         &self.config
     }
 
+    /// Returns the configuration as the file has it.
+    pub(crate) fn file_config(&self) -> &Config {
+        &self.file_config
+    }
+
     /// Replaces the configuration after a reload. [`Self::reconcile`] then makes its settings.
-    pub(crate) fn set_config(&mut self, file_config: Config) {
-        self.file_config = file_config;
+    ///
+    /// # Errors
+    /// When another natbox uses an interface of the configuration, or the journal cannot be
+    /// written. The configuration is the old one then.
+    pub(crate) async fn set_config(&mut self, file_config: Config) -> Result<(), HostError> {
+        let header = JournalHeader::of(&file_config)?;
+        if self.journal.is_some() && header != self.header {
+            let _lock = NamespaceLock::take().await?;
+            check_devices(&self.directory, &header)?;
+            self.journal = Some(Journal::replace(&self.directory, &header, &self.done)?);
+        }
+        (self.file_config, self.header) = (file_config, header);
+        Ok(())
     }
 
     /// Returns the numbers of the instance's tables and rules. The place of the rules may change.
@@ -299,7 +316,7 @@ impl ManagedHost {
     /// Reverts the changes of the steps that are no longer wanted and that `includes` selects.
     async fn revert_obsolete(&mut self, includes: fn(&Step) -> bool) -> Result<(), HostError> {
         let is_obsolete =
-            |entry: &JournalEntry| includes(&entry.step) && !self.steps.contains(&entry.step);
+            |entry: &JournalEntry| includes(&entry.step) && !is_wanted(&self.steps, &entry.step);
         if !self.done.iter().any(is_obsolete) {
             return Ok(());
         }
@@ -369,8 +386,7 @@ impl ManagedHost {
                     report.add_missing(&step.command(), dependents);
                 }
                 Err(error) => {
-                    let dependents = self.dependencies().of_step(&step);
-                    report.add_missing(&error.to_string(), dependents);
+                    self.report_failure(&step, &error, report);
                     if !self.placed.contains(&step) {
                         continue;
                     }
@@ -390,6 +406,14 @@ impl ManagedHost {
         }
         self.reported.clone_from(&report.missing);
         Ok(())
+    }
+
+    /// Reports a step that failed.
+    fn report_failure(&self, step: &Step, error: &HostError, report: &mut HostReport) {
+        if !self.placed.contains(step) && !self.is_of_other_interface(step) {
+            report.failed.push(error.to_string());
+        }
+        report.add_missing(&error.to_string(), self.dependencies().of_step(step));
     }
 
     /// Returns true when another program, and neither the kernel nor natbox, has undone a step.
@@ -463,4 +487,11 @@ impl ManagedHost {
     fn other_journals(&self) -> Vec<JournalFile> {
         journal::of_running_instances(&self.directory, self.header.netns)
     }
+}
+
+/// Returns true for a step that the configuration needs. The TUN stays up also if another length of
+/// its queues is wanted.
+fn is_wanted(steps: &[Step], step: &Step) -> bool {
+    let is_up = |wanted: &Step| matches!(wanted, Step::BringUpTun { .. });
+    steps.contains(step) || is_up(step) && steps.iter().any(is_up)
 }

@@ -15,7 +15,6 @@ use crate::host::kernel::nftables::FilterTable;
 use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
-use crate::host::model::settings::interface_names;
 use crate::host::model::snapshot::Snapshot;
 use crate::host::model::step::Step;
 use crate::host::model::steps::steps;
@@ -30,7 +29,7 @@ use crate::host::model::steps::steps;
 pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
     let directory = Path::new(journal::DIRECTORY);
     let kernel = Kernel::connect()?;
-    let header = header(config)?;
+    let header = JournalHeader::of(config)?;
     let (lock, inherited) = match config.host.manage {
         true => {
             let (lock, inherited) =
@@ -84,15 +83,6 @@ fn without(snapshot: &Snapshot, inherited: &[JournalEntry]) -> Snapshot {
         }
     }
     others
-}
-
-/// Makes the header of this process's journal.
-///
-/// # Errors
-/// When `/proc` is not readable.
-pub(super) fn header(config: &Config) -> Result<JournalHeader, HostError> {
-    let interfaces = interface_names(config).into_iter().map(String::from).collect();
-    JournalHeader::of_this_process(&config.tun.name, interfaces)
 }
 
 /// Takes the lock and restores what dead processes left. `inherits`: what a process with the same

@@ -24,6 +24,8 @@ pub(crate) struct HostReport {
     pub(crate) restored: Vec<String>,
     /// Settings that are missing still, failed or disputed, each with what depends on it.
     pub(crate) missing: Vec<String>,
+    /// Errors of settings that were never in place.
+    pub(crate) failed: Vec<String>,
     /// Positions of the uplinks that depend on a missing setting.
     pub(crate) failed_uplinks: BTreeSet<usize>,
     /// True when `restored` has only settings that another program removes again and again.

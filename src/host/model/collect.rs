@@ -15,7 +15,7 @@ use super::stacked::interfaces_above;
 use super::static_routes::static_routes;
 use super::step::Rule;
 use super::warnings::warnings;
-use crate::config::{Config, HostDefaultRoute};
+use crate::config::{Config, HostDefaultRoute, Uplink};
 
 impl HostFacts {
     /// Derives the facts from what the kernel reports.
@@ -164,12 +164,10 @@ fn host_address(config: &Config, ids: &RoutingIds) -> Option<Ipv4Addr> {
 
 fn probe_addresses(config: &Config, ids: &RoutingIds) -> Vec<Option<Ipv4Addr>> {
     let has_dns = config.dns.as_ref().is_some_and(|dns| dns.listen || dns.update.is_some());
-    let uplinks = config.uplinks.iter().enumerate();
-    uplinks
-        .map(|(place, uplink)| {
-            (has_dns || uplink.needs_probe_address()).then(|| ids.probe_address(place))
-        })
-        .collect()
+    let address = |uplink: &Uplink| {
+        (has_dns || uplink.needs_probe_address()).then(|| ids.probe_address(uplink.numbers.uplink))
+    };
+    config.uplinks.iter().map(address).collect()
 }
 
 /// Returns false when another program has moved the local rule behind other rules.

@@ -62,7 +62,9 @@ impl<'a> Dependencies<'a> {
             Step::Address { address, .. } if *address == self.ids.host_address() => Part::Host,
             Step::Address { address, .. } => {
                 let places = 0..self.config.uplinks.len();
-                self.of_uplinks(places.filter(|place| self.ids.probe_address(*place) == *address))
+                self.of_uplinks(places.filter(|place| {
+                    self.ids.probe_address(self.config.uplinks[*place].numbers.uplink) == *address
+                }))
             }
             Step::ProxyNeighbour { address, .. } => self.of_addresses((*address).into()),
             Step::Route(route) => self.of_route(route),
@@ -110,18 +112,16 @@ impl<'a> Dependencies<'a> {
 
     fn part_of_table(self, table: u32) -> Part<'a> {
         let places = 0..self.config.uplinks.len();
-        let mut interfaces: Vec<&str> = Vec::new();
-        for uplink in &self.config.uplinks {
-            if !interfaces.contains(&uplink.interface.as_str()) {
-                interfaces.push(&uplink.interface);
-            }
-        }
-        let outside = (0..interfaces.len()).find(|place| self.ids.outside_table(*place) == table);
+        let uplinks = &self.config.uplinks;
+        let outside =
+            uplinks.iter().find(|uplink| self.ids.outside_table(uplink.numbers.interface) == table);
         match (outside, table) {
-            (Some(place), _) => self.on_interface(interfaces[place]),
+            (Some(uplink), _) => self.on_interface(&uplink.interface),
             (None, table) if self.ids.is_of_host(table) => Part::Host,
             (None, table) => {
-                self.of_uplinks(places.filter(|place| self.ids.uplink_table(*place) == table))
+                let own =
+                    |place: &usize| self.ids.uplink_table(uplinks[*place].numbers.uplink) == table;
+                self.of_uplinks(places.filter(own))
             }
         }
     }

@@ -192,14 +192,14 @@ impl RoutingIds {
         self.inside_table() + 1
     }
 
-    /// Table for packets that arrive on the `place`-th outside interface.
-    pub(crate) fn outside_table(&self, place: usize) -> u32 {
-        self.inside_table() + 2 + 2 * place as u32
+    /// Table for packets that arrive on the outside interface with a number.
+    pub(crate) fn outside_table(&self, interface: u8) -> u32 {
+        self.inside_table() + 2 + 2 * u32::from(interface)
     }
 
-    /// Table for packets that leave by the `place`-th uplink.
-    pub(crate) fn uplink_table(&self, place: usize) -> u32 {
-        self.inside_table() + 3 + 2 * place as u32
+    /// Table for packets that leave by the uplink with a number.
+    pub(crate) fn uplink_table(&self, uplink: u8) -> u32 {
+        self.inside_table() + 3 + 2 * u32::from(uplink)
     }
 
     /// Table for the host's own packets from inside addresses.
@@ -245,9 +245,9 @@ impl RoutingIds {
         Ipv4Net::new_assert(Ipv4Addr::from_bits(first), PROBE_PREFIX)
     }
 
-    /// Address from which natbox itself sends over the `place`-th uplink.
-    pub(crate) fn probe_address(&self, place: usize) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.probe_block().addr().to_bits() + 1 + place as u32)
+    /// Address from which natbox itself sends over the uplink with a number.
+    pub(crate) fn probe_address(&self, uplink: u8) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.probe_block().addr().to_bits() + 1 + u32::from(uplink))
     }
 
     /// Priority of the instance's rules at a position of the block.

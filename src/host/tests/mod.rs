@@ -120,7 +120,14 @@ fn uplink(name: &str, interface: &str, addresses: &[&str], gateway: &str) -> Upl
         health: None,
         on_failure: OnFailure::Keep,
         failback: Failback::NewSessions,
+        numbers: UplinkNumbers::default(),
     }
+}
+
+/// Gives uplinks the numbers of their places.
+fn numbered(mut uplinks: Vec<Uplink>) -> Vec<Uplink> {
+    number_in_order(&mut uplinks);
+    uplinks
 }
 
 fn forward(name: &str, uplink: usize, address: &str, port: u16, to: &str) -> Forward {
@@ -171,11 +178,11 @@ fn three_legged() -> Config {
     let four = ["198.51.100.8", "198.51.100.9", "198.51.100.10", "198.51.100.11"];
     Config {
         tun: Tun { name: "nb0".into(), ..Tun::default() },
-        uplinks: vec![
+        uplinks: numbered(vec![
             uplink("isp1", "wan0", &["203.0.113.10"], "203.0.113.254"),
             uplink("isp2", "wan1", &four, "198.51.100.254"),
             uplink("isp3", "wan0", &["203.0.113.30"], "203.0.113.253"),
-        ],
+        ]),
         forwards: vec![
             forward("web", 0, "203.0.113.10", 80, "10.0.0.101"),
             forward("web", 1, "198.51.100.9", 80, "10.0.0.101"),

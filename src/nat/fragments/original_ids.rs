@@ -24,6 +24,11 @@ impl OriginalIds {
         Self { by_id: HashMap::with_hasher(key), order: VecDeque::new(), capacity, lifetime }
     }
 
+    /// Changes the number of datagrams and their lifetime.
+    pub(super) fn set(&mut self, capacity: usize, lifetime: Span) {
+        (self.capacity, self.lifetime) = (capacity, lifetime);
+    }
+
     /// Notes that a datagram with the identification `original` was sent on as `id`.
     pub(crate) fn note(&mut self, id: DatagramId, original: u16, now: Tick) {
         while let Some((since, oldest)) = self.order.front()

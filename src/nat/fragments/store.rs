@@ -143,6 +143,15 @@ impl Fragments {
         }))
     }
 
+    /// Changes the number of datagrams and their lifetime. Datagrams beyond the number leave when
+    /// the next one comes.
+    pub(crate) fn set(&self, capacity: u32, lifetime: Span) {
+        let mut store = self.0.lock();
+        (store.capacity, store.lifetime) = (capacity.max(1) as usize, lifetime);
+        let capacity = store.capacity;
+        store.originals.set(capacity, lifetime);
+    }
+
     /// Enters a fragment; `bytes` is the packet, which the store keeps if the fragment must wait.
     pub(crate) fn admit(
         &self,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -15,7 +16,7 @@ use crate::nat::policy::initiator::Initiator;
 use crate::nat::policy::limits::Timeouts;
 use crate::nat::policy::rules::{ExternalAddress, Policy};
 use crate::packet::Protocol;
-use crate::time::Tick;
+use crate::time::{Span, Tick};
 use crate::values::nat::PortRange;
 
 /// The allocators of an instance, by protocol and external address.
@@ -27,8 +28,12 @@ pub(crate) struct PortAllocator {
     /// Ports that sessions hold without a mapping.
     held: Mutex<HeldPorts>,
     /// Number of free ports that only the box itself gets.
-    kept_for_box: u32,
-    /// None: a freed port is free at once.
+    kept_for_box: AtomicU32,
+    /// True: the box itself opens sessions.
+    keeps_for_box: bool,
+    /// False: every port is dynamic, as with the identifiers of queries.
+    has_services: bool,
+    /// None: a freed port is free at once, whatever the limits.
     delay: Option<ReuseDelay>,
 }
 
@@ -74,10 +79,30 @@ impl PortAllocator {
         let hosts = if has_services { &external.reserved[..] } else { &[] };
         let ports = PortPool::new(ports, hosts, owned.filter(|_| has_services));
         let delayed_ports = delayed_ports.filter(|_| protocol == Protocol::UDP);
-        let delay = delayed_ports.zip(timeouts.port_reuse_delay);
-        let delay = delay.map(|(most, delay)| ReuseDelay::new(delay, most));
-        let kept_for_box = if keeps_for_box { kept_for_box(ports.free()) } else { 0 };
-        Arc::new(Self { ports, held: Mutex::default(), kept_for_box, delay })
+        let delay = delayed_ports.map(|most| {
+            let (delay, most) = reuse_delay(most, timeouts);
+            ReuseDelay::new(delay, most)
+        });
+        let kept = if keeps_for_box { kept_for_box(ports.free()) } else { 0 };
+        let (held, kept_for_box) = (Mutex::default(), AtomicU32::new(kept));
+        Arc::new(Self { ports, held, kept_for_box, keeps_for_box, has_services, delay })
+    }
+
+    /// Changes the range of dynamic ports.
+    pub(super) fn set_range(&self, range: PortRange) {
+        if self.has_services {
+            self.ports.set_range(range);
+            let kept = if self.keeps_for_box { kept_for_box(self.ports.free()) } else { 0 };
+            self.kept_for_box.store(kept, Relaxed);
+        }
+    }
+
+    /// Changes the number of freed ports that wait, and their delay.
+    pub(super) fn set_delay(&self, delayed_ports: u32, timeouts: Timeouts) {
+        if let Some(waiting) = &self.delay {
+            let (delay, most) = reuse_delay(delayed_ports, timeouts);
+            waiting.set(delay, most, |port| self.ports.release(port));
+        }
     }
 
     /// Takes a port for a new mapping: the one that waits for the mapping's holder, the inside port
@@ -99,7 +124,7 @@ impl PortAllocator {
             delay.release_due(now, |port| self.ports.release(port));
         }
         // Without a port, a health check would take a crowded uplink for a dead one.
-        let left = initiator.must_leave(self.kept_for_box);
+        let left = initiator.must_leave(self.kept_for_box.load(Relaxed));
         let is_crowded = left != 0 && self.ports.free() <= left;
         let inside = key.inside.port;
         let may_keep = keeps_port && !(is_crowded && self.ports.is_dynamic(inside));
@@ -168,6 +193,11 @@ impl PortAllocator {
             self.ports.give_back(port);
         }
     }
+}
+
+/// Returns the delay of freed ports, and how many may wait.
+fn reuse_delay(delayed_ports: u32, timeouts: Timeouts) -> (Span, u32) {
+    timeouts.port_reuse_delay.map_or((Span(0), 0), |delay| (delay, delayed_ports))
 }
 
 /// Returns the number of ports that are kept for the box itself, of this many dynamic ports.

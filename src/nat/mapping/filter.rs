@@ -38,8 +38,8 @@ impl Mappings {
         target: Endpoint,
         now: Tick,
     ) {
-        let lifetime =
-            if protocol == Protocol::TCP { self.timeouts.tcp_syn } else { self.timeouts.udp };
+        let timeouts = self.settings().timeouts;
+        let lifetime = if protocol == Protocol::TCP { timeouts.tcp_syn } else { timeouts.udp };
         if self.hairpin_pinholes.len() < MAX_PINHOLES {
             self.hairpin_pinholes
                 .insert((protocol, external, self.filter_scope(target)), now.after(lifetime));

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use dashmap::DashMap;
 
@@ -14,8 +14,14 @@ use crate::time::{Span, Tick};
 /// Usage of every inside host. Without limits there are no entries.
 pub(crate) struct HostLimiter {
     usage: DashMap<Ipv4Addr, HostUsage, HashKey>,
-    sessions: Option<NonZeroU32>,
-    new_sessions: Option<NonZeroU32>,
+    /// Limit of sessions; 0: none. Relaxed, as the other limit: a session or two by the old value
+    /// do no harm.
+    sessions: AtomicU32,
+    /// Limit of new sessions a second; 0: none.
+    new_sessions: AtomicU32,
+    /// True once there was a limit. From then on every session counts, so that a later limit finds
+    /// the right numbers.
+    counts: AtomicBool,
     /// Number of entries above which [`Self::prune_idle`] looks for idle ones.
     prune_threshold: AtomicUsize,
 }
@@ -33,8 +39,24 @@ impl HostLimiter {
         new_sessions: Option<NonZeroU32>,
         key: HashKey,
     ) -> Self {
-        let prune_threshold = AtomicUsize::new(MIN_PRUNE);
-        Self { usage: DashMap::with_hasher(key), sessions, new_sessions, prune_threshold }
+        let limiter = Self {
+            usage: DashMap::with_hasher(key),
+            sessions: AtomicU32::new(0),
+            new_sessions: AtomicU32::new(0),
+            counts: AtomicBool::new(false),
+            prune_threshold: AtomicUsize::new(MIN_PRUNE),
+        };
+        limiter.set(sessions, new_sessions);
+        limiter
+    }
+
+    /// Changes the limits. Sessions that began while no limit was ever set do not count.
+    pub(crate) fn set(&self, sessions: Option<NonZeroU32>, new_sessions: Option<NonZeroU32>) {
+        self.sessions.store(sessions.map_or(0, NonZeroU32::get), Relaxed);
+        self.new_sessions.store(new_sessions.map_or(0, NonZeroU32::get), Relaxed);
+        if sessions.is_some() || new_sessions.is_some() {
+            self.counts.store(true, Relaxed);
+        }
     }
 
     /// Counts one more session of `host`, unless a limit forbids it.
@@ -44,14 +66,14 @@ impl HostLimiter {
         }
         let mut used =
             self.usage.entry(host).or_insert(HostUsage { sessions: 0, second: now, opened: 0 });
-        if self.sessions.is_some_and(|limit| used.sessions >= limit.get()) {
+        if is_reached(&self.sessions, used.sessions) {
             return Err(DropReason::HostSessionLimit);
         }
         if now.since(used.second) >= SECOND {
             used.second = now;
             used.opened = 0;
         }
-        if self.new_sessions.is_some_and(|limit| used.opened >= limit.get()) {
+        if is_reached(&self.new_sessions, used.opened) {
             return Err(DropReason::HostSessionRate);
         }
         used.sessions += 1;
@@ -71,10 +93,11 @@ impl HostLimiter {
     pub(crate) fn release(&self, host: Ipv4Addr) {
         if self.is_tracked(host) {
             self.usage.remove_if_mut(&host, |_, used| {
-                used.sessions -= 1;
+                // The session may have begun before the first limit.
+                used.sessions = used.sessions.saturating_sub(1);
                 // With a rate limit the entry must outlive its sessions, or opening and closing
                 // would reset the rate.
-                used.sessions == 0 && self.new_sessions.is_none()
+                used.sessions == 0 && self.new_sessions.load(Relaxed) == 0
             });
         }
     }
@@ -103,8 +126,13 @@ impl HostLimiter {
     /// Reports whether a host has an entry. The box's own addresses, which are link-local, have
     /// none.
     fn is_tracked(&self, host: Ipv4Addr) -> bool {
-        (self.sessions.is_some() || self.new_sessions.is_some()) && !host.is_link_local()
+        self.counts.load(Relaxed) && !host.is_link_local()
     }
+}
+
+fn is_reached(limit: &AtomicU32, used: u32) -> bool {
+    let limit = limit.load(Relaxed);
+    limit != 0 && used >= limit
 }
 
 /// Interval over which new sessions are counted.

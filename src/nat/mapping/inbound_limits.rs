@@ -19,7 +19,7 @@ pub(crate) struct InboundLimiter {
     by_host: DashMap<Ipv4Addr, u32, HashKey>,
     /// Relaxed: no other data depends on the count.
     all: AtomicU32,
-    most_by_host: u32,
+    most_by_host: AtomicU32,
     most: u32,
 }
 
@@ -27,20 +27,23 @@ impl InboundLimiter {
     /// Makes a limiter. One host gets half of its own limit, at most an eighth of the table; all
     /// hosts get half of the table.
     pub(crate) fn new(limits: &Limits, key: HashKey) -> Self {
-        let eighth = (limits.sessions / 8).max(1);
-        let own = limits.sessions_per_host.map_or(eighth, |limit| (limit.get() / 2).max(1));
         Self {
             by_host: DashMap::with_hasher(key),
             all: AtomicU32::new(0),
-            most_by_host: own.min(eighth),
+            most_by_host: AtomicU32::new(most_by_host(limits)),
             most: (limits.sessions / 2).max(1),
         }
+    }
+
+    /// Changes the limits. The size of the table is the same.
+    pub(crate) fn set(&self, limits: &Limits) {
+        self.most_by_host.store(most_by_host(limits), Relaxed);
     }
 
     /// Counts one more session of `host`, unless a limit forbids it.
     pub(crate) fn try_acquire(&self, host: Ipv4Addr) -> Result<(), DropReason> {
         let mut sessions = self.by_host.entry(host).or_insert(0);
-        if *sessions >= self.most_by_host || self.all.load(Relaxed) >= self.most {
+        if *sessions >= self.most_by_host.load(Relaxed) || self.all.load(Relaxed) >= self.most {
             return Err(DropReason::InboundLimit);
         }
         *sessions += 1;
@@ -62,6 +65,13 @@ impl InboundLimiter {
             *sessions == 0
         });
     }
+}
+
+/// Returns the share of one host.
+fn most_by_host(limits: &Limits) -> u32 {
+    let eighth = (limits.sessions / 8).max(1);
+    let own = limits.sessions_per_host.map_or(eighth, |limit| (limit.get() / 2).max(1));
+    own.min(eighth)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use rand::rngs::StdRng;
@@ -29,13 +29,14 @@ use crate::nat::mapping::allocator::{PortAllocator, PortAllocators, PortRequest,
 use crate::nat::mapping::events::{MappingChange, MappingEvent, MappingEvents, MappingLog};
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey, MappingValue};
 use crate::nat::mapping::ports::PortPreference;
+use crate::nat::mapping::settings::MappingSettings;
 use crate::nat::policy::forwards::Forwards;
-use crate::nat::policy::limits::{Limits, Timeouts};
+use crate::nat::policy::limits::Limits;
 use crate::nat::policy::rules::{ExternalAddress, Policy};
 use crate::nat::seed::HashKey;
 use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
-use crate::values::nat::{EndpointDependence, PortRange};
+use crate::values::nat::EndpointDependence;
 
 struct Mapping {
     external: Endpoint,
@@ -53,11 +54,8 @@ pub(crate) struct Mappings {
     by_inside: DashMap<MappingKey, Mapping, HashKey>,
     by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, HashKey>,
     pub(super) allocators: ArcSwap<PortAllocators>,
-    /// Dynamic external ports for new allocators.
-    ports: PortRange,
-    /// Freed UDP ports that wait for their last holder, per address; None: freed ports are free at
-    /// once.
-    delayed_ports: Option<u32>,
+    /// True: freed UDP ports may wait for their last holder.
+    delays_ports: bool,
     /// None: every port serves one mapping.
     overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, HashKey>>,
     /// With address-dependent filtering: number of sessions of an external endpoint with a remote
@@ -67,21 +65,18 @@ pub(crate) struct Mappings {
     /// filtering dropped the packet. Until the stored time that mapping may send to the external
     /// endpoint, as a host outside could.
     pub(super) hairpin_pinholes: DashMap<(Protocol, Endpoint, Endpoint), Tick, HashKey>,
-    pub(super) timeouts: Timeouts,
+    pub(super) settings: ArcSwap<MappingSettings>,
     mapping: EndpointDependence,
     pub(super) filtering: EndpointDependence,
-    keeps_parity: bool,
     /// None: nothing reads the log.
-    log: Option<MappingLog>,
+    log: ArcSwapOption<MappingLog>,
 }
 
 impl Mappings {
     pub(crate) fn new(limits: &Limits, policy: &Policy, forwards: &Forwards, key: HashKey) -> Self {
         let anyone_may_send = limits.filtering == EndpointDependence::EndpointIndependent;
-        let rests = anyone_may_send
-            && !limits.port_overlapping
-            && limits.timeouts.port_reuse_delay.is_some();
-        let delayed_ports = rests.then_some(limits.delayed_ports);
+        let delays_ports = anyone_may_send && !limits.port_overlapping;
+        let delayed_ports = delays_ports.then_some(limits.delayed_ports);
         let allocator = |protocol, external: &ExternalAddress| {
             PortAllocator::new(
                 protocol,
@@ -101,18 +96,16 @@ impl Mappings {
             by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(capacity, key, SHARDS),
             by_external: DashMap::with_capacity_and_hasher_and_shard_amount(capacity, key, SHARDS),
             allocators: ArcSwap::from_pointee(allocators),
-            ports: limits.ports,
-            delayed_ports,
+            delays_ports,
             overlap_counts: limits
                 .port_overlapping
                 .then(|| DashMap::with_hasher_and_shard_amount(key, SHARDS)),
             peers: DashMap::with_hasher_and_shard_amount(key, SHARDS),
             hairpin_pinholes: DashMap::with_hasher_and_shard_amount(key, SHARDS),
-            timeouts: limits.timeouts,
+            settings: ArcSwap::from_pointee(MappingSettings::of(limits)),
             mapping: limits.mapping,
             filtering: limits.filtering,
-            keeps_parity: limits.port_parity,
-            log: None,
+            log: ArcSwapOption::empty(),
         }
     }
 
@@ -124,14 +117,16 @@ impl Mappings {
             match before.get(&(protocol, external.address)) {
                 Some(known) => Arc::clone(known),
                 None => {
-                    let (ports, delayed) = (self.ports, self.delayed_ports);
+                    let settings = self.settings();
+                    let ports = settings.ports;
+                    let delayed = self.delays_ports.then_some(settings.delayed_ports);
                     let own = policy.has_own_sessions();
                     PortAllocator::new(
                         protocol,
                         external,
                         ports,
                         delayed,
-                        self.timeouts,
+                        settings.timeouts,
                         own,
                         std::iter::empty(),
                     )
@@ -143,19 +138,24 @@ impl Mappings {
     }
 
     /// Logs beginnings and ends from now on; at most `capacity` events wait for the reader.
-    pub(crate) fn log(&mut self, capacity: usize) -> MappingEvents {
+    pub(crate) fn log(&self, capacity: usize) -> MappingEvents {
         let (log, events) = event_channel(capacity);
-        self.log = Some(log);
+        self.log.store(Some(Arc::new(log)));
         events
+    }
+
+    /// Ends the log. Its reader gets the events that wait, and then the end.
+    pub(crate) fn end_log(&self) {
+        self.log.store(None);
     }
 
     /// Number of events lost because the reader was slow.
     pub(crate) fn events_lost(&self) -> u64 {
-        self.log.as_ref().map_or(0, MappingLog::lost)
+        self.log.load().as_ref().map_or(0, |log| log.lost())
     }
 
     fn note(&self, change: MappingChange, key: &MappingKey, external: Endpoint, at: Tick) {
-        if let Some(log) = &self.log {
+        if let Some(log) = &*self.log.load() {
             let MappingKey { protocol, inside, .. } = *key;
             log.send(MappingEvent { change, protocol, inside, external, at });
         }
@@ -263,7 +263,9 @@ impl Mappings {
     /// parity kept for UDP; RFC 6056 wants the rest random.
     pub(super) fn preference(&self, protocol: Protocol, inside_port: u16) -> PortPreference {
         match protocol {
-            Protocol::UDP if self.keeps_parity => PortPreference::ClassAndParity(inside_port),
+            Protocol::UDP if self.settings.load().keeps_parity => {
+                PortPreference::ClassAndParity(inside_port)
+            }
             Protocol::TCP | Protocol::UDP => PortPreference::Class(inside_port),
             _ => PortPreference::None,
         }

@@ -7,9 +7,11 @@
 //!   reuse_delay  freed ports that wait                  host_limits  sessions of each inside host
 //!   events    beginnings and ends, for a log            key          keys of mappings
 //!   held_ports   ports held without a mapping        inbound_limits  sessions from outside
+//!   settings  limits that may change                changed_limits  their change
 //! ```
 
 pub(crate) mod allocator;
+pub(crate) mod changed_limits;
 pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod held_ports;
@@ -20,3 +22,4 @@ pub(crate) mod key;
 pub(crate) mod mappings;
 pub(crate) mod ports;
 pub(crate) mod reuse_delay;
+pub(crate) mod settings;

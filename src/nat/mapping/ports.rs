@@ -24,7 +24,7 @@
 //! unless the range has no others.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -37,9 +37,11 @@ pub(crate) struct PortPool {
     taken: Box<[AtomicU64; WORDS]>,
     /// Number of free ports of the range.
     free: AtomicU32,
-    /// The range of dynamic ports.
-    first: u16,
-    last: u16,
+    /// The range of dynamic ports: its first port in the upper half, its last one in the lower.
+    range: AtomicU32,
+    /// True once the range has changed: a worker may have taken a port meanwhile, so that the
+    /// number of free ports is off by some.
+    has_changed: AtomicBool,
     /// The host's ports; None if the address is not assigned to the host.
     hosts: Option<HostsPorts>,
     /// Ports that a forward shares with mappings, without those kept back. Unset: none was ever
@@ -53,7 +55,7 @@ struct HostsPorts {
     ephemeral: PortSet,
     /// True: the random choice keeps off the ephemeral ports. False: the range of dynamic ports has
     /// no others.
-    avoids_ephemeral: bool,
+    avoids_ephemeral: AtomicBool,
     /// Ports at which programs of the host listen at the moment.
     listening: PortSet,
     /// Ports that programs of the host use at the moment, those of connections included.
@@ -101,13 +103,39 @@ impl PortPool {
     ) -> Self {
         let hosts = (!ephemeral.is_empty()).then(|| HostsPorts::new(range, ephemeral));
         let taken = no_ports();
-        let PortRange { first, last } = range;
-        let port_0 = (first != 0).then_some(PortRange::single(0));
+        let port_0 = (range.first != 0).then_some(PortRange::single(0));
         set_all(&taken, reserved.chain(port_0));
-        let (free, shared) = (AtomicU32::new(0), OnceLock::new());
-        let mut pool = Self { taken, free, first, last, hosts, shared };
-        *pool.free.get_mut() = pool.count_free();
+        let pool = Self {
+            taken,
+            free: AtomicU32::new(0),
+            range: AtomicU32::new(packed(range)),
+            has_changed: AtomicBool::new(false),
+            hosts,
+            shared: OnceLock::new(),
+        };
+        pool.free.store(pool.count_free(), Relaxed);
         pool
+    }
+
+    /// Changes the range while mappings live. Mappings with a port outside keep their port. Call
+    /// [`Self::share`] afterwards.
+    pub(crate) fn set_range(&self, range: PortRange) {
+        if self.range.swap(packed(range), Relaxed) == packed(range) {
+            return;
+        }
+        if let Some(hosts) = &self.hosts {
+            hosts.avoids_ephemeral.store(hosts.has_others(range), Relaxed);
+        }
+        self.has_changed.store(true, Relaxed);
+        self.free.store(self.count_free(), Relaxed);
+    }
+
+    fn first(&self) -> u16 {
+        (self.range.load(Relaxed) >> 16) as u16
+    }
+
+    fn last(&self) -> u16 {
+        self.range.load(Relaxed) as u16
     }
 
     /// Counts the free ports of the range that the random choice may take.
@@ -115,16 +143,16 @@ impl PortPool {
         let free_in = |word: usize| {
             let ephemeral = self.hosts.as_ref().map_or(0, |hosts| hosts.avoided_ephemeral_in(word));
             let closed = self.taken[word].load(Relaxed) | ephemeral;
-            (!closed & word_mask(word, self.first, self.last)).count_ones()
+            (!closed & word_mask(word, self.first(), self.last())).count_ones()
         };
-        (usize::from(self.first / 64)..=usize::from(self.last / 64)).map(free_in).sum()
+        (usize::from(self.first() / 64)..=usize::from(self.last() / 64)).map(free_in).sum()
     }
 
     /// Sets the ports that forwards share with mappings.
     pub(crate) fn share(&self, ranges: impl Iterator<Item = PortRange>) {
         // A range before the ports kept back, and a range behind them.
-        let kept = (u32::from(self.last - self.first) + 1) / KEPT_BACK;
-        let (start, end) = (u32::from(self.last) + 1 - kept, u32::from(self.last) + 1);
+        let kept = (u32::from(self.last() - self.first()) + 1) / KEPT_BACK;
+        let (start, end) = (u32::from(self.last()) + 1 - kept, u32::from(self.last()) + 1);
         let without = |PortRange { first, last }: PortRange| {
             let before = (u32::from(first), (u32::from(last) + 1).min(start));
             let behind = (u32::from(first).max(end), u32::from(last) + 1);
@@ -139,8 +167,8 @@ impl PortPool {
 
     /// Reports whether the pool keeps a port back for mappings.
     pub(crate) fn is_kept_back(&self, port: u16) -> bool {
-        let kept = (u32::from(self.last - self.first) + 1) / KEPT_BACK;
-        (self.first..=self.last).contains(&port) && u32::from(self.last - port) < kept
+        let kept = (u32::from(self.last() - self.first()) + 1) / KEPT_BACK;
+        (self.first()..=self.last()).contains(&port) && u32::from(self.last() - port) < kept
     }
 
     /// Reports whether a port belongs to the host: a program uses it, or the host may pick it for
@@ -190,7 +218,13 @@ impl PortPool {
     /// Takes a random free port by preference. None when no port is free.
     pub(crate) fn take(&self, preference: PortPreference, random: &mut StdRng) -> Option<u16> {
         if self.free() == 0 {
-            return None;
+            if !self.has_changed.load(Relaxed) {
+                return None;
+            }
+            self.free.store(self.count_free(), Relaxed);
+            if self.free() == 0 {
+                return None;
+            }
         }
         let choices = self.choices(preference);
         let mut search = |among| {
@@ -221,21 +255,21 @@ impl PortPool {
     /// Candidates, best first; the last is always there.
     fn choices(&self, preference: PortPreference) -> [Option<Candidates>; 3] {
         let any = |(first, last)| Candidates { first, last, mask: u64::MAX };
-        let all = (self.first, self.last);
+        let all = (self.first(), self.last());
         let (model, keeps_parity) = match preference {
             PortPreference::None => return [None, None, Some(any(all))],
             PortPreference::Class(model) => (model, false),
             PortPreference::ClassAndParity(model) => (model, true),
         };
         let has_class = if model < UNPRIVILEGED {
-            self.first < UNPRIVILEGED
+            self.first() < UNPRIVILEGED
         } else {
-            self.last >= UNPRIVILEGED
+            self.last() >= UNPRIVILEGED
         };
         let (class, fallback) = match (model < UNPRIVILEGED, has_class) {
             (_, false) => (all, None),
-            (true, true) => ((self.first, self.last.min(UNPRIVILEGED - 1)), Some(all)),
-            (false, true) => ((self.first.max(UNPRIVILEGED), self.last), None),
+            (true, true) => ((self.first(), self.last().min(UNPRIVILEGED - 1)), Some(all)),
+            (false, true) => ((self.first().max(UNPRIVILEGED), self.last()), None),
         };
         let mask = if model & 1 == 0 { EVEN } else { !EVEN };
         let parity = keeps_parity.then_some(Candidates { mask, ..any(class) });
@@ -315,7 +349,7 @@ impl PortPool {
 
     /// Reports whether a mapping may get a port, now or later.
     pub(crate) fn has(&self, port: u16) -> bool {
-        port != 0 || self.first == 0
+        port != 0 || self.first() == 0
     }
 
     /// Reports whether the random choice may take a port: it lies in the range of dynamic ports,
@@ -324,7 +358,8 @@ impl PortPool {
         let is_ephemeral = |hosts: &HostsPorts| {
             hosts.avoided_ephemeral_in(usize::from(port / 64)) & 1 << (port % 64) != 0
         };
-        (self.first..=self.last).contains(&port) && !self.hosts.as_ref().is_some_and(is_ephemeral)
+        (self.first()..=self.last()).contains(&port)
+            && !self.hosts.as_ref().is_some_and(is_ephemeral)
     }
 
     /// Frees a taken port.
@@ -342,17 +377,24 @@ impl HostsPorts {
     fn new(range: PortRange, ephemeral: &[PortRange]) -> Self {
         let ports = no_ports();
         set_all(&ports, ephemeral.iter().copied());
-        Self {
-            avoids_ephemeral: range.iter().any(|port| !is_set(&ports, port)),
+        let hosts = Self {
+            avoids_ephemeral: AtomicBool::new(false),
             ephemeral: ports,
             listening: no_ports(),
             used: no_ports(),
-        }
+        };
+        hosts.avoids_ephemeral.store(hosts.has_others(range), Relaxed);
+        hosts
+    }
+
+    /// Reports whether a range has ports that are not ephemeral.
+    fn has_others(&self, range: PortRange) -> bool {
+        range.iter().any(|port| !is_set(&self.ephemeral, port))
     }
 
     /// The ephemeral ports of a word that the random choice keeps off, as bits.
     fn avoided_ephemeral_in(&self, word: usize) -> u64 {
-        if self.avoids_ephemeral { self.ephemeral[word].load(Relaxed) } else { 0 }
+        if self.avoids_ephemeral.load(Relaxed) { self.ephemeral[word].load(Relaxed) } else { 0 }
     }
 }
 
@@ -377,6 +419,10 @@ impl Search<'_> {
             Self::Without(_) => KEPT_BACK * RANDOM_PROBES,
         }
     }
+}
+
+fn packed(PortRange { first, last }: PortRange) -> u32 {
+    u32::from(first) << 16 | u32::from(last)
 }
 
 fn no_ports() -> PortSet {

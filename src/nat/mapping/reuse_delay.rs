@@ -6,6 +6,7 @@
 //! REQ-8 exempts both.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -14,13 +15,15 @@ use crate::time::{Span, Tick};
 
 /// The delayed ports of one pool. Their bits in the pool stay taken.
 pub(crate) struct ReuseDelay {
+    /// False while no port was ever delayed: the lock is not needed then. Relaxed: a port or two
+    /// that pass beside a change do no harm.
+    is_used: AtomicBool,
     inner: Mutex<Inner>,
-    delay: Span,
-    capacity: usize,
 }
 
-#[derive(Default)]
 struct Inner {
+    delay: Span,
+    capacity: usize,
     by_holder: HashMap<MappingKey, Delayed>,
     /// In the order of their ends. An entry whose port was reclaimed since then is stale and
     /// skipped.
@@ -36,7 +39,27 @@ struct Delayed {
 impl ReuseDelay {
     /// Makes an empty quarantine of `capacity` ports at most, each for `delay`.
     pub(crate) fn new(delay: Span, capacity: u32) -> Self {
-        Self { inner: Mutex::default(), delay, capacity: capacity as usize }
+        let capacity = capacity as usize;
+        let (by_holder, queue) = (HashMap::new(), VecDeque::new());
+        let inner = Inner { delay, capacity, by_holder, queue };
+        Self { is_used: AtomicBool::new(capacity != 0), inner: Mutex::new(inner) }
+    }
+
+    /// Changes the number of ports and the delay. Ports beyond the number are free at once, and
+    /// `release` gets them.
+    pub(crate) fn set(&self, delay: Span, capacity: u32, mut release: impl FnMut(u16)) {
+        let mut inner = self.inner.lock();
+        (inner.delay, inner.capacity) = (delay, capacity as usize);
+        while inner.by_holder.len() > inner.capacity {
+            inner.release_first(&mut release);
+        }
+        if capacity != 0 {
+            self.is_used.store(true, Relaxed);
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        self.is_used.load(Relaxed)
     }
 
     /// Keeps a port for its holder, and passes the ports that it displaces to `release`.
@@ -47,14 +70,18 @@ impl ReuseDelay {
         now: Tick,
         mut release: impl FnMut(u16),
     ) {
-        if self.capacity == 0 {
+        if !self.is_used() {
             return release(port);
         }
         let mut inner = self.inner.lock();
-        while inner.by_holder.len() >= self.capacity || inner.queue.len() >= 2 * self.capacity {
+        let capacity = inner.capacity;
+        if capacity == 0 {
+            return release(port);
+        }
+        while inner.by_holder.len() >= capacity || inner.queue.len() >= 2 * capacity {
             inner.release_first(&mut release);
         }
-        let delayed = Delayed { port, until: now.after(self.delay) };
+        let delayed = Delayed { port, until: now.after(inner.delay) };
         if let Some(other) = inner.by_holder.insert(holder, delayed) {
             // The holder had two: by a race, or one from before a forward took its port and gave it
             // back.
@@ -65,6 +92,9 @@ impl ReuseDelay {
 
     /// Returns the port that waits for this holder; the holder has the port again.
     pub(crate) fn reclaim(&self, holder: &MappingKey) -> Option<u16> {
+        if !self.is_used() {
+            return None;
+        }
         self.inner.lock().by_holder.remove(holder).map(|delayed| delayed.port)
     }
 
@@ -77,6 +107,9 @@ impl ReuseDelay {
 
     /// Hands the ports whose time is over to `release`.
     pub(crate) fn release_due(&self, now: Tick, mut release: impl FnMut(u16)) {
+        if !self.is_used() {
+            return;
+        }
         let mut inner = self.inner.lock();
         while inner.queue.front().is_some_and(|(delayed, _)| now.reached(delayed.until)) {
             inner.release_first(&mut release);

@@ -1,4 +1,4 @@
-//! Values that are fixed while a translator runs: sizes, timeouts and the behaviour of mappings.
+//! Sizes, timeouts and the behaviour of mappings.
 
 use std::num::NonZeroU32;
 
@@ -7,9 +7,10 @@ use ipnet::Ipv4Net;
 use crate::time::Span;
 use crate::values::nat::{EndpointDependence, PortRange};
 
-/// Sizes, timeouts and behaviour that a translator keeps from its start to its end.
+/// Sizes, timeouts and behaviour of a translator.
 ///
-/// [`Policy`](crate::nat::Policy) holds what a running translator can change.
+/// [`Translator::with_limits`](crate::nat::Translator::with_limits) changes those that do not
+/// decide what the records of live sessions mean.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Prefixes of the private realm.
@@ -34,6 +35,9 @@ pub struct Limits {
     pub timeouts: Timeouts,
     /// Capacity of the session table, in sessions, exact.
     pub sessions: u32,
+    /// True: a later policy may have several external addresses, even if the first one has one. The
+    /// table then reserves 12 to 16 bytes a session for the lists of related sessions.
+    pub addresses_may_grow: bool,
     /// True: the table counts packets and bytes of each session, at 64 bytes of memory a session.
     pub accounting: bool,
     /// Maximum number of open sessions of one inside host. None: no limit.
@@ -73,6 +77,7 @@ impl Limits {
                 port_reuse_delay: None,
             },
             sessions: 1024,
+            addresses_may_grow: false,
             accounting: false,
             sessions_per_host: None,
             new_sessions_per_host: None,
@@ -80,6 +85,17 @@ impl Limits {
             delayed_ports: 0,
             icmp_errors_per_host: None,
         }
+    }
+
+    /// Reports whether a running translator can take these limits in place of `before`. The values
+    /// that must be the same decide how much memory is reserved and what a record means.
+    pub(crate) fn can_replace(&self, before: &Self) -> bool {
+        let fixed = |limits: &Self| {
+            let Self { mapping, filtering, port_overlapping, sessions, .. } = *limits;
+            let reserved = (sessions, limits.accounting, limits.addresses_may_grow);
+            (mapping, filtering, port_overlapping, reserved)
+        };
+        fixed(self) == fixed(before)
     }
 }
 

@@ -20,7 +20,8 @@ pub struct Policy {
     /// Host address: the link-local address from which the host's own packets leave over any uplink
     /// that an outbound rule allows. None: the host's own packets do not pass the translator.
     pub host_address: Option<Ipv4Addr>,
-    /// Uplinks, at most 256. Their number is fixed at the start.
+    /// Uplinks by their numbers, at most [`Policy::MAX_UPLINKS`]. Sessions name their uplink by its
+    /// number, so an uplink keeps its number. A number without an uplink has [`Uplink::vacant`].
     pub uplinks: Vec<Uplink>,
     /// Published services.
     pub forwards: Vec<Forward>,
@@ -43,6 +44,9 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Most uplinks of a policy.
+    pub const MAX_UPLINKS: usize = 256;
+
     /// Makes the rules of one uplink with one address, over which every inside host may go out.
     /// Nothing is published.
     pub fn one_uplink(inside: Ipv4Net, external: Ipv4Addr) -> Self {
@@ -130,6 +134,25 @@ pub struct Uplink {
     /// Link-local address of the host whose packets leave by this uplink. Health checks and
     /// services of the host use it, and forwards may lead to it.
     pub probe_address: Option<Ipv4Addr>,
+}
+
+impl Uplink {
+    /// Makes the entry of a number that no uplink has.
+    pub fn vacant() -> Self {
+        Self {
+            name: String::new(),
+            mtu: u16::MAX,
+            weight: 1,
+            tier: u8::MAX,
+            addresses: Vec::new(),
+            probe_address: None,
+        }
+    }
+
+    /// Reports whether no uplink has the number of this entry.
+    pub fn is_vacant(&self) -> bool {
+        self.name.is_empty() && self.addresses.is_empty() && self.probe_address.is_none()
+    }
 }
 
 /// One external address.

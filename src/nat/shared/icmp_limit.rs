@@ -34,6 +34,11 @@ impl IcmpErrorLimiter {
         Self { key, buckets, rate }
     }
 
+    /// Makes a limiter of another rate, with full buckets.
+    pub(crate) fn with_rate(&self, rate: Option<NonZeroU32>, now: Tick) -> Self {
+        Self::new(rate, self.key, now)
+    }
+
     /// Whether `receiver` may get an error now; takes the cost of the error.
     pub(crate) fn admit(&self, receiver: Ipv4Addr, random: &mut StdRng, now: Tick) -> bool {
         self.admit_at(

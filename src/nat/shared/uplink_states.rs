@@ -1,9 +1,11 @@
 //! State of the uplinks: which new sessions each one admits, and its MTU. The MTUs of the inside
 //! legs are here as well.
+//!
+//! There is a place for every number that an uplink can have: uplinks come and go with a reload.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering::Relaxed};
 
-use crate::nat::policy::rules::{Policy, Uplink};
+use crate::nat::policy::rules::Policy;
 
 /// Which new sessions from inside an uplink admits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,15 +51,15 @@ struct AtomicUplink {
 
 impl UplinkStates {
     pub(crate) fn new(policy: &Policy) -> Self {
-        let state = |uplink: &Uplink| AtomicUplink {
-            mtu: AtomicU16::new(uplink.mtu),
+        let state = |number: usize| AtomicUplink {
+            mtu: AtomicU16::new(policy.uplinks.get(number).map_or(u16::MAX, |uplink| uplink.mtu)),
             admission: AtomicU8::new(AdmitNew::All as u8),
             is_last_resort: AtomicBool::new(false),
         };
         let states = Self {
             legs: policy.legs.iter().map(|leg| AtomicU16::new(leg.mtu)).collect(),
             least_leg_mtu: AtomicU16::new(u16::MAX),
-            uplinks: policy.uplinks.iter().map(state).collect(),
+            uplinks: (0..Policy::MAX_UPLINKS).map(state).collect(),
         };
         states.find_least_leg_mtu();
         states
@@ -99,11 +101,6 @@ impl UplinkStates {
                 }
             }
         }
-    }
-
-    /// Number of uplinks.
-    pub(crate) fn len(&self) -> usize {
-        self.uplinks.len()
     }
 
     /// Sets the MTU of an inside leg, in bytes.

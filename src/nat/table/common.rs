@@ -171,7 +171,7 @@ impl RecordCommon {
                 State::Tcp(next)
             }
             (State::Udp | State::DnsReplied | State::Tentative, _) => {
-                refreshes = idle_timeouts.inbound_refresh
+                refreshes = idle_timeouts.inbound_refresh()
                     || !self.origin().is_inbound_over_mapping(direction);
                 match direction {
                     Direction::Reply if is_dns() => State::DnsReplied,

@@ -211,6 +211,16 @@ impl<F: Family> Table<F> {
         self.subscribers.send(SessionEvent { change, session: self.info(slot, record), at: now });
     }
 
+    /// Changes the idle timeouts. A session has the new timeout from now on.
+    pub(crate) fn set_idle_timeouts(&self, idle_timeouts: &IdleTimeouts) {
+        self.idle_timeouts.set(idle_timeouts);
+    }
+
+    /// Reports whether the table has the lists of related sessions.
+    pub(crate) fn has_related(&self) -> bool {
+        self.related.is_some()
+    }
+
     /// Idle timeout of a state.
     pub(crate) fn idle_timeout(&self, state: State) -> Span {
         self.idle_timeouts.of(state)

@@ -1,5 +1,7 @@
 //! The state of a session of any protocol, and the idle timeout of each state.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
 use crate::nat::policy::limits::Timeouts;
 use crate::nat::tracking::tcp_state::TcpState;
 use crate::time::Span;
@@ -75,11 +77,12 @@ impl State {
     }
 }
 
-/// Idle timeout of every state.
-#[derive(Clone, Copy, Debug)]
+/// Idle timeout of every state. They may change while packets flow. Relaxed: a packet or two that
+/// see an old value do no harm.
+#[derive(Debug)]
 pub struct IdleTimeouts {
-    spans: [Span; State::COUNT],
-    pub(crate) inbound_refresh: bool,
+    spans: [AtomicU32; State::COUNT],
+    inbound_refresh: AtomicBool,
 }
 
 impl IdleTimeouts {
@@ -102,17 +105,42 @@ impl IdleTimeouts {
         spans[State::DnsReplied.number() as usize] = timeouts.udp_dns;
         spans[State::Icmp.number() as usize] = timeouts.icmp;
         spans[State::Other.number() as usize] = timeouts.udp;
-        Self { spans, inbound_refresh: true }
+        Self {
+            spans: spans.map(|span| AtomicU32::new(span.0)),
+            inbound_refresh: AtomicBool::new(true),
+        }
     }
 
     /// Sets whether packets from outside refresh dynamic UDP sessions (RFC 4787 REQ-6a).
     pub fn with_inbound_refresh(self, inbound_refresh: bool) -> Self {
-        Self { inbound_refresh, ..self }
+        self.inbound_refresh.store(inbound_refresh, Relaxed);
+        self
+    }
+
+    /// Takes the values of other timeouts.
+    pub(crate) fn set(&self, other: &Self) {
+        for (span, new) in self.spans.iter().zip(&other.spans) {
+            span.store(new.load(Relaxed), Relaxed);
+        }
+        self.inbound_refresh.store(other.inbound_refresh(), Relaxed);
+    }
+
+    /// Whether packets from outside refresh dynamic UDP sessions.
+    #[inline]
+    pub(crate) fn inbound_refresh(&self) -> bool {
+        self.inbound_refresh.load(Relaxed)
     }
 
     /// Idle timeout of a session in `state`.
     #[inline]
     pub fn of(&self, state: State) -> Span {
-        self.spans[usize::from(state.number())]
+        Span(self.spans[usize::from(state.number())].load(Relaxed))
+    }
+}
+
+impl Clone for IdleTimeouts {
+    fn clone(&self) -> Self {
+        let spans = std::array::from_fn(|state| AtomicU32::new(self.spans[state].load(Relaxed)));
+        Self { spans, inbound_refresh: AtomicBool::new(self.inbound_refresh()) }
     }
 }

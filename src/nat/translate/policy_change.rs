@@ -1,7 +1,8 @@
 //! A new policy for a translator whose sessions continue.
 //!
 //! ```text
-//!   with_policy   the same table, mappings, host limits and fragments under a new policy
+//!   with_limits   the same table, mappings, host limits and fragments under new limits and a new
+//!                 policy
 //!   (the engine swaps the translators; from now on no session begins by the old policy)
 //!   enforce       slice by slice: sessions that the policy does not allow end;
 //!                 at last ports move between mappings and forwards
@@ -11,10 +12,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::nat::policy::forwards::Forwards;
+use crate::nat::policy::limits::Limits;
 use crate::nat::policy::rules::Policy;
 use crate::nat::table::session::{EndpointKind, SessionKind};
 use crate::nat::table::{EndReason, Filter, SessionInfo, TableCursor};
-use crate::nat::translator::{Translator, dynamic_addresses, externals};
+use crate::nat::translator::{Translator, dynamic_addresses, externals, idle_timeouts};
 use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
 
@@ -40,20 +42,58 @@ impl Transition {
 }
 
 impl Translator {
-    /// Makes a translator with the same sessions, mappings and limits, and another policy.
+    /// Makes a translator with the same sessions, mappings and limits, and another policy; see
+    /// [`Self::with_limits`].
+    ///
+    /// # Panics
+    /// As [`Self::with_limits`].
+    pub fn with_policy(&self, policy: Policy) -> (Self, Transition) {
+        self.with_rules(Arc::clone(&self.limits), policy)
+    }
+
+    /// Makes a translator with the same sessions and mappings, and other limits and another policy.
     ///
     /// Put the translator to work in place of this one, then pass the transition to
     /// [`Self::enforce`]. MTUs stay as [`Self::set_leg_mtu`] and [`Self::set_uplink_mtu`] have set
-    /// them.
+    /// them, except that of an uplink with a number that was vacant. No other uplink may get the
+    /// number of a removed one before the transition is complete: sessions name their uplink by its
+    /// number.
     ///
     /// # Panics
-    /// If `policy` has another number of uplinks or legs: sessions name their uplink by its index.
-    pub fn with_policy(&self, policy: Policy) -> (Self, Transition) {
-        assert_eq!(
-            (policy.uplinks.len(), policy.legs.len()),
-            (self.policy.uplinks.len(), self.policy.legs.len()),
-            "the numbers of uplinks and legs are fixed"
+    /// If `policy` has another number of legs or too many uplinks. If it has several external
+    /// addresses and neither the first policy nor the first limits allow for these. If `limits` has
+    /// another `mapping`, `filtering`, `port_overlapping`, `sessions`, `accounting` or
+    /// `addresses_may_grow`.
+    pub fn with_limits(&self, limits: Limits, policy: Policy, now: Tick) -> (Self, Transition) {
+        assert!(limits.can_replace(&self.limits), "these limits are fixed at the start");
+        self.table.set_idle_timeouts(&idle_timeouts(&limits));
+        self.mappings.set_limits(&limits);
+        self.hosts.set(limits.sessions_per_host, limits.new_sessions_per_host);
+        self.inbound.set(&limits);
+        self.fragments.set(limits.fragments, limits.timeouts.fragment);
+        let rate = limits.icmp_errors_per_host;
+        let has_same_rate = rate == self.limits.icmp_errors_per_host;
+        let (mut translator, transition) = self.with_rules(Arc::new(limits), policy);
+        if !has_same_rate {
+            translator.icmp_errors = Arc::new(self.icmp_errors.with_rate(rate, now));
+        }
+        (translator, transition)
+    }
+
+    fn with_rules(&self, limits: Arc<Limits>, policy: Policy) -> (Self, Transition) {
+        assert_eq!(policy.legs.len(), self.policy.legs.len(), "the number of legs is fixed");
+        assert!(policy.uplinks.len() <= Policy::MAX_UPLINKS, "too many uplinks");
+        let addresses = policy.uplinks.iter().map(|uplink| uplink.addresses.len());
+        assert!(
+            self.table.has_related() || addresses.sum::<usize>() <= 1,
+            "the table was made for one external address"
         );
+        for (number, uplink) in policy.uplinks.iter().enumerate() {
+            let before = self.policy.uplinks.get(number);
+            if before.is_none_or(|before| before.is_vacant() || before.name != uplink.name) {
+                self.uplink_states.set_uplink_mtu(number as u8, uplink.mtu);
+            }
+        }
         let forwards = Forwards::new(&policy.forwards);
         self.mappings.set_addresses(&policy, &forwards);
         let (had, has) = (owned_ports(&self.policy), owned_ports(&policy));
@@ -79,7 +119,7 @@ impl Translator {
             dynamic: dynamic_addresses(&policy),
             hash_seed: self.hash_seed,
             worker_seed: self.worker_seed,
-            limits: Arc::clone(&self.limits),
+            limits,
             policy,
         };
         (translator, transition)
@@ -119,7 +159,10 @@ impl Translator {
 
     /// Reports whether the policy would allow the session if it began now with the same tuples.
     pub(crate) fn permits(&self, session: &SessionInfo) -> bool {
-        if self.address_removed(session) {
+        let is_inside =
+            |end: Endpoint| self.is_inside(end.address) || self.is_hosts_own(end.address);
+        let mut inside_endpoints = session.inside_endpoints().into_iter().flatten();
+        if self.address_removed(session) || !inside_endpoints.all(is_inside) {
             return false;
         }
         let Tuple { protocol, source, destination } = session.original;
@@ -160,7 +203,17 @@ impl Translator {
                 self.forwards.target(protocol, destination) == Some(inside_end)
             }
         };
-        from_is_allowed && to_is_allowed && (self.policy.hairpin || !is_hairpin)
+        let is_bypassed = || {
+            let remote = session.remote_endpoint();
+            let inside = session.inside_endpoints().into_iter().flatten().next();
+            let tuple = inside.zip(remote).map(|(source, destination)| Tuple {
+                protocol,
+                source,
+                destination,
+            });
+            tuple.is_some_and(|tuple| self.inside_end_of_bypass(tuple).is_some())
+        };
+        from_is_allowed && to_is_allowed && (self.policy.hairpin || !is_hairpin) && !is_bypassed()
     }
 }
 

@@ -3,7 +3,10 @@
 //! No call walks the whole table. A call handles one slice and returns where the next call
 //! continues, so a control thread can do other work between slices.
 
+use std::net::Ipv4Addr;
+
 use crate::nat::policy::forwards::PublishedEndpoint;
+use crate::nat::policy::rules::Uplink;
 use crate::nat::table::events::SessionEvents;
 use crate::nat::table::filter::{Filter, PolicyCondition};
 use crate::nat::table::listing::{Page, TableCursor};
@@ -196,10 +199,22 @@ impl Translator {
         published.map(|published| published.uplink).or(chosen) == Some(uplink)
     }
 
-    /// Reports whether an external address of a session is no longer configured.
+    /// Reports whether an external address of a session is no longer configured, or belongs to
+    /// another uplink than that of the session.
     pub(crate) fn address_removed(&self, session: &SessionInfo) -> bool {
+        let is_hairpin = session.is_hairpin();
         let external = session.external_endpoints();
-        external.into_iter().flatten().any(|end| self.external(end.address).is_none())
+        let is_here = |address: Ipv4Addr| {
+            let external = self.external(address);
+            external.is_some_and(|external| is_hairpin || external.uplink == session.uplink)
+        };
+        external.into_iter().flatten().any(|end| !is_here(end.address))
+            || self.is_vacant(session.uplink)
+    }
+
+    /// Reports whether no uplink has a number.
+    fn is_vacant(&self, uplink: u8) -> bool {
+        self.policy.uplinks.get(usize::from(uplink)).is_none_or(Uplink::is_vacant)
     }
 }
 

@@ -146,10 +146,12 @@ impl Translator {
 
     /// Reports whether any uplink other than `uplink` admits new sessions.
     pub(crate) fn has_other_open_uplink(&self, uplink: u8) -> bool {
-        let uplinks = 0..self.uplink_states.len() as u8;
-        uplinks
-            .into_iter()
-            .any(|other| other != uplink && self.uplink_states.admission(other) == AdmitNew::All)
+        let uplinks = self.policy.uplinks.iter().enumerate();
+        let mut others = uplinks
+            .filter(|(_, other)| !other.is_vacant())
+            .map(|(number, _)| number as u8)
+            .filter(|other| *other != uplink);
+        others.any(|other| self.uplink_states.admission(other) == AdmitNew::All)
     }
 
     /// Reports whether an uplink has an external address. An uplink with dynamic addresses may have

@@ -213,3 +213,19 @@ fn damage_leads_to_empty_files_and_a_sentence() {
     }
     assert_eq!(open(10), "");
 }
+
+/// A reload gives the numbers of the uplinks other names.
+#[test]
+fn files_are_inherited_by_a_process_whose_uplinks_have_the_names_of_the_last_reload() {
+    let base = tempfile::tempdir().expect("a directory");
+    marked_files(base.path());
+    let (mut state, _) = open(base.path(), &required(1000));
+    let names = ["isp1", "isp9"].map(str::to_owned).to_vec();
+    state.set_uplinks(names.clone()).expect("a header");
+    state.adopted().expect("a header");
+    drop(state);
+    let now = StateRequirements { uplinks: names, ..required(1000) };
+    let (state, opened) = open(base.path(), &now);
+    assert!(matches!(opened, Opened::Inherited), "{opened:?}");
+    assert_eq!(mark(&state.files), 7);
+}

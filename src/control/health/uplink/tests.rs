@@ -342,3 +342,21 @@ fn a_failed_uplink_says_why() {
     let unlinked = UplinkHealth::new(None, false, start).down();
     assert_eq!(unlinked, Some(DownReason::LinkNotReady));
 }
+
+#[test]
+fn a_changed_check_begins_again_and_a_failed_uplink_stays_failed_until_it_succeeds() {
+    let start = Instant::now();
+    let mut uplink = UplinkHealth::new(Some(&health(1, 3, 1)), true, start);
+    play(&mut uplink, start, &[1, 0, 0, 0, 0, 0]);
+    assert!(!uplink.is_healthy());
+    let changed = start + 10 * SECOND;
+    let mut uplink = uplink.with_settings(Some(&health(1, 5, 2)), changed);
+    assert!(!uplink.is_healthy());
+    let events = play(&mut uplink, changed, &[0, 1, 1]);
+    assert_eq!(events, [(2020, UplinkEvent::Up)], "the rounds before the change do not count");
+    let mut uplink = uplink.with_settings(Some(&health(1, 2, 1)), changed + 10 * SECOND);
+    assert!(uplink.is_healthy(), "it has just begun");
+    assert_eq!(play(&mut uplink, changed + 10 * SECOND, &[0, 0, 0, 0]).len(), 1);
+    let uplink = uplink.with_settings(None, changed + 20 * SECOND);
+    assert!(uplink.is_healthy(), "without a check only the link counts");
+}

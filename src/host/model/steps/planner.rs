@@ -21,6 +21,8 @@ pub(super) struct StepPlanner<'a> {
 /// An interface and the uplinks that use it.
 pub(super) struct OutsideInterface<'a> {
     pub(super) name: &'a str,
+    /// Number of the interface, which names its routing table.
+    pub(super) number: u8,
     /// Positions of the uplinks in the configuration.
     pub(super) uplinks: Vec<usize>,
 }
@@ -40,11 +42,19 @@ impl StepPlanner<'_> {
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
             match interfaces.iter_mut().find(|known| known.name == uplink.interface) {
                 Some(known) => known.uplinks.push(place),
-                None => interfaces
-                    .push(OutsideInterface { name: &uplink.interface, uplinks: vec![place] }),
+                None => interfaces.push(OutsideInterface {
+                    name: &uplink.interface,
+                    number: uplink.numbers.interface,
+                    uplinks: vec![place],
+                }),
             }
         }
         interfaces
+    }
+
+    /// Table for packets that leave by the uplink at a place.
+    pub(super) fn table_of(&self, place: usize) -> u32 {
+        self.ids.uplink_table(self.config.uplinks[place].numbers.uplink)
     }
 
     pub(super) fn assigned_to_host(&self, uplink: usize, address: Ipv4Addr) -> bool {

@@ -71,8 +71,8 @@ impl StepPlanner<'_> {
     /// [`Self::errors_rule`] and [`Self::probe_rule`].
     pub(super) fn rules(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
-        for (place, interface) in self.outside_interfaces().iter().enumerate() {
-            let table = self.ids.outside_table(place);
+        for interface in &self.outside_interfaces() {
+            let table = self.ids.outside_table(interface.number);
             rules.extend(self.outside_rules(interface.name, table));
         }
         let to_natbox = RuleAction::Lookup(self.ids.inside_table());
@@ -107,7 +107,7 @@ impl StepPlanner<'_> {
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
             let table = match self.facts.leaves_by_main_table(self.config, place) {
                 true => TABLE_MAIN,
-                false => self.ids.uplink_table(place),
+                false => self.table_of(place),
             };
             let rule = from_tun(position::FROM_TUN, RuleAction::Lookup(table));
             // The kernel tries every rule for every packet, so the rules are as few as possible.
@@ -201,7 +201,7 @@ impl StepPlanner<'_> {
         let priority = self.ids.priority(position::FROM_HOST);
         let mut rules: Vec<Rule> = Vec::new();
         for (place, addresses) in of_uplinks.iter().enumerate() {
-            let rule = Rule::new(priority, RuleAction::Lookup(self.ids.uplink_table(place)));
+            let rule = Rule::new(priority, RuleAction::Lookup(self.table_of(place)));
             // The kernel tries every rule for every packet, so the rules are as few as possible.
             rules.extend(Ipv4Net::aggregate(addresses).into_iter().map(|prefix| Rule {
                 iif: Some(LOOPBACK.into()),
@@ -262,8 +262,8 @@ impl StepPlanner<'_> {
         // Early demux gives a packet of one of the host's connections to its socket before routing.
         // The kernel drops a packet with a socket when it forwards the packet (into the TUN).
         let mut steps = vec![sysctl("net/ipv4/ip_early_demux", 0)];
-        for (place, interface) in self.outside_interfaces().iter().enumerate() {
-            let table = self.ids.outside_table(place);
+        for interface in &self.outside_interfaces() {
+            let table = self.ids.outside_table(interface.number);
             for uplink in &interface.uplinks {
                 let addresses = self.config.uplinks[*uplink].addresses.iter();
                 for address in addresses.filter(|address| self.assigned_to_host(*uplink, **address))

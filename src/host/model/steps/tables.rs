@@ -23,8 +23,8 @@ impl StepPlanner<'_> {
         let mut routes =
             vec![self.to_tun(errors_table, default_prefix()), closed_without_tun(errors_table)];
         routes.extend(self.inside_table());
-        for (place, interface) in self.outside_interfaces().iter().enumerate() {
-            routes.extend(self.outside_table(self.ids.outside_table(place), interface));
+        for interface in &self.outside_interfaces() {
+            routes.extend(self.outside_table(self.ids.outside_table(interface.number), interface));
         }
         for place in 0..self.config.uplinks.len() {
             if !self.facts.leaves_by_main_table(self.config, place) {
@@ -92,7 +92,7 @@ impl StepPlanner<'_> {
 
     /// Routes for packets that leave by an uplink.
     fn uplink_table(&self, place: usize) -> Vec<Route> {
-        let table = self.ids.uplink_table(place);
+        let table = self.table_of(place);
         let (uplink, facts) = (&self.config.uplinks[place], &self.facts.uplinks[place]);
         let through = |to| Route {
             device: Some(uplink.interface.clone()),
@@ -127,7 +127,7 @@ impl StepPlanner<'_> {
         if uplink.gateway.is_some() && !uplink.follows_interface {
             return Vec::new();
         }
-        let table = self.ids.uplink_table(place);
+        let table = self.table_of(place);
         // The table has routes to these networks.
         let is_known = |to: &Ipv4Net| {
             facts.on_link.contains(to)
