@@ -41,6 +41,7 @@
 //! | `kernel_errors` | ICMP errors written by kernels: of servers, of routers, of the box's host |
 //! | `malformed` | malformed packets are dropped and counted, and the box continues |
 //! | `tun_device` | every offload level, with 1 and 2 workers |
+//! | `operate` | an operator changes a running box: reloads of every part of the configuration |
 //! | `lifecycle` | status, signals, logs, a deleted device, an idle box |
 //! | `bad_input` | wrong input: one clear message, the right exit code, an unchanged host |
 //! | `uplink_capture` | the capture that counts replies on the wrong uplink works |
@@ -83,6 +84,7 @@ mod lab;
 mod lifecycle;
 mod malformed;
 mod no_nat;
+mod operate;
 mod other_programs;
 mod outbound;
 mod overload;

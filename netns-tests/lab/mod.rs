@@ -95,6 +95,14 @@ impl Site {
         BoxConfig { number: 1, ..self.config_of(uplinks) }
     }
 
+    /// Returns a configuration for the one box, over some of the uplinks in this order, without
+    /// forwards.
+    pub(crate) fn three_legged_of(&self, uplinks: &[usize]) -> BoxConfig {
+        let all = self.three_legged_config();
+        let uplinks = uplinks.iter().map(|uplink| all.uplinks[*uplink].clone()).collect();
+        BoxConfig { uplinks, ..all }
+    }
+
     fn config_of(&self, uplinks: Range<usize>) -> BoxConfig {
         let uplink = |number: usize| {
             let TopologyUplink { interface, published, gateway, .. } = self.uplink(number);

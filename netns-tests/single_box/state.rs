@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use natbox::lab::Namespace;
+
 use super::SingleBox;
 
 /// Rules, routes, proxy entries, links with addresses, all IPv4 settings, and natbox's files.
@@ -16,6 +18,11 @@ pub(crate) struct HostState {
 
 impl HostState {
     pub(super) fn of(testbed: &SingleBox) -> HostState {
+        HostState::of_box(&testbed.natbox, testbed.lab.directory())
+    }
+
+    /// Returns the state of a host. `directory`: that of the admin sockets.
+    pub(crate) fn of_box(host: &Namespace, directory: &Path) -> HostState {
         let mut parts = BTreeMap::new();
         let questions: [&[&str]; 4] = [
             &["-4", "rule"],
@@ -24,20 +31,17 @@ impl HostState {
             &["-4", "-brief", "address"],
         ];
         for question in questions {
-            parts.insert(
-                format!("ip {}", question.join(" ")),
-                testbed.natbox.ip_output(question).unwrap(),
-            );
+            parts.insert(format!("ip {}", question.join(" ")), host.ip_output(question).unwrap());
         }
-        testbed.natbox.enter(|| read_all(Path::new("/proc/sys/net/ipv4"), &mut parts)).unwrap();
-        let inode = fs::metadata(format!("/run/netns/{}", testbed.natbox.name())).unwrap().ino();
+        host.enter(|| read_all(Path::new("/proc/sys/net/ipv4"), &mut parts)).unwrap();
+        let inode = fs::metadata(format!("/run/netns/{}", host.name())).unwrap().ino();
         let of_this_namespace =
             |name: &String| name.starts_with(&format!("host-{inode}-")) && !name.is_empty();
         parts.insert(
             "journals".into(),
             names(Path::new("/run/natbox")).filter(of_this_namespace).collect(),
         );
-        let sockets = names(testbed.lab.directory()).filter(|name| name.contains(".sock"));
+        let sockets = names(directory).filter(|name| name.contains(".sock"));
         parts.insert("sockets".into(), sockets.collect::<Vec<_>>().join(" "));
         HostState { parts }
     }
