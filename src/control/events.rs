@@ -145,9 +145,8 @@ fn log(kind: &EventKind) {
         EventKind::Reloaded { changed, sessions_ended } => {
             tracing::info!(changed = %changed.join(", "), sessions_ended, "configuration reloaded");
         }
-        EventKind::ReloadPending { .. } | EventKind::ReloadReverted { .. } => {
-            tracing::warn!("{kind}");
-        }
+        EventKind::ReloadPending { .. } => tracing::warn!("{kind}"),
+        EventKind::ReloadReverted { .. } => tracing::warn!("{kind}"),
         EventKind::ReloadConfirmed { .. } => tracing::info!("{kind}"),
         EventKind::ReloadFailed { error } => tracing::error!("configuration not reloaded: {error}"),
         EventKind::ResourceExhausted { reason, packets, why } => {

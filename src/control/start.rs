@@ -120,7 +120,7 @@ impl Start<'_> {
         let events = Rc::clone(&entrance.events);
         let config = host.config().clone();
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
-        let names = kept.as_ref().map(StateFiles::names);
+        let kept_names = kept.as_ref().map(StateFiles::names);
         let StartedWorkers { engine, tun, tun_index, kept } =
             start_workers(&config, &host, &dns_ports, (kept, arp.as_ref()), subsystems).await?;
         let (checks, new_checks) = mpsc::unbounded_channel();
@@ -137,7 +137,7 @@ impl Start<'_> {
             dns: Rc::new(NameService::new(Rc::clone(&uplinks))),
             host: host_turns,
             admin: entrance.admin.replacer(),
-            kept: names,
+            kept: kept_names,
             files,
         };
         let reloader = Rc::new(Reloader::new(path, file_config, &host, dns_ports, live));
@@ -158,11 +158,10 @@ impl Start<'_> {
         subsystems.start(DnsFollower::new(Rc::clone(&dns)));
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
         watch_firewall(lister, &reloader, &warnings, subsystems)?;
-
-        let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
+        let (name, uplinks) = (config.name, uplinks.watch());
         let handle = InstanceHandle {
             name,
-            started,
+            started: Instant::now(),
             tun,
             uplinks,
             engine,
