@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -16,7 +17,7 @@ use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 
 use crate::dns::programs::{dig, short};
 use crate::failover::{health, set_router};
-use crate::lab::{BoxConfig, Echo, Site, TIMEOUT, datagrams, exchange, listen, wait_for};
+use crate::lab::{BoxConfig, Echo, NATBOX, Site, TIMEOUT, datagrams, exchange, listen, wait_for};
 use crate::single_box::HostState;
 
 const WEB: u16 = 80;
@@ -244,6 +245,11 @@ fn a_stop_after_reloads_restores_the_host() -> Result<()> {
     let effective: EffectiveConfig = client::request(natbox.socket(), &Request::EffectiveConfig)?;
     let number = |name: &str| effective.uplink_numbers[name].uplink;
     ensure!((number("isp2"), number("isp3")) == (1, 2), "{effective:?}");
+    let mut doctor = Command::new(NATBOX);
+    doctor.args(["doctor", "--json", "--socket"]).arg(natbox.socket());
+    let findings = testbed.site.uplink(0).natbox.enter(|| doctor.output())??;
+    let findings = String::from_utf8(findings.stdout)?;
+    ensure!(!findings.contains("ip route") && !findings.contains("ip rule"), "{findings}");
     testbed.connect(2, TIMEOUT)?;
     let status = natbox.process().terminate()?;
     ensure!(status.success(), "{status}");
