@@ -2,6 +2,7 @@
 
 mod confirm;
 mod kill;
+mod large;
 mod session_events;
 mod sessions;
 mod site;
