@@ -5,6 +5,7 @@
 //! | `config_file` | the option `--config` |
 //! | `helper` | processes with the privileges of the start, for a running instance |
 //! | `exit` | exit codes, `Failure`, the panic hook |
+//! | `filter_argument` | the filter of a command |
 //! | `output`, `stderr` | standard output as text or JSON, and standard error |
 //! | `target` | the choice of a running instance, and requests to it |
 //! | `reference` | docs/reference/cli.md, made from the arguments |
@@ -18,6 +19,7 @@ pub mod doctor;
 mod down;
 mod events;
 mod exit;
+mod filter_argument;
 mod helper;
 mod output;
 mod plan;
