@@ -12,15 +12,18 @@
 //! | `request`  | requests, the version, the answer to a bad one |
 //! | `status`   | [`Status`], [`EffectiveConfig`], [`Reloaded`]  |
 //! | `sessions` | pages of sessions                              |
+//! | `drops`    | drops by reason, with examples                 |
 //! | `events`   | events, as JSON and as sentences               |
 //! | `client`   | finding an instance and asking it              |
 
 pub mod client;
+mod drops;
 mod events;
 mod request;
 mod sessions;
 mod status;
 
+pub use drops::{DropExampleView, DropReport, PacketView, ReasonView};
 pub use events::{Event, EventKind};
 pub use request::{Access, MAX_REQUEST, Refusal, Request, RequestError, VERSION};
 pub use sessions::{SessionCursor, SessionPage, SessionView, TupleView};

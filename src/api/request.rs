@@ -32,6 +32,12 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// Asks for a [`super::DropReport`].
+    Drops {
+        /// Filter of the examples; empty: all.
+        #[serde(default)]
+        filter: String,
+    },
     /// Makes the instance read its configuration file again. The answer is a [`super::Reloaded`].
     Reload,
 }
@@ -76,9 +82,11 @@ impl Request {
     /// Returns what the request needs of its user.
     pub fn access(&self) -> Access {
         match self {
-            Self::Status | Self::Sessions { .. } | Self::EffectiveConfig | Self::Events { .. } => {
-                Access::Read
-            }
+            Self::Status
+            | Self::Sessions { .. }
+            | Self::EffectiveConfig
+            | Self::Events { .. }
+            | Self::Drops { .. } => Access::Read,
             Self::Reload => Access::Change,
         }
     }
@@ -118,6 +126,7 @@ mod tests {
             Request::Sessions { from: SessionCursor::default() },
             Request::EffectiveConfig,
             Request::Events { follow: true },
+            Request::Drops { filter: "tcp to :443".to_owned() },
             Request::Reload,
         ];
         for request in requests {

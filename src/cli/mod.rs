@@ -6,6 +6,7 @@
 //! | `helper` | processes with the privileges of the start, for a running instance |
 //! | `exit` | exit codes, `Failure`, the panic hook |
 //! | `filter_argument` | the filter of a command |
+//! | `pcapng` | packets as a capture file |
 //! | `output`, `stderr` | standard output as text or JSON, and standard error |
 //! | `target` | the choice of a running instance, and requests to it |
 //! | `reference` | docs/reference/cli.md, made from the arguments |
@@ -17,11 +18,13 @@ pub mod demo;
 #[doc(hidden)]
 pub mod doctor;
 mod down;
+mod drops;
 mod events;
 mod exit;
 mod filter_argument;
 mod helper;
 mod output;
+mod pcapng;
 mod plan;
 #[cfg(test)]
 mod reference;
@@ -111,6 +114,10 @@ enum Command {
     /// Events are changes of state: uplinks that fail and recover, reloads, exhausted resources.
     /// `--json` prints one object per line.
     Events(events::EventsArguments),
+    /// Show what a running instance drops: reason, rate, what to do, and the last 16 packets of each
+    ///
+    /// A filter selects among these packets. The counts are those of all packets of a reason.
+    Drops(drops::DropsArguments),
     /// Make a running instance read its configuration file again
     ///
     /// Sessions that the new configuration allows continue.
@@ -142,6 +149,7 @@ impl Command {
             Self::Status(arguments) => status::run(&arguments),
             Self::Sessions(arguments) => sessions::run(&arguments),
             Self::Events(arguments) => events::run(&arguments),
+            Self::Drops(arguments) => drops::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
             Self::Upgrade(arguments) => upgrade::run(&arguments),
             Self::PreviewTakeover(arguments) => upgrade::answer(&arguments),

@@ -18,9 +18,11 @@ use tokio::net::{UnixListener, UnixStream};
 use super::admin_access::{AdminAccess, Peer};
 use super::error::SocketError;
 use super::instance::Instance;
+use super::packet_view::Visible;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::{Access, MAX_REQUEST, Refusal, Request};
 use crate::config::Admin;
+use crate::filter::FilterExpression;
 
 /// A bound admin socket. Removes its file when dropped.
 #[derive(Debug)]
@@ -169,6 +171,10 @@ async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess)
                 Ok(Request::Events { follow }) => {
                     return write_events(reader, writer, instance, follow).await;
                 }
+                Ok(Request::Drops { filter }) => match filter.parse::<FilterExpression>() {
+                    Ok(filter) => to_json(&instance.drops(&filter, visible(access, &peer))),
+                    Err(error) => refusal(&error),
+                },
                 Ok(Request::Reload) => match instance.reload().await {
                     Ok(reloaded) => to_json(&reloaded),
                     Err(error) => refusal(&error),
@@ -177,6 +183,14 @@ async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess)
             },
         };
         write(&mut writer, answer).await?;
+    }
+}
+
+/// Returns how much of a packet a user may see.
+fn visible(access: &AdminAccess, peer: &Peer) -> Visible {
+    match access.check(peer, Access::Change) {
+        Ok(()) => Visible::Everything,
+        Err(_) => Visible::Headers,
     }
 }
 

@@ -5,11 +5,14 @@ use std::rc::Rc;
 
 use tokio::task::JoinError;
 
+use super::drops;
 use super::events::Events;
+use super::packet_view::Visible;
 use super::reload::ReloadError;
 use super::status::InstanceHandle;
 use super::waiting::WaitingInstance;
-use crate::api::{EffectiveConfig, Reloaded, SessionCursor, SessionPage, Status};
+use crate::api::{DropReport, EffectiveConfig, Reloaded, SessionCursor, SessionPage, Status};
+use crate::filter::FilterExpression;
 
 /// The instance in its present stage. Connections of clients outlive the stages.
 pub(super) struct Instance {
@@ -62,6 +65,16 @@ impl Instance {
         match self.stage() {
             InstanceStage::Waiting(waiting) => waiting.effective_config(),
             InstanceStage::Running(running) => running.effective_config(),
+        }
+    }
+
+    /// Returns the drops that match a filter.
+    pub(super) fn drops(&self, filter: &FilterExpression, visible: Visible) -> DropReport {
+        match self.stage() {
+            InstanceStage::Waiting(_) => DropReport::default(),
+            InstanceStage::Running(running) => {
+                drops::report(&running.engine, &running.drop_rates, filter, visible)
+            }
         }
     }
 

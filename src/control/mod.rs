@@ -16,6 +16,7 @@
 //! | `exhaustion`                       | events about exhausted resources                        |
 //! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
+//! | `drops`, `packet_view`             | drops with examples; packets as a user may see them     |
 //! | `admin_access`                     | users of the admin socket                               |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
@@ -31,6 +32,7 @@ mod admin_access;
 mod announcer;
 mod dns;
 mod down;
+mod drops;
 mod error;
 mod events;
 mod exhaustion;
@@ -44,6 +46,7 @@ mod kept_sessions;
 pub(crate) mod logging;
 mod mapping_log;
 mod needed_files;
+mod packet_view;
 mod reconcile;
 mod reload;
 mod run;

@@ -149,7 +149,9 @@ impl Start<'_> {
         let sink = Rc::clone(&events);
         subsystems.start(Failover::new(&config, engine.clone(), &uplinks, sink, host_address));
         let dns = start_dns(dns, &config, &uplinks, subsystems)?;
-        subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
+        let exhaustion = ExhaustionWatch::new(engine.clone(), Rc::clone(&events));
+        let drop_rates = exhaustion.rates();
+        subsystems.start(exhaustion);
         watch_firewall(lister, &reloader, &warnings, subsystems)?;
 
         let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
@@ -159,6 +161,7 @@ impl Start<'_> {
             tun,
             uplinks,
             engine,
+            drop_rates,
             reloader,
             dns,
             events,

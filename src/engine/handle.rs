@@ -10,19 +10,21 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::nat::{
-    AdmitNew, Counters, EndReason, EndedSlice, Filter, Page, Policy, SessionInfo, TableCursor,
-    Translator,
+    AdmitNew, Counters, EndReason, EndedSlice, Filter, PacketEnds, Page, Policy, SessionInfo,
+    TableCursor, Translator,
 };
-use crate::packet::Protocol;
+use crate::packet::{Protocol, Tuple};
 use crate::time::Tick;
 
 use super::counters::SharedCounters;
+use super::observe::{DropExamples, DropRecord, last_examples};
 
 /// The running translator, as the control plane sees it. Clones refer to the same translator.
 #[derive(Clone)]
 pub(crate) struct Handle {
     nat: Arc<ArcSwap<Translator>>,
     counters: Arc<[Arc<SharedCounters>]>,
+    examples: Arc<[DropExamples]>,
     changes: Sender<PolicySwap>,
 }
 
@@ -53,7 +55,7 @@ impl Handle {
     /// The thread cannot be started.
     pub(super) fn new(
         nat: Arc<ArcSwap<Translator>>,
-        counters: Vec<Arc<SharedCounters>>,
+        (counters, examples): (Vec<Arc<SharedCounters>>, Arc<[DropExamples]>),
         confine: fn(),
     ) -> std::io::Result<Self> {
         let (changes, queue) = unbounded::<PolicySwap>();
@@ -64,7 +66,7 @@ impl Handle {
                 done(change_policy(&translator, policy));
             }
         })?;
-        Ok(Self { nat, counters: counters.into(), changes })
+        Ok(Self { nat, counters: counters.into(), examples, changes })
     }
 
     /// The translator, which a change of policy replaces.
@@ -82,6 +84,27 @@ impl Handle {
         let mut totals = Counters::default();
         self.counters().iter().for_each(|counters| totals.add(counters));
         totals
+    }
+
+    /// Returns the drops of each reason, with the last examples.
+    pub(crate) fn drops(&self) -> Vec<DropRecord> {
+        let totals = self.totals();
+        let record = |(reason, packets)| {
+            let last = self.examples.iter().filter_map(|worker| worker.last(reason)).max();
+            DropRecord { reason, packets, last, examples: last_examples(&self.examples, reason) }
+        };
+        totals.drops.iter().map(record).collect()
+    }
+
+    /// Returns the number of examples of dropped packets that no worker could store, because they
+    /// were being read.
+    pub(crate) fn missed_examples(&self) -> u64 {
+        self.examples.iter().map(DropExamples::missed).sum()
+    }
+
+    /// Returns what the translator knows of a packet that belongs to no session.
+    pub(crate) fn ends_of(&self, tuple: Tuple) -> PacketEnds {
+        self.nat.load().ends_of(tuple)
     }
 
     /// Returns the use of the translator's capacity.

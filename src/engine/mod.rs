@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   workers ── SharedCounters, once a batch ──▶ Handle ◀── control: status, sessions, policy
+//!           ── DropExamples, once a batch with drops ▶ Handle
 //!           ── WorkerFailure, bounded channel ▶ control
 //! ```
 //!
@@ -14,6 +15,7 @@ mod counters;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod handle;
+mod observe;
 mod pipeline;
 #[cfg(test)]
 mod scenarios;
@@ -25,6 +27,7 @@ mod worker;
 mod worker_tests;
 
 pub(crate) use handle::Handle;
+pub(crate) use observe::{DropExample, DropRecord};
 pub(crate) use start::{Builder, Engine, KeptSessions, Options, WORKER_THREAD};
 pub(crate) use worker::WorkerFailure;
 

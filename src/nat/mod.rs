@@ -73,6 +73,8 @@
 
 mod context;
 mod counters;
+mod drop_advice;
+mod dropped;
 mod event_channel;
 mod fragments;
 mod mapping;
@@ -88,6 +90,7 @@ mod verdict;
 pub use crate::values::nat::{EndpointDependence, ForwardProtocol, HashBy, MssClamp, PortRange};
 pub use context::WorkerContext;
 pub use counters::{Counters, Drops};
+pub(crate) use dropped::DroppedPackets;
 pub use event_channel::EventReceiver;
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
 pub use policy::limits::{Limits, Timeouts};
@@ -113,6 +116,7 @@ pub use translate::decide::{
     Rewrite, Server,
 };
 pub use translate::import_files::{Imported, import_sessions};
+pub use translate::observed::PacketEnds;
 pub use translate::policy_change::Transition;
 pub use translate::sessions::{EndedSlice, NoSuchSession};
 pub use translate::snapshot::{

@@ -120,7 +120,7 @@ impl Translator {
         now: Tick,
     ) {
         let (parsed, verdict, offload) = match class {
-            FrameClass::Dropped(reason) => return context.counters.drops.count(*reason, 1),
+            FrameClass::Dropped(reason) => return drop_frame(context, *reason, frames, index, now),
             FrameClass::Classified { parsed, key, hash } => {
                 let frame = frames.frame(index);
                 let wire_length = wire_length(parsed, frame.offload);
@@ -155,16 +155,31 @@ impl Translator {
                 frames.submit(index, parsed.length(), offload);
             }
             Verdict::Reply(length, reason) => {
-                counters.drops.count(reason, 1);
                 counters.icmp_errors_sent += 1;
                 counters.bytes_out += length as u64;
+                let replaced = context.replaced;
+                context.drop_packets(reason, 1, &[replaced], now);
                 frames.submit(index, length, Offload::default());
             }
             Verdict::Held => {}
-            Verdict::Drop(reason) => counters.drops.count(reason, 1),
+            Verdict::Drop(reason) => drop_frame(context, reason, frames, index, now),
         }
         send_outbox(context, frames);
     }
+}
+
+/// Counts a dropped frame, and keeps it as an example.
+#[cold]
+#[inline(never)]
+fn drop_frame(
+    context: &mut WorkerContext,
+    reason: DropReason,
+    frames: &mut impl Frames,
+    index: usize,
+    now: Tick,
+) {
+    let frame = frames.frame(index);
+    context.drop_packet(reason, &frame.buffer[..frame.length], now);
 }
 
 /// Sends the packets that other packets have released or that are due.
