@@ -1,3 +1,4 @@
 //! Commands with which an operator looks into a running box, on real traffic.
 
 mod drops;
+mod trace;

@@ -13,6 +13,7 @@
 //! | `status`   | [`Status`], [`EffectiveConfig`], [`Reloaded`]  |
 //! | `sessions` | pages of sessions                              |
 //! | `drops`    | drops by reason, with examples                 |
+//! | `trace`    | lines of a trace                               |
 //! | `events`   | events, as JSON and as sentences               |
 //! | `client`   | finding an instance and asking it              |
 
@@ -22,6 +23,7 @@ mod events;
 mod request;
 mod sessions;
 mod status;
+mod trace;
 
 pub use drops::{DropExampleView, DropReport, PacketView, ReasonView};
 pub use events::{Event, EventKind};
@@ -32,3 +34,4 @@ pub use status::{
     SessionStatus, Status, SystemCallFilter, ThreadPrivileges, TunStatus, UplinkStatus,
     WorkerStatus,
 };
+pub use trace::{TraceLine, TraceVerdict, TracedPacketView, TracedSession};

@@ -38,6 +38,13 @@ pub enum Request {
         #[serde(default)]
         filter: String,
     },
+    /// Asks for live packets: an answer of many lines, each a [`super::TraceLine`]. The trace ends
+    /// with the connection.
+    Trace {
+        /// Filter of the packets; empty: all.
+        #[serde(default)]
+        filter: String,
+    },
     /// Makes the instance read its configuration file again. The answer is a [`super::Reloaded`].
     Reload,
 }
@@ -47,7 +54,8 @@ pub enum Request {
 pub enum Access {
     /// The request changes nothing.
     Read,
-    /// The request changes the instance.
+    /// The request changes the instance, or shows what hosts send to each other while it costs the
+    /// workers time.
     Change,
 }
 
@@ -87,7 +95,7 @@ impl Request {
             | Self::EffectiveConfig
             | Self::Events { .. }
             | Self::Drops { .. } => Access::Read,
-            Self::Reload => Access::Change,
+            Self::Reload | Self::Trace { .. } => Access::Change,
         }
     }
 
@@ -127,6 +135,7 @@ mod tests {
             Request::EffectiveConfig,
             Request::Events { follow: true },
             Request::Drops { filter: "tcp to :443".to_owned() },
+            Request::Trace { filter: "tcp to :443".to_owned() },
             Request::Reload,
         ];
         for request in requests {

@@ -34,6 +34,7 @@ mod sessions;
 mod status;
 mod stderr;
 mod target;
+mod trace;
 mod upgrade;
 
 use std::path::PathBuf;
@@ -118,6 +119,11 @@ enum Command {
     ///
     /// A filter selects among these packets. The counts are those of all packets of a reason.
     Drops(drops::DropsArguments),
+    /// Show live packets of a running instance, before and after, with what it decides
+    ///
+    /// Only root may trace. `--json` prints one object per line. At most 128 bytes of each packet
+    /// are kept.
+    Trace(trace::TraceArguments),
     /// Make a running instance read its configuration file again
     ///
     /// Sessions that the new configuration allows continue.
@@ -150,6 +156,7 @@ impl Command {
             Self::Sessions(arguments) => sessions::run(&arguments),
             Self::Events(arguments) => events::run(&arguments),
             Self::Drops(arguments) => drops::run(&arguments),
+            Self::Trace(arguments) => trace::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
             Self::Upgrade(arguments) => upgrade::run(&arguments),
             Self::PreviewTakeover(arguments) => upgrade::answer(&arguments),

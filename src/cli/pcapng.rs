@@ -45,13 +45,14 @@ impl Capture {
         let file: Box<dyn Write> = Box::new(io::BufWriter::with_capacity(1 << 16, file));
         let failed = |error| failure(path, error);
         let mut writer = PcapNgWriter::new(file).map_err(failed)?;
+        // libpcap refuses a second interface of the type RAW, which also stands for IPv6.
+        let linktype = if interfaces.len() > 1 { DataLink::IPV4 } else { DataLink::RAW };
         for name in interfaces {
             let options = vec![
                 InterfaceDescriptionOption::IfName(Cow::Borrowed(name)),
                 InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
             ];
-            let interface =
-                InterfaceDescriptionBlock { linktype: DataLink::RAW, snaplen: 0, options };
+            let interface = InterfaceDescriptionBlock { linktype, snaplen: 0, options };
             writer.write_pcapng_block(interface).map_err(failed)?;
         }
         let mut capture = Self { writer, path: path.to_owned() };

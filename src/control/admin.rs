@@ -20,9 +20,11 @@ use super::error::SocketError;
 use super::instance::Instance;
 use super::packet_view::Visible;
 use super::subsystem::{Outcome, Subsystem};
+use super::trace;
 use crate::api::{Access, MAX_REQUEST, Refusal, Request};
 use crate::config::Admin;
-use crate::filter::FilterExpression;
+use crate::engine::Trace;
+use crate::filter::{FilterError, FilterExpression};
 
 /// A bound admin socket. Removes its file when dropped.
 #[derive(Debug)]
@@ -171,8 +173,12 @@ async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess)
                 Ok(Request::Events { follow }) => {
                     return write_events(reader, writer, instance, follow).await;
                 }
-                Ok(Request::Drops { filter }) => match filter.parse::<FilterExpression>() {
+                Ok(Request::Drops { filter }) => match read_filter(&filter) {
                     Ok(filter) => to_json(&instance.drops(&filter, visible(access, &peer))),
+                    Err(error) => refusal(&error),
+                },
+                Ok(Request::Trace { filter }) => match begin_trace(instance, &filter) {
+                    Ok(trace) => return trace::stream(reader, writer, trace).await,
                     Err(error) => refusal(&error),
                 },
                 Ok(Request::Reload) => match instance.reload().await {
@@ -184,6 +190,15 @@ async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess)
         };
         write(&mut writer, answer).await?;
     }
+}
+
+fn read_filter(text: &str) -> Result<FilterExpression, FilterError> {
+    text.parse()
+}
+
+fn begin_trace(instance: &Instance, filter: &str) -> Result<Trace, String> {
+    let filter = read_filter(filter).map_err(|error| error.to_string())?;
+    instance.trace(filter).map_err(|error| error.to_string())
 }
 
 /// Returns how much of a packet a user may see.

@@ -44,13 +44,12 @@ pub(super) fn report(
     filter: &FilterExpression,
     visible: Visible,
 ) -> DropReport {
-    let (now, uplinks) = (Instant::now(), engine.uplink_names());
+    let now = Instant::now();
     let occurred = engine.drops().into_iter().filter(|record| record.packets != 0);
     let views = occurred.map(|record| {
         let DropRecord { reason, packets, last, examples } = record;
         let examples = examples.iter();
-        let examples =
-            examples.filter_map(|example| view(engine, example, &uplinks, filter, visible));
+        let examples = examples.filter_map(|example| view(engine, example, filter, visible));
         ReasonView {
             reason: reason.name().to_owned(),
             packets,
@@ -73,20 +72,15 @@ pub(super) fn report(
 fn view(
     engine: &Handle,
     example: &DropExample,
-    uplinks: &[String],
     filter: &FilterExpression,
     visible: Visible,
 ) -> Option<DropExampleView> {
     let headers = Headers::of(&example.head);
     let ends = headers.tuple.map(|tuple| engine.ends_of(tuple));
-    let ends_or_none = ends.clone().unwrap_or_default();
-    let uplink = ends_or_none.uplink.and_then(|uplink| uplinks.get(usize::from(uplink)));
-    let matches = headers.tuple.map(|tuple| {
-        let ends = (ends_or_none.from_inside, ends_or_none.to_external);
-        let forward = ends_or_none.forward.as_deref();
-        let uplink = uplink.map(String::as_str);
-        filter.matches(&subject_without_session(tuple, ends, uplink, forward))
-    });
+    let matches = headers
+        .tuple
+        .zip(ends.as_ref())
+        .map(|(tuple, ends)| filter.matches(&subject_without_session(tuple, ends)));
     if !matches.unwrap_or(filter.is_empty()) {
         return None;
     }
@@ -95,9 +89,9 @@ fn view(
         at: rfc3339(example.at),
         worker: example.worker,
         number: example.number,
-        from: ends.map(|ends| side(ends.from_inside).to_owned()),
-        uplink: uplink.cloned(),
-        forward: ends_or_none.forward,
+        from: ends.as_ref().map(|ends| side(ends.from_inside).to_owned()),
+        uplink: ends.as_ref().and_then(|ends| ends.uplink.clone()),
+        forward: ends.and_then(|ends| ends.forward),
         packet: headers.view(&example.head, visible),
     })
 }

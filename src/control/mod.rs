@@ -16,7 +16,7 @@
 //! | `exhaustion`                       | events about exhausted resources                        |
 //! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
-//! | `drops`, `packet_view`             | drops with examples; packets as a user may see them     |
+//! | `drops`, `trace`, `packet_view`    | drops, live packets, packets as a user may see them     |
 //! | `admin_access`                     | users of the admin socket                               |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
@@ -58,6 +58,7 @@ mod signals;
 mod start;
 mod status;
 mod subsystem;
+mod trace;
 mod wait;
 mod waiting;
 mod warnings;

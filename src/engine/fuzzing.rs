@@ -12,7 +12,7 @@ use crate::packet::Offload;
 use crate::time::Tick;
 
 use super::handle::swap_policy;
-use super::observe::DropExamples;
+use super::observe::Observation;
 use super::pipeline::Pipeline;
 
 /// One worker over a queue in memory.
@@ -33,7 +33,7 @@ impl WireQueue {
     /// `limit` is out of range.
     pub fn new(nat: Translator, limit: usize) -> Self {
         let nat = Arc::new(ArcSwap::from_pointee(nat));
-        let pipeline = Pipeline::new(Arc::clone(&nat), 0, Arc::new([DropExamples::default()]));
+        let pipeline = Pipeline::new(Arc::clone(&nat), 0, Observation::new(1));
         Self { nat, pipeline, io: MemoryIo::with_limit(limit) }
     }
 

@@ -17,14 +17,15 @@ use crate::packet::{Protocol, Tuple};
 use crate::time::Tick;
 
 use super::counters::SharedCounters;
-use super::observe::{DropExamples, DropRecord, last_examples};
+use super::observe::{DropExamples, DropRecord, Observation, last_examples};
+use super::trace::{Trace, TracedPacket};
 
 /// The running translator, as the control plane sees it. Clones refer to the same translator.
 #[derive(Clone)]
 pub(crate) struct Handle {
     nat: Arc<ArcSwap<Translator>>,
     counters: Arc<[Arc<SharedCounters>]>,
-    examples: Arc<[DropExamples]>,
+    observation: Arc<Observation>,
     changes: Sender<PolicySwap>,
 }
 
@@ -55,7 +56,7 @@ impl Handle {
     /// The thread cannot be started.
     pub(super) fn new(
         nat: Arc<ArcSwap<Translator>>,
-        (counters, examples): (Vec<Arc<SharedCounters>>, Arc<[DropExamples]>),
+        (counters, observation): (Vec<Arc<SharedCounters>>, Arc<Observation>),
         confine: fn(),
     ) -> std::io::Result<Self> {
         let (changes, queue) = unbounded::<PolicySwap>();
@@ -66,7 +67,7 @@ impl Handle {
                 done(change_policy(&translator, policy));
             }
         })?;
-        Ok(Self { nat, counters: counters.into(), examples, changes })
+        Ok(Self { nat, counters: counters.into(), observation, changes })
     }
 
     /// The translator, which a change of policy replaces.
@@ -90,8 +91,9 @@ impl Handle {
     pub(crate) fn drops(&self) -> Vec<DropRecord> {
         let totals = self.totals();
         let record = |(reason, packets)| {
-            let last = self.examples.iter().filter_map(|worker| worker.last(reason)).max();
-            DropRecord { reason, packets, last, examples: last_examples(&self.examples, reason) }
+            let workers = &self.observation.examples;
+            let last = workers.iter().filter_map(|worker| worker.last(reason)).max();
+            DropRecord { reason, packets, last, examples: last_examples(workers, reason) }
         };
         totals.drops.iter().map(record).collect()
     }
@@ -99,7 +101,16 @@ impl Handle {
     /// Returns the number of examples of dropped packets that no worker could store, because they
     /// were being read.
     pub(crate) fn missed_examples(&self) -> u64 {
-        self.examples.iter().map(DropExamples::missed).sum()
+        self.observation.examples.iter().map(DropExamples::missed).sum()
+    }
+
+    /// Begins a trace of the packets that `filter` accepts. Workers call the filter for every
+    /// packet. None: too many traces are on.
+    pub(crate) fn trace(
+        &self,
+        filter: impl Fn(&TracedPacket) -> bool + Send + Sync + 'static,
+    ) -> Option<Trace> {
+        self.observation.trace(Box::new(filter))
     }
 
     /// Returns what the translator knows of a packet that belongs to no session.

@@ -6,6 +6,7 @@
 //! ```text
 //!   workers ── SharedCounters, once a batch ──▶ Handle ◀── control: status, sessions, policy
 //!           ── DropExamples, once a batch with drops ▶ Handle
+//!           ── TracedPacket, a ring for each worker ──▶ Trace, while a trace is on
 //!           ── WorkerFailure, bounded channel ▶ control
 //! ```
 //!
@@ -22,6 +23,7 @@ mod scenarios;
 #[cfg(test)]
 mod smoltcp_tests;
 mod start;
+mod trace;
 mod worker;
 #[cfg(test)]
 mod worker_tests;
@@ -29,6 +31,7 @@ mod worker_tests;
 pub(crate) use handle::Handle;
 pub(crate) use observe::{DropExample, DropRecord};
 pub(crate) use start::{Builder, Engine, KeptSessions, Options, WORKER_THREAD};
+pub(crate) use trace::{Trace, TraceOutcome, TracedPacket, TracedPackets};
 pub(crate) use worker::WorkerFailure;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What the control plane sees of single packets: the last dropped packets of each reason.
+//! What the control plane sees of single packets: the last dropped packets of each reason, and
+//! traces ([`super::trace`]).
 //!
 //! ```text
 //!   worker ── DropExamples, once a batch in which packets were dropped ──▶ Handle ── control
@@ -7,13 +8,35 @@
 //! A worker never waits: if a reader holds the examples, those of the batch are not stored, and
 //! they are counted.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
+use super::trace::{Trace, TraceFilter, Tracers};
 use crate::nat::{DropReason, DroppedPackets};
 use crate::packet::PacketHead;
+
+/// What the workers and the control plane share about single packets.
+pub(crate) struct Observation {
+    /// The examples of each worker.
+    pub(super) examples: Box<[DropExamples]>,
+    pub(super) tracers: Arc<Tracers>,
+}
+
+impl Observation {
+    /// Makes the observation of the packets of `workers` workers.
+    pub(crate) fn new(workers: usize) -> Arc<Self> {
+        let examples = (0..workers).map(|_| DropExamples::default()).collect();
+        Arc::new(Self { examples, tracers: Arc::default() })
+    }
+
+    /// Begins a trace. None: too many traces are on.
+    pub(crate) fn trace(&self, filter: TraceFilter) -> Option<Trace> {
+        Trace::begin(&self.tracers, self.examples.len(), RING, filter)
+    }
+}
 
 /// Examples that are kept of each reason.
 pub(crate) const MAX_EXAMPLES: usize = 16;
@@ -142,6 +165,8 @@ pub(super) fn last_examples(workers: &[DropExamples], reason: DropReason) -> Vec
     examples
 }
 
+/// Packets of a trace that wait for the reader, for each worker.
+const RING: usize = 2048;
 const REASONS: usize = DropReason::ALL.len();
 
 #[cfg(test)]

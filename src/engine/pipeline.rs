@@ -8,7 +8,8 @@ use crate::io::PacketIo;
 use crate::nat::{Counters, DropReason, Translator, WorkerContext};
 use crate::time::Tick;
 
-use super::observe::DropExamples;
+use super::observe::Observation;
+use super::trace::BatchTracer;
 
 /// The translator of a worker's queue, with the worker's context.
 pub(crate) struct Pipeline {
@@ -16,19 +17,19 @@ pub(crate) struct Pipeline {
     context: WorkerContext,
     bad_vnet_headers: u64,
     worker: usize,
-    examples: Arc<[DropExamples]>,
+    observation: Arc<Observation>,
 }
 
 impl Pipeline {
     /// Makes the pipeline of a worker. Each call of a method uses the translator that `nat` holds
-    /// when the call begins. `examples` are those of all workers.
+    /// when the call begins. All workers share the observation.
     pub(crate) fn new(
         nat: Arc<ArcSwap<Translator>>,
         worker: usize,
-        examples: Arc<[DropExamples]>,
+        observation: Arc<Observation>,
     ) -> Self {
         let context = nat.load().worker(worker);
-        Self { nat, context, bad_vnet_headers: 0, worker, examples }
+        Self { nat, context, bad_vnet_headers: 0, worker, observation }
     }
 
     /// Returns the counters since the start.
@@ -43,7 +44,13 @@ impl Pipeline {
     pub(crate) fn process(&mut self, io: &mut impl PacketIo, now: Tick) -> std::io::Result<()> {
         // Held until the packets are sent: a swap of the policy waits for it.
         let nat = self.nat.load();
-        nat.process(&mut self.context, io, now);
+        match self.observation.tracers.are_active() {
+            false => nat.process(&mut self.context, io, now),
+            true => {
+                let mut tracer = BatchTracer::new(&nat, &self.observation.tracers, self.worker);
+                nat.process_observed(&mut self.context, io, &mut tracer, now);
+            }
+        }
         self.flush(io, now)?;
         self.publish_drops(io, now);
         Ok(())
@@ -102,7 +109,8 @@ impl Pipeline {
             self.context.drop_packets(DropReason::BadVnetHeader, new, last, now);
             self.bad_vnet_headers = bad_vnet_headers;
         }
-        self.examples[self.worker].store(self.worker, &mut self.context.dropped);
+        let examples = &self.observation.examples[self.worker];
+        examples.store(self.worker, &mut self.context.dropped);
     }
 
     fn flush(&mut self, io: &mut impl PacketIo, now: Tick) -> std::io::Result<()> {

@@ -116,7 +116,8 @@ pub use translate::decide::{
     Rewrite, Server,
 };
 pub use translate::import_files::{Imported, import_sessions};
-pub use translate::observed::PacketEnds;
+pub(crate) use translate::observed::{Decided, Observer};
+pub use translate::observed::{PacketEnds, PacketOrigin};
 pub use translate::policy_change::Transition;
 pub use translate::sessions::{EndedSlice, NoSuchSession};
 pub use translate::snapshot::{
@@ -124,3 +125,4 @@ pub use translate::snapshot::{
 };
 pub use translator::Translator;
 pub use verdict::DropReason;
+pub(crate) use verdict::Verdict;

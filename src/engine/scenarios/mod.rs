@@ -19,6 +19,7 @@ mod replay;
 mod scrub;
 mod sessions;
 mod tentative;
+mod trace;
 mod translation;
 mod unsolicited;
 mod uplinks;
@@ -40,7 +41,7 @@ use crate::packet::{
 use crate::time::{Span, Tick};
 use arc_swap::ArcSwap;
 
-use super::observe::{DropExample, DropExamples};
+use super::observe::{DropExample, Observation};
 use super::pipeline::Pipeline;
 use super::swap_policy;
 
@@ -64,7 +65,7 @@ pub(super) struct Harness {
     pub(super) nat: Arc<Translator>,
     current: Arc<ArcSwap<Translator>>,
     pipeline: Pipeline,
-    examples: Arc<[DropExamples]>,
+    observation: Arc<Observation>,
     io: MemoryIo,
     /// Every packet so far.
     arrived: Vec<Vec<u8>>,
@@ -143,10 +144,10 @@ impl Harness {
         let now = Tick(u32::MAX - 5000);
         let nat = Arc::new(Translator::new(limits, policy, 1, seed, now).expect("memory"));
         let current = Arc::new(ArcSwap::new(Arc::clone(&nat)));
-        let examples: Arc<[DropExamples]> = Arc::new([DropExamples::default()]);
+        let observation = Observation::new(1);
         Self {
-            pipeline: Pipeline::new(Arc::clone(&current), 0, Arc::clone(&examples)),
-            examples,
+            pipeline: Pipeline::new(Arc::clone(&current), 0, Arc::clone(&observation)),
+            observation,
             current,
             nat,
             io: MemoryIo::new(),
@@ -210,7 +211,7 @@ impl Harness {
 
     /// Returns the examples of the packets dropped for a reason.
     fn examples(&self, reason: DropReason) -> Vec<DropExample> {
-        self.examples[0].of(reason)
+        self.observation.examples[0].of(reason)
     }
 
     /// Sends one packet. Returns the packet that the engine sent, or `None` if it sent none.

@@ -4,6 +4,7 @@
 //! continues, so a control thread can do other work between slices.
 
 use crate::nat::policy::forwards::PublishedEndpoint;
+use crate::nat::policy::rules::Forward;
 use crate::nat::table::events::SessionEvents;
 use crate::nat::table::filter::{Filter, PolicyCondition};
 use crate::nat::table::listing::{Page, TableCursor};
@@ -112,12 +113,22 @@ impl Translator {
     }
 
     fn uses_forward(&self, session: &SessionInfo, name: &str) -> bool {
+        self.forwards_of(session).any(|forward| forward.name == name)
+    }
+
+    /// Returns the name of the forward over which a session goes.
+    pub(crate) fn forward_name(&self, session: &SessionInfo) -> Option<String> {
+        self.forwards_of(session).next().map(|forward| forward.name.clone())
+    }
+
+    fn forwards_of(&self, session: &SessionInfo) -> impl Iterator<Item = &Forward> {
         let kinds = [session.origin.initiator, session.origin.responder];
-        kinds.into_iter().zip(session.external_endpoints()).any(|(kind, external)| {
-            let forward =
-                external.and_then(|end| self.forwards.forward_at(session.original.protocol, end));
-            matches!(kind, EndpointKind::Forward | EndpointKind::Port)
-                && forward.is_some_and(|forward| forward.name == name)
+        let protocol = session.original.protocol;
+        kinds.into_iter().zip(session.external_endpoints()).filter_map(move |(kind, external)| {
+            let is_published = matches!(kind, EndpointKind::Forward | EndpointKind::Port);
+            external
+                .filter(|_| is_published)
+                .and_then(|end| self.forwards.forward_at(protocol, end))
         })
     }
 
