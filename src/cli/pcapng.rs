@@ -97,10 +97,12 @@ impl Capture {
     }
 
     fn ended(&self, error: PcapError) -> Result<bool, Failure> {
-        match error {
-            PcapError::IoError(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-            error => Err(failure(&self.path, error)),
+        if let PcapError::IoError(error) = &error
+            && error.kind() == ErrorKind::BrokenPipe
+        {
+            return Ok(false);
         }
+        Err(failure(&self.path, error))
     }
 }
 
