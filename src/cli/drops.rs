@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::filter_argument::FilterArgument;
-use super::pcapng::Capture;
+use super::pcapng::CaptureFile;
 use super::target::InstanceQuery;
 use crate::api::{DropExampleView, DropReport, ReasonView, Request};
 use crate::config::counted;
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &DropsArguments) -> Result<ExitCode, Failure> {
     match write {
         Some(path) => {
             let report: DropReport = query.instance.ask(&request)?;
-            write_capture(&report, Capture::create(path, &["natbox drops"])?)?;
+            write_capture(&report, CaptureFile::create(path, &["natbox drops"])?)?;
         }
         None => query.show(&request, text)?,
     }
@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &DropsArguments) -> Result<ExitCode, Failure> {
 }
 
 /// Writes the examples of all reasons in the order of their times.
-fn write_capture(report: &DropReport, mut capture: Capture) -> Result<(), Failure> {
+fn write_capture(report: &DropReport, mut capture: CaptureFile) -> Result<(), Failure> {
     let reasons = report.reasons.iter();
     let mut examples: Vec<(&DropExampleView, &ReasonView)> = reasons
         .flat_map(|reason| reason.examples.iter().map(move |example| (example, reason)))

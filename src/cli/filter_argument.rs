@@ -10,9 +10,8 @@ use crate::filter::FilterExpression;
 pub(super) struct FilterArgument {
     /// Filter, as words: `tcp from 203.0.113.0/24 to :443 uplink isp1`
     ///
-    /// Without words, everything matches. `docs/guide/filters.md` describes the language. Quote
-    /// brackets and the signs `<` and `>` for the shell.
-    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    /// Without words, everything matches. Quote brackets and the signs `<` and `>` for the shell.
+    #[arg(value_name = "FILTER")]
     words: Vec<String>,
 }
 
@@ -44,6 +43,20 @@ mod tests {
         let (split, quoted) = (["tcp", "to", ":443"], ["tcp to :443"]);
         assert_eq!(argument(&split).parse().unwrap(), argument(&quoted).parse().unwrap());
         assert!(argument(&[]).parse().unwrap().is_empty());
+    }
+
+    #[test]
+    fn options_may_follow_the_words() {
+        #[derive(clap::Parser)]
+        struct Command {
+            #[arg(long)]
+            json: bool,
+            #[command(flatten)]
+            filter: FilterArgument,
+        }
+        let words = ["command", "tcp", "to", ":443", "--json"];
+        let command = <Command as clap::Parser>::try_parse_from(words).unwrap();
+        assert_eq!((command.json, &command.filter.text()[..]), (true, "tcp to :443"));
     }
 
     #[test]

@@ -115,7 +115,7 @@ enum Command {
     /// Events are changes of state: uplinks that fail and recover, reloads, exhausted resources.
     /// `--json` prints one object per line.
     Events(events::EventsArguments),
-    /// Show what a running instance drops: reason, rate, what to do, and the last 16 packets of each
+    /// Show what a running instance drops: reasons, rates, what to do, the last 16 packets of each
     ///
     /// A filter selects among these packets. The counts are those of all packets of a reason.
     Drops(drops::DropsArguments),

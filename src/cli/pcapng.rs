@@ -19,12 +19,12 @@ use super::exit::Failure;
 use crate::api::PacketView;
 
 /// A capture that is being written.
-pub(super) struct Capture {
+pub(super) struct CaptureFile {
     writer: PcapNgWriter<Box<dyn Write>>,
     path: PathBuf,
 }
 
-impl Capture {
+impl CaptureFile {
     /// Begins a capture with these interfaces. `-` stands for standard output.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ mod tests {
     fn packets_read_back_with_time_length_and_comment() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("drops.pcapng");
-        let mut capture = Capture::create(&path, &["before", "after"]).unwrap();
+        let mut capture = CaptureFile::create(&path, &["before", "after"]).unwrap();
         let packet =
             PacketView { length: 1500, summary: String::new(), bytes: "4500ff".to_owned() };
         let at = "2026-11-25T15:00:00.250Z";
@@ -166,7 +166,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut capture = Capture::begin(Box::new(Closed), Path::new("-"), &["x"]).unwrap();
+        let mut capture = CaptureFile::begin(Box::new(Closed), Path::new("-"), &["x"]).unwrap();
         assert!(!capture.flush().unwrap());
     }
 }

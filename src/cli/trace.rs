@@ -9,7 +9,7 @@ use clap::Args;
 use super::exit::Failure;
 use super::filter_argument::FilterArgument;
 use super::output;
-use super::pcapng::Capture;
+use super::pcapng::CaptureFile;
 use super::stderr::warn;
 use super::target::InstanceQuery;
 use crate::api::{PacketView, Request, TraceLine, TracedPacketView, TracedSession};
@@ -35,7 +35,7 @@ pub(super) struct TraceArguments {
 enum Sink {
     Text,
     Json,
-    Capture(Box<Capture>),
+    Capture(Box<CaptureFile>),
 }
 
 /// Shows matching packets until the count is reached, the reader closes its end or the instance
@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &TraceArguments) -> Result<ExitCode, Failure> {
     let TraceArguments { query, count, write, filter } = arguments;
     filter.parse()?;
     let mut sink = match write {
-        Some(path) => Sink::Capture(Box::new(Capture::create(path, &INTERFACES)?)),
+        Some(path) => Sink::Capture(Box::new(CaptureFile::create(path, &INTERFACES)?)),
         None if query.json => Sink::Json,
         None => Sink::Text,
     };
@@ -103,7 +103,7 @@ fn notice(line: &TraceLine) {
     }
 }
 
-fn write_packet(capture: &mut Capture, packet: &TracedPacketView) -> Result<bool, Failure> {
+fn write_packet(capture: &mut CaptureFile, packet: &TracedPacketView) -> Result<bool, Failure> {
     let sides = [(BEFORE, &packet.before), (AFTER, &packet.after)];
     for (interface, side) in sides {
         if let Some(side) = side

@@ -14,7 +14,8 @@ use crate::api::EventKind;
 use crate::engine::Handle;
 use crate::nat::{DropReason, Drops};
 
-/// Reads the drop counters at intervals, records them for the rates, and emits an event for each reason that means exhaustion.
+/// Reads the drop counters at intervals. Records them for the rates, and emits an event for each
+/// reason that means exhaustion.
 pub(super) struct ExhaustionWatch {
     engine: Handle,
     events: Rc<Events>,

@@ -79,6 +79,14 @@ impl WorkerContext {
         self.dropped.keep(reason, self.counters.drops.of(reason), now, packet);
     }
 
+    /// Counts the packet that was last replaced by an ICMP error, and keeps it as an example.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn drop_replaced(&mut self, reason: DropReason, now: Tick) {
+        let replaced = self.replaced;
+        self.drop_packets(reason, 1, &[replaced], now);
+    }
+
     /// Counts packets that were dropped for a reason. `heads` are the last of them, as far as they
     /// are known.
     #[cold]

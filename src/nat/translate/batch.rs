@@ -166,29 +166,40 @@ impl Translator {
         };
         let opened = context.counters.sessions_created != sessions;
         observer.decided(frames, &Decided { index, parsed: Some(parsed), verdict, opened }, now);
-        let counters = &mut context.counters;
-        match verdict {
-            Verdict::Translated => {
-                counters.bytes_out += parsed.length() as u64;
-                frames.submit(index, parsed.length(), offload);
-            }
-            Verdict::PassToHost => {
-                counters.passed_to_host += 1;
-                counters.bytes_out += parsed.length() as u64;
-                frames.submit(index, parsed.length(), offload);
-            }
-            Verdict::Reply(length, reason) => {
-                counters.icmp_errors_sent += 1;
-                counters.bytes_out += length as u64;
-                let replaced = context.replaced;
-                context.drop_packets(reason, 1, &[replaced], now);
-                frames.submit(index, length, Offload::default());
-            }
-            Verdict::Held => {}
-            Verdict::Drop(reason) => drop_frame(context, reason, frames, index, now),
-        }
+        send_frame(context, frames, index, (parsed, verdict, offload), now);
         context.outbox.iter().for_each(|packet| observer.released(packet, now));
         send_outbox(context, frames);
+    }
+}
+
+/// Submits a frame, or counts it as dropped.
+#[inline(always)]
+fn send_frame(
+    context: &mut WorkerContext,
+    frames: &mut impl Frames,
+    index: usize,
+    (parsed, verdict, offload): (&Parsed, Verdict, Offload),
+    now: Tick,
+) {
+    let counters = &mut context.counters;
+    match verdict {
+        Verdict::Translated => {
+            counters.bytes_out += parsed.length() as u64;
+            frames.submit(index, parsed.length(), offload);
+        }
+        Verdict::PassToHost => {
+            counters.passed_to_host += 1;
+            counters.bytes_out += parsed.length() as u64;
+            frames.submit(index, parsed.length(), offload);
+        }
+        Verdict::Reply(length, reason) => {
+            counters.icmp_errors_sent += 1;
+            counters.bytes_out += length as u64;
+            context.drop_replaced(reason, now);
+            frames.submit(index, length, Offload::default());
+        }
+        Verdict::Held => {}
+        Verdict::Drop(reason) => drop_frame(context, reason, frames, index, now),
     }
 }
 
