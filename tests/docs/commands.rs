@@ -46,8 +46,8 @@ fn mentions() -> Vec<Mention> {
     mentions
 }
 
-/// The words of a command behind `program`, without sudo, comments, what a shell adds and the program
-/// behind a pipe.
+/// The words of a command behind `program`, without sudo, comments, what a shell adds and the
+/// program behind a pipe.
 fn arguments<'c>(command: &'c str, program: &str) -> Option<Vec<&'c str>> {
     let command = command.split(" #").next().unwrap_or_default();
     let command = command.split(" | ").next().unwrap_or_default();
