@@ -1,9 +1,11 @@
 //! The commands that look at a running box and change it, with real traffic.
 
 mod confirm;
+mod drops;
 mod kill;
 mod large;
 mod session_events;
 mod sessions;
 mod site;
 mod top;
+mod trace;

@@ -13,16 +13,21 @@
 //! | `status`   | [`Status`], [`EffectiveConfig`], [`Reloaded`]  |
 //! | `reload`   | reloads that wait for their confirmation, [`Difference`] |
 //! | `sessions` | pages of sessions                              |
+//! | `drops`    | drops by reason, with examples                 |
+//! | `trace`    | lines of a trace                               |
 //! | `events`   | events, as JSON and as sentences               |
 //! | `client`   | finding an instance and asking it              |
 
 pub mod client;
+mod drops;
 mod events;
 mod reload;
 mod request;
 mod sessions;
 mod status;
+mod trace;
 
+pub use drops::{DropExampleView, DropReport, PacketView, ReasonView};
 pub use events::{Event, EventKind};
 pub use reload::{
     ChangedKey, Confirmed, Difference, EndingSessions, PendingReload, PendingState, RevertReason,
@@ -37,3 +42,4 @@ pub use status::{
     LegStatus, Reloaded, SandboxStatus, SessionStatus, Status, SystemCallFilter, ThreadPrivileges,
     TunStatus, UplinkStatus, UplinkTrafficStatus, WorkerStatus,
 };
+pub use trace::{TraceLine, TraceVerdict, TracedPacketView, TracedSession};

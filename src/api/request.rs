@@ -66,6 +66,19 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// Asks for a [`super::DropReport`].
+    Drops {
+        /// Filter of the examples; empty: all.
+        #[serde(default)]
+        filter: String,
+    },
+    /// Asks for live packets: an answer of many lines, each a [`super::TraceLine`]. The trace ends
+    /// with the connection.
+    Trace {
+        /// Filter of the packets; empty: all.
+        #[serde(default)]
+        filter: String,
+    },
     /// Makes the instance read its configuration file again. The answer is a [`super::Reloaded`].
     Reload,
     /// As [`Request::Reload`], but the instance goes back to the configuration before, unless
@@ -88,7 +101,8 @@ pub enum Request {
 pub enum Access {
     /// The request changes nothing.
     Read,
-    /// The request changes the instance.
+    /// The request changes the instance, or shows what hosts send to each other while it costs the
+    /// workers time.
     Change,
 }
 
@@ -129,8 +143,10 @@ impl Request {
             | Self::SessionEvents { .. }
             | Self::EffectiveConfig
             | Self::Events { .. }
+            | Self::Drops { .. }
             | Self::Difference => Access::Read,
             Self::KillSessions { .. }
+            | Self::Trace { .. }
             | Self::Reload
             | Self::ReloadUnconfirmed { .. }
             | Self::Confirm
@@ -147,6 +163,8 @@ impl Request {
             | Self::SessionEvents { .. }
             | Self::EffectiveConfig
             | Self::Events { .. }
+            | Self::Drops { .. }
+            | Self::Trace { .. }
             | Self::Confirm => false,
             Self::KillSessions { .. }
             | Self::Reload
@@ -198,6 +216,8 @@ mod tests {
             Request::KillSessions { filter: "udp".into(), max: Some(7), silent: true },
             Request::EffectiveConfig,
             Request::Events { follow: true },
+            Request::Drops { filter: "tcp to :443".to_owned() },
+            Request::Trace { filter: "tcp to :443".to_owned() },
             Request::Reload,
             Request::ReloadUnconfirmed { confirm_seconds: 60 },
             Request::Confirm,

@@ -16,6 +16,7 @@
 //! | `exhaustion`                       | events about exhausted resources                        |
 //! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
+//! | `drops`, `trace`, `packet_view`    | drops, live packets, packets as a user may see them     |
 //! | `admin_access`                     | users of the admin socket                               |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
@@ -36,6 +37,7 @@ mod confirmation;
 mod difference;
 mod dns;
 mod down;
+mod drops;
 mod error;
 mod events;
 mod exhaustion;
@@ -49,6 +51,7 @@ mod kept_sessions;
 pub(crate) mod logging;
 mod mapping_log;
 mod needed_files;
+mod packet_view;
 mod reconcile;
 mod reload;
 mod run;
@@ -63,6 +66,7 @@ mod start;
 mod state_file;
 mod status;
 mod subsystem;
+mod trace;
 mod wait;
 mod waiting;
 mod warnings;

@@ -19,6 +19,7 @@ use super::admin::AdminServer;
 use super::announcer::{Announcements, Announcer};
 use super::confirmation::Countdown;
 use super::dns::{self, DnsFollower, NameService};
+use super::drops::DropRates;
 use super::error::RunError;
 use super::events::Events;
 use super::exhaustion::ExhaustionWatch;
@@ -150,7 +151,7 @@ impl Start<'_> {
         let sink = Rc::clone(&events);
         subsystems.start(Failover::new(&config, engine.clone(), &uplinks, sink, host_address));
         let dns = start_dns(dns, &config, &uplinks, subsystems)?;
-        subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
+        let drop_rates = watch_drops(&engine, &events, subsystems);
         watch_firewall(lister, &reloader, &warnings, subsystems)?;
 
         let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
@@ -160,6 +161,7 @@ impl Start<'_> {
             tun,
             uplinks,
             engine,
+            drop_rates,
             reloader,
             dns,
             events,
@@ -169,6 +171,14 @@ impl Start<'_> {
         };
         entrance.open(Rc::new(handle), kept, subsystems).map(ControlFlow::Continue)
     }
+}
+
+/// Starts the watch on exhausted resources. Returns the rates of drops, which it measures.
+fn watch_drops(engine: &Handle, events: &Rc<Events>, subsystems: &mut Subsystems) -> Rc<DropRates> {
+    let watch = ExhaustionWatch::new(engine.clone(), Rc::clone(events));
+    let rates = watch.rates();
+    subsystems.start(watch);
+    rates
 }
 
 /// Starts the name server and the updates, if the configuration has them.

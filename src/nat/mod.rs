@@ -73,6 +73,8 @@
 
 mod context;
 mod counters;
+mod drop_advice;
+mod dropped;
 mod event_channel;
 mod fragments;
 mod mapping;
@@ -88,6 +90,7 @@ mod verdict;
 pub use crate::values::nat::{EndpointDependence, ForwardProtocol, HashBy, MssClamp, PortRange};
 pub use context::WorkerContext;
 pub use counters::{Counters, Drops};
+pub(crate) use dropped::DroppedPackets;
 pub use event_channel::EventReceiver;
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
 pub use policy::limits::{Limits, Timeouts};
@@ -114,6 +117,8 @@ pub use translate::decide::{
     Rewrite, Server,
 };
 pub use translate::import_files::{Imported, import_sessions};
+pub(crate) use translate::observed::{Decided, Observer};
+pub use translate::observed::{PacketEnds, PacketOrigin};
 pub use translate::policy_change::{PolicyPreview, Transition};
 pub use translate::sessions::{EndedSlice, NoSuchSession};
 pub use translate::snapshot::{
@@ -121,3 +126,4 @@ pub use translate::snapshot::{
 };
 pub use translator::Translator;
 pub use verdict::DropReason;
+pub(crate) use verdict::Verdict;

@@ -64,7 +64,7 @@ const FOLDERS: [(&str, &[&[&str]]); 2] = [
     (
         "nat",
         &[
-            &["verdict", "counters", "seed", "event_channel"],
+            &["verdict", "drop_advice", "counters", "dropped", "seed", "event_channel"],
             &["policy"],
             &["tracking"],
             &["table"],

@@ -45,6 +45,7 @@ use crate::nat::fragments::datagram::{DatagramId, FragmentRange};
 use crate::nat::fragments::original_ids::OriginalIds;
 use crate::nat::seed::HashKey;
 use crate::nat::verdict::DropReason;
+use crate::packet::PacketHead;
 use crate::time::{Span, Tick};
 
 /// What happened to the first fragment of a datagram, and so happens to the others.
@@ -71,15 +72,34 @@ pub(crate) enum Admit {
     Refused(DropReason),
 }
 
-/// Numbers of held fragments that were lost, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Held fragments that were lost, by cause.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LostFragments {
     /// The first fragment did not come in time.
-    pub(crate) expired: u64,
+    pub(crate) expired: Lost,
     /// The store evicted the fragments for others.
-    pub(crate) evicted: u64,
+    pub(crate) evicted: Lost,
     /// Another fragment of the datagram overlapped one of them.
-    pub(crate) refused: u64,
+    pub(crate) refused: Lost,
+}
+
+/// Fragments that were lost for one cause.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// Number of the fragments.
+    pub(crate) count: u64,
+    /// The last [`LOST_HEADS`] of them, in order.
+    pub(crate) heads: Vec<PacketHead>,
+}
+
+impl Lost {
+    fn add(&mut self, fragments: &[Box<[u8]>]) {
+        self.count += fragments.len() as u64;
+        let last = &fragments[fragments.len().saturating_sub(LOST_HEADS)..];
+        let excess = (self.heads.len() + last.len()).saturating_sub(LOST_HEADS);
+        self.heads.drain(..excess);
+        self.heads.extend(last.iter().map(|fragment| PacketHead::of(fragment)));
+    }
 }
 
 /// The store.
@@ -167,7 +187,8 @@ impl Fragments {
         }
         if datagram.fragments.len() == MAX_FRAGMENTS || datagram.contradicts(fragment) {
             datagram.refused = true;
-            store.lost.refused += store.take_held(id).len() as u64;
+            let held = store.take_held(id);
+            store.lost.refused.add(&held);
             return Admit::Refused(DropReason::FragmentOverlap);
         }
         datagram.fragments.push(fragment);
@@ -216,7 +237,7 @@ impl Fragments {
         self.0.lock().originals.of(id)
     }
 
-    /// Removes datagrams whose time is over. Returns the numbers of held fragments that were lost
+    /// Removes datagrams whose time is over. Returns the held fragments that were lost
     /// since the last call.
     pub(crate) fn expire(&self, now: Tick) -> LostFragments {
         let mut store = self.0.lock();
@@ -260,7 +281,8 @@ impl Store {
                 {
                     break;
                 }
-                self.lost.expired += self.remove(id).held.len() as u64;
+                let held = self.remove(id).held;
+                self.lost.expired.add(&held);
             }
         }
     }
@@ -306,7 +328,8 @@ impl Store {
 
     fn evict(&mut self, order: EvictionOrder) {
         let id = self.by_eviction[&order];
-        self.lost.evicted += self.remove(id).held.len() as u64;
+        let held = self.remove(id).held;
+        self.lost.evicted.add(&held);
     }
 
     fn remove(&mut self, id: DatagramId) -> Datagram {
@@ -359,6 +382,8 @@ impl Datagram {
 const MAX_HELD_BYTES: usize = 4 << 20;
 /// Fragments of one datagram: 64 KiB in fragments of 512 bytes.
 const MAX_FRAGMENTS: usize = 128;
+/// Lost fragments of which the store keeps the heads, for each cause.
+const LOST_HEADS: usize = 16;
 /// One source has at most one part in this many of the datagrams and of the held bytes.
 const SHARE: usize = 8;
 /// Datagrams that a source may have however small the store is, if the store is not full.

@@ -5,7 +5,7 @@ use crate::nat::table::family::{Family, TupleOf};
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::SessionKey;
 use crate::nat::table::record::SessionRecord;
-use crate::nat::table::session::{SessionId, SessionKind};
+use crate::nat::table::session::{SessionId, SessionInfo, SessionKind};
 use crate::nat::table::session_table::Table;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::tcp_window::Segment;
@@ -74,6 +74,17 @@ impl<F: Family> Table<F> {
             reschedule: tracked.ends_sooner.then(|| record.common().id(slot)),
             ..matched(record, direction)
         })
+    }
+
+    /// Returns the session of a tuple, without touching it.
+    pub(crate) fn session_of(&self, key: F::Key, now: Tick) -> Option<SessionInfo<TupleOf<F>>> {
+        let hash = self.hash(key);
+        self.check_key(hash);
+        let locked = self.index.lock(hash);
+        let (slot, _) = locked.find(hash, |entry| self.has_key(entry, key))?.split();
+        let record = &self.records[slot as usize];
+        (!now.reached(record.common().deadline(&self.idle_timeouts)))
+            .then(|| self.info(slot, record))
     }
 
     /// Looks a tuple up without touching its session.

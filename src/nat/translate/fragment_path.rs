@@ -77,7 +77,7 @@ impl Translator {
         for mut fragment in self.fragments.resolve(name, disposition, now) {
             match disposition {
                 Disposition::Dropped(reason) => {
-                    context.counters.drops.count(reason, 1);
+                    context.drop_packet(reason, &fragment, now);
                     continue;
                 }
                 Disposition::PassedToHost => {}
@@ -86,7 +86,7 @@ impl Translator {
                     if let Verdict::Drop(reason) =
                         self.rewrite_fragment(context, &mut fragment, rewrite)
                     {
-                        context.counters.drops.count(reason, 1);
+                        context.drop_packet(reason, &fragment, now);
                         continue;
                     }
                 }
@@ -180,8 +180,14 @@ impl Translator {
     /// Removes expired datagrams, and counts the fragments that are lost with them.
     pub(crate) fn expire_fragments(&self, context: &mut WorkerContext, now: Tick) {
         let lost = self.fragments.expire(now);
-        context.counters.drops.count(DropReason::FragmentTimeout, lost.expired);
-        context.counters.drops.count(DropReason::FragmentTableFull, lost.evicted);
-        context.counters.drops.count(DropReason::FragmentOverlap, lost.refused);
+        for (reason, lost) in [
+            (DropReason::FragmentTimeout, lost.expired),
+            (DropReason::FragmentTableFull, lost.evicted),
+            (DropReason::FragmentOverlap, lost.refused),
+        ] {
+            if lost.count != 0 {
+                context.drop_packets(reason, lost.count, &lost.heads, now);
+            }
+        }
     }
 }

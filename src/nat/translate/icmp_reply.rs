@@ -4,7 +4,7 @@ use crate::nat::context::WorkerContext;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{IcmpErrorKind, icmp_error};
+use crate::packet::{IcmpErrorKind, PacketHead, icmp_error};
 use crate::time::Tick;
 
 impl Translator {
@@ -32,6 +32,7 @@ impl Translator {
             context.counters.icmp_errors_rate_limited += 1;
             return Verdict::Drop(reason);
         }
+        context.replaced = PacketHead::of(&packet.buffer[..packet.parsed.length()]);
         if !to_inside && packet.parsed.has_options() {
             // The kernel has recorded addresses on the way to the translator.
             self.strip_recorded_addresses(packet.parsed, packet.buffer, source);

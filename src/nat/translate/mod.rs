@@ -14,6 +14,7 @@
 //! | `icmp_reply`, `delayed_reject`     | ICMP errors that the translator sends                   |
 //! | `sessions`, `snapshot`, `teardown` | listing, ending, export and import of sessions          |
 //! | `adoption`, `import_files`         | the sessions of a process before this one               |
+//! | `observed`                         | what is known of a packet that an operator looks at     |
 //! | `policy_change`                    | a new policy while sessions continue                    |
 
 pub(crate) mod adoption;
@@ -28,6 +29,7 @@ pub(crate) mod fragment_path;
 pub(crate) mod icmp_error;
 pub(crate) mod icmp_reply;
 pub(crate) mod import_files;
+pub(crate) mod observed;
 pub(crate) mod policy_change;
 pub(crate) mod related_uplink;
 pub(crate) mod scrub;
