@@ -13,16 +13,22 @@
 //! | `status`   | [`Status`], [`EffectiveConfig`], [`Reloaded`]  |
 //! | `sessions` | pages of sessions                              |
 //! | `events`   | events, as JSON and as sentences               |
+//! | `explain`  | what would happen to a packet                  |
 //! | `client`   | finding an instance and asking it              |
 
 pub mod client;
 mod events;
+mod explain;
 mod request;
 mod sessions;
 mod status;
 
 pub use events::{Event, EventKind};
-pub use request::{Access, MAX_REQUEST, Refusal, Request, RequestError, VERSION};
+pub use explain::{
+    ExplainedDrop, ExplainedMapping, Explanation, MappingPort, OpenedSession, PacketOutcome,
+    PacketView, PlaceView,
+};
+pub use request::{Access, MAX_EXPLAINED, MAX_REQUEST, Refusal, Request, RequestError, VERSION};
 pub use sessions::{SessionCursor, SessionPage, SessionView, TupleView};
 pub use status::{
     DnsStatus, EffectiveConfig, HostStatus, InstanceState, LegStatus, Reloaded, SandboxStatus,

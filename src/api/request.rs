@@ -11,6 +11,9 @@ pub const VERSION: u64 = 1;
 /// Longest request line, in bytes.
 pub const MAX_REQUEST: u64 = 4096;
 
+/// Most bytes of a packet in [`Request::Explain`].
+pub const MAX_EXPLAINED: usize = 1900;
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -31,6 +34,13 @@ pub enum Request {
         /// True: new events follow the recent ones until the instance ends.
         #[serde(default)]
         follow: bool,
+    },
+    /// Asks for an [`super::Explanation`]: what would happen to a packet. Nothing happens to any.
+    Explain {
+        /// The first bytes of an IPv4 packet in hexadecimal, at most [`MAX_EXPLAINED`] of them.
+        packet: String,
+        /// Length of the packet in bytes. Zeros follow the bytes of `packet`.
+        length: u16,
     },
     /// Makes the instance read its configuration file again. The answer is a [`super::Reloaded`].
     Reload,
@@ -76,9 +86,11 @@ impl Request {
     /// Returns what the request needs of its user.
     pub fn access(&self) -> Access {
         match self {
-            Self::Status | Self::Sessions { .. } | Self::EffectiveConfig | Self::Events { .. } => {
-                Access::Read
-            }
+            Self::Status
+            | Self::Sessions { .. }
+            | Self::EffectiveConfig
+            | Self::Events { .. }
+            | Self::Explain { .. } => Access::Read,
             Self::Reload => Access::Change,
         }
     }
@@ -118,6 +130,7 @@ mod tests {
             Request::Sessions { from: SessionCursor::default() },
             Request::EffectiveConfig,
             Request::Events { follow: true },
+            Request::Explain { packet: "4500".to_owned(), length: 40 },
             Request::Reload,
         ];
         for request in requests {
@@ -127,6 +140,13 @@ mod tests {
             let plain = serde_json::to_vec(&request).unwrap();
             assert_eq!(Request::from_json(&plain).unwrap(), request);
         }
+    }
+
+    #[test]
+    fn the_longest_packet_to_explain_fits_into_a_request() {
+        let packet = "f".repeat(2 * MAX_EXPLAINED);
+        let request = Request::Explain { packet, length: u16::MAX };
+        assert!((request.to_json().len() as u64) < MAX_REQUEST);
     }
 
     #[test]

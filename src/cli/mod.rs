@@ -18,6 +18,7 @@ pub mod doctor;
 mod down;
 mod events;
 mod exit;
+mod explain;
 mod helper;
 mod output;
 mod plan;
@@ -109,6 +110,11 @@ enum Command {
     /// Events are changes of state: uplinks that fail and recover, reloads, exhausted resources.
     /// `--json` prints one object per line.
     Events(events::EventsArguments),
+    /// Say what would happen to a packet, and why
+    ///
+    /// The packet need not exist, and nothing changes:
+    /// `natbox explain 'tcp 192.0.2.7:4242 -> 203.0.113.10:80'`.
+    Explain(explain::ExplainArguments),
     /// Make a running instance read its configuration file again
     ///
     /// Sessions that the new configuration allows continue.
@@ -140,6 +146,7 @@ impl Command {
             Self::Status(arguments) => status::run(&arguments),
             Self::Sessions(arguments) => sessions::run(&arguments),
             Self::Events(arguments) => events::run(&arguments),
+            Self::Explain(arguments) => explain::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
             Self::Upgrade(arguments) => upgrade::run(&arguments),
             Self::PreviewTakeover(arguments) => upgrade::answer(&arguments),

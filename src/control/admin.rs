@@ -169,6 +169,12 @@ async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess)
                 Ok(Request::Events { follow }) => {
                     return write_events(reader, writer, instance, follow).await;
                 }
+                Ok(Request::Explain { packet, length }) => {
+                    match instance.explain(&packet, length) {
+                        Ok(explanation) => to_json(&explanation),
+                        Err(error) => refusal(&error),
+                    }
+                }
                 Ok(Request::Reload) => match instance.reload().await {
                     Ok(reloaded) => to_json(&reloaded),
                     Err(error) => refusal(&error),

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use tokio::task::JoinError;
 
 use super::events::Events;
+use super::explain::{self, ExplainError};
 use super::reload::ReloadError;
 use super::status::InstanceHandle;
 use super::waiting::WaitingInstance;
-use crate::api::{EffectiveConfig, Reloaded, SessionCursor, SessionPage, Status};
+use crate::api::{EffectiveConfig, Explanation, Reloaded, SessionCursor, SessionPage, Status};
 
 /// The instance in its present stage. Connections of clients outlive the stages.
 pub(super) struct Instance {
@@ -62,6 +63,20 @@ impl Instance {
         match self.stage() {
             InstanceStage::Waiting(waiting) => waiting.effective_config(),
             InstanceStage::Running(running) => running.effective_config(),
+        }
+    }
+
+    /// Explains what would happen to a packet with these first bytes, and changes nothing.
+    ///
+    /// # Errors
+    /// See [`ExplainError`].
+    pub(super) fn explain(&self, packet: &str, length: u16) -> Result<Explanation, ExplainError> {
+        let packet = explain::packet(packet, length)?;
+        match self.stage() {
+            InstanceStage::Waiting(_) => Err(ExplainError::Waiting),
+            InstanceStage::Running(running) => {
+                Ok(explain::explain(&running.engine, &running.reloader.config(), &packet))
+            }
         }
     }
 

@@ -16,6 +16,7 @@
 //! | `exhaustion`                       | events about exhausted resources                        |
 //! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
+//! | `explain`, `remedies`              | what would happen to a packet, and what to do about it  |
 //! | `admin_access`                     | users of the admin socket                               |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
@@ -34,6 +35,7 @@ mod down;
 mod error;
 mod events;
 mod exhaustion;
+mod explain;
 mod failover;
 mod firewall;
 #[cfg(feature = "fuzzing")]
@@ -46,6 +48,7 @@ mod mapping_log;
 mod needed_files;
 mod reconcile;
 mod reload;
+mod remedies;
 mod run;
 mod sandbox;
 mod service_manager;
@@ -63,5 +66,6 @@ mod workers;
 pub(crate) use crate::state::{KEEPER_COMMAND, Preview};
 pub(crate) use down::down;
 pub(crate) use error::{RunError, SocketError};
+pub(crate) use explain::FreshInstance;
 pub(crate) use kept_sessions::{keep_descriptors, preview};
 pub(crate) use run::run;

@@ -16,7 +16,7 @@ pub(super) fn page(engine: &Handle, from: SessionCursor) -> SessionPage {
     SessionPage { sessions, next }
 }
 
-fn view(session: &SessionInfo, uplinks: &[String], now: Tick) -> SessionView {
+pub(super) fn view(session: &SessionInfo, uplinks: &[String], now: Tick) -> SessionView {
     let tuple = |tuple: &Tuple| TupleView {
         source: tuple.source.to_string(),
         destination: tuple.destination.to_string(),

@@ -11,6 +11,7 @@
 //! The control plane reaches the translator through [`Handle`] alone.
 
 mod counters;
+mod explain;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod handle;
@@ -24,6 +25,7 @@ mod worker;
 #[cfg(test)]
 mod worker_tests;
 
+pub(crate) use explain::FreshTranslator;
 pub(crate) use handle::Handle;
 pub(crate) use start::{Builder, Engine, KeptSessions, Options, WORKER_THREAD};
 pub(crate) use worker::WorkerFailure;

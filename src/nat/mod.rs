@@ -89,6 +89,7 @@ pub use crate::values::nat::{EndpointDependence, ForwardProtocol, HashBy, MssCla
 pub use context::WorkerContext;
 pub use counters::{Counters, Drops};
 pub use event_channel::EventReceiver;
+pub(crate) use mapping::allocator::PortOrigin;
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
 pub use policy::limits::{Limits, Timeouts};
 pub use policy::rules::{ExternalAddress, Forward, Leg, NoNatRule, OutboundRule, Policy, Uplink};
@@ -112,11 +113,14 @@ pub use translate::decide::{
     Content, Decision, ErrorRewrite, ExternalEndpoint, FragmentRewrite, Opening, Path, Query,
     Rewrite, Server,
 };
+pub(crate) use translate::explain::Explained;
 pub use translate::import_files::{Imported, import_sessions};
 pub use translate::policy_change::Transition;
+pub(crate) use translate::rehearsal::Doubt;
 pub use translate::sessions::{EndedSlice, NoSuchSession};
 pub use translate::snapshot::{
     AccountingSnapshot, ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot,
 };
 pub use translator::Translator;
 pub use verdict::DropReason;
+pub(crate) use verdict::Verdict;

@@ -3,6 +3,7 @@
 
 use crate::nat::context::{FrameClass, WorkerContext};
 use crate::nat::table::key::Key;
+use crate::nat::translate::effects::Effects;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
@@ -59,16 +60,16 @@ impl Translator {
 
     /// Translates one frame for each of the `classes`, from frame `first` on.
     #[inline]
-    fn process_from(
+    pub(crate) fn process_from(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         classes: &mut [FrameClass],
         frames: &mut impl Frames,
         first: usize,
         now: Tick,
     ) {
         for (index, class) in classes.iter_mut().enumerate() {
-            *class = self.classify(context, &frames.frame(first + index));
+            *class = self.classify(context.worker(), &frames.frame(first + index));
         }
         for class in &*classes {
             if let FrameClass::Classified { hash, .. } = class {
@@ -113,14 +114,17 @@ impl Translator {
     #[inline]
     fn translate_frame(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         class: &FrameClass,
         frames: &mut impl Frames,
         index: usize,
         now: Tick,
     ) {
         let (parsed, verdict, offload) = match class {
-            FrameClass::Dropped(reason) => return context.counters.drops.count(*reason, 1),
+            FrameClass::Dropped(reason) => {
+                context.concluded(Verdict::Drop(*reason));
+                return context.worker().counters.drops.count(*reason, 1);
+            }
             FrameClass::Classified { parsed, key, hash } => {
                 let frame = frames.frame(index);
                 let wire_length = wire_length(parsed, frame.offload);
@@ -143,7 +147,8 @@ impl Translator {
                 frames.frame(index).offload,
             ),
         };
-        let counters = &mut context.counters;
+        context.concluded(verdict);
+        let counters = &mut context.worker().counters;
         match verdict {
             Verdict::Translated => {
                 counters.bytes_out += parsed.length() as u64;
@@ -163,7 +168,7 @@ impl Translator {
             Verdict::Held => {}
             Verdict::Drop(reason) => counters.drops.count(reason, 1),
         }
-        send_outbox(context, frames);
+        send_outbox(context.worker(), frames);
     }
 }
 
