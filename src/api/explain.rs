@@ -8,13 +8,13 @@ use super::sessions::{SessionView, TupleView};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The packet as it arrives.
-    pub packet: PacketView,
+    pub packet: ExplainedPacket,
     /// Where it comes from. None: its headers do not show that.
     pub from: Option<PlaceView>,
     /// What happens to it.
     pub outcome: PacketOutcome,
     /// The packet that leaves: this one, or the ICMP error to its sender.
-    pub sent: Option<PacketView>,
+    pub sent: Option<ExplainedPacket>,
     /// Where the packet that leaves goes to.
     pub towards: Option<PlaceView>,
     /// Held fragments that leave after this packet, because it is the first one of their datagram.
@@ -61,7 +61,7 @@ pub enum PacketOutcome {
 
 /// A packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PacketView {
+pub struct ExplainedPacket {
     /// `tcp`, `udp`, `icmp`, or `ip-` and a number. None: the packet is malformed.
     pub protocol: Option<String>,
     /// Source and destination, with ports where the protocol has them.
@@ -129,5 +129,5 @@ pub struct ExplainedDrop {
     /// What the reason means.
     pub meaning: String,
     /// What to do about it.
-    pub remedy: String,
+    pub advice: String,
 }

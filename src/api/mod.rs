@@ -25,8 +25,8 @@ mod status;
 
 pub use events::{Event, EventKind};
 pub use explain::{
-    ExplainedDrop, ExplainedMapping, Explanation, MappingPort, OpenedSession, PacketOutcome,
-    PacketView, PlaceView,
+    ExplainedDrop, ExplainedMapping, ExplainedPacket, Explanation, MappingPort, OpenedSession,
+    PacketOutcome, PlaceView,
 };
 pub use request::{Access, MAX_EXPLAINED, MAX_REQUEST, Refusal, Request, RequestError, VERSION};
 pub use sessions::{SessionCursor, SessionPage, SessionView, TupleView};

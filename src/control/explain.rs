@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use data_encoding::HEXLOWER_PERMISSIVE;
 
 use crate::api::{
-    ExplainedDrop, ExplainedMapping, Explanation, MAX_EXPLAINED, MappingPort, OpenedSession,
-    PacketOutcome, PacketView, PlaceView, TupleView,
+    ExplainedDrop, ExplainedMapping, ExplainedPacket, Explanation, MAX_EXPLAINED, MappingPort,
+    OpenedSession, PacketOutcome, PlaceView, TupleView,
 };
 use crate::config::Config;
 use crate::engine::{FreshTranslator, Handle};
@@ -18,7 +18,6 @@ use crate::nat::{
 use crate::packet::{ChecksumMode, Endpoint, Parsed, Payload, Tuple, parse};
 use crate::time::Tick;
 
-use super::remedies::remedy;
 use super::{sessions, settings};
 
 /// Why an instance explains no packet.
@@ -121,7 +120,7 @@ impl View<'_> {
             drop: drop_reason(explained.verdict).map(|reason| ExplainedDrop {
                 reason: reason.name().to_owned(),
                 meaning: reason.explanation().trim().to_owned(),
-                remedy: remedy(reason).to_owned(),
+                advice: reason.advice().to_owned(),
             }),
             notes: self.notes(explained),
         }
@@ -275,14 +274,14 @@ fn tuple_view(tuple: Tuple) -> TupleView {
     TupleView { source: tuple.source.to_string(), destination: tuple.destination.to_string() }
 }
 
-fn sent_view(packet: &[u8]) -> PacketView {
+fn sent_view(packet: &[u8]) -> ExplainedPacket {
     let parsed = parse(packet, ChecksumMode::Complete).ok();
     packet_view(parsed.as_ref(), packet.len())
 }
 
-fn packet_view(parsed: Option<&Parsed>, length: usize) -> PacketView {
+fn packet_view(parsed: Option<&Parsed>, length: usize) -> ExplainedPacket {
     let Some(parsed) = parsed else {
-        return PacketView { protocol: None, addresses: None, detail: None, length };
+        return ExplainedPacket { protocol: None, addresses: None, detail: None, length };
     };
     let first = match parsed.payload() {
         Payload::Fragment { first_tuple, .. } => first_tuple,
@@ -297,7 +296,7 @@ fn packet_view(parsed: Option<&Parsed>, length: usize) -> PacketView {
         Some(Endpoint { port, .. }) if port != 0 => format!("{address}:{port}"),
         Some(_) | None => format!("{address}"),
     };
-    PacketView {
+    ExplainedPacket {
         protocol: Some(parsed.protocol().to_string()),
         addresses: Some(TupleView {
             source: end(parsed.source(), first.map(|tuple| tuple.source)),

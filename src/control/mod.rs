@@ -16,7 +16,7 @@
 //! | `exhaustion`                       | events about exhausted resources                        |
 //! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
-//! | `explain`, `remedies`              | what would happen to a packet, and what to do about it  |
+//! | `explain`                          | what would happen to a packet                           |
 //! | `admin_access`                     | users of the admin socket                               |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
@@ -48,7 +48,6 @@ mod mapping_log;
 mod needed_files;
 mod reconcile;
 mod reload;
-mod remedies;
 mod run;
 mod sandbox;
 mod service_manager;

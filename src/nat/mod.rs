@@ -73,6 +73,7 @@
 
 mod context;
 mod counters;
+mod drop_advice;
 mod event_channel;
 mod fragments;
 mod mapping;

@@ -77,7 +77,7 @@ const FOLDERS: [(&str, &[&[&str]]); 2] = [
     (
         "nat",
         &[
-            &["verdict", "counters", "seed", "event_channel"],
+            &["verdict", "counters", "seed", "event_channel", "drop_advice"],
             &["policy"],
             &["tracking"],
             &["table"],

@@ -43,23 +43,19 @@ pub(super) fn read(
         let mut reader = PcapNgReader::new(BufReader::new(file)).map_err(wrong)?;
         let mut links = Vec::new();
         while let Some(block) = reader.next_block() {
-            let packet = match block.map_err(wrong)? {
-                Block::SectionHeader(_) => {
+            let block = block.map_err(wrong)?;
+            let packet = if let Block::EnhancedPacket(packet) = &block {
+                let link = links.get(packet.interface_id as usize).copied();
+                captured(link, packet.timestamp, &packet.data)
+            } else if let Block::SimplePacket(packet) = &block {
+                captured(links.first().copied(), Duration::ZERO, &packet.data)
+            } else {
+                if let Block::SectionHeader(_) = &block {
                     links.clear();
-                    continue;
-                }
-                Block::InterfaceDescription(interface) => {
+                } else if let Block::InterfaceDescription(interface) = &block {
                     links.push(interface.linktype);
-                    continue;
                 }
-                Block::EnhancedPacket(packet) => {
-                    let link = links.get(packet.interface_id as usize).copied();
-                    captured(link, packet.timestamp, &packet.data)
-                }
-                Block::SimplePacket(packet) => {
-                    captured(links.first().copied(), Duration::ZERO, &packet.data)
-                }
-                _ => continue,
+                continue;
             };
             if !take(packet)? {
                 return Ok(());
@@ -84,12 +80,16 @@ fn captured(link: Option<DataLink>, time: Duration, frame: &[u8]) -> CapturedPac
 
 /// Returns the IPv4 packet of a frame.
 fn ipv4_of(link: DataLink, frame: &[u8]) -> Option<&[u8]> {
-    let packet = match link {
-        DataLink::RAW | DataLink::IPV4 => frame,
-        DataLink::ETHERNET => behind_tags(frame.get(12..)?)?,
-        DataLink::LINUX_SLL => behind_tags(frame.get(14..)?)?,
-        DataLink::LINUX_SLL2 if frame.get(..2)? == IPV4 => frame.get(20..)?,
-        _ => return None,
+    let packet = if [DataLink::RAW, DataLink::IPV4].contains(&link) {
+        frame
+    } else if link == DataLink::ETHERNET {
+        behind_tags(frame.get(12..)?)?
+    } else if link == DataLink::LINUX_SLL {
+        behind_tags(frame.get(14..)?)?
+    } else if link == DataLink::LINUX_SLL2 && frame.get(..2)? == IPV4 {
+        frame.get(20..)?
+    } else {
+        return None;
     };
     (packet.first()? >> 4 == 4).then_some(packet)
 }
@@ -119,3 +119,41 @@ const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 const IPV4: [u8; 2] = [8, 0];
 /// Ethernet types of VLAN tags.
 const VLAN: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packet_is_found_behind_every_usual_header() {
+        let packet = [0x45, 0, 0, 5, 9];
+        let ethernet = |middle: &[u8]| [&[0; 12][..], middle, &[8, 0], &packet, &[0; 3]].concat();
+        let [sll, sll2] = [[&[0; 14][..], &[8, 0]].concat(), [&[8, 0][..], &[0; 18]].concat()];
+        for (link, frame) in [
+            (DataLink::RAW, packet.to_vec()),
+            (DataLink::IPV4, packet.to_vec()),
+            (DataLink::ETHERNET, ethernet(&[])),
+            (DataLink::ETHERNET, ethernet(&[0x81, 0, 0, 7])),
+            (DataLink::ETHERNET, ethernet(&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8])),
+            (DataLink::LINUX_SLL, [&sll[..], &packet].concat()),
+            (DataLink::LINUX_SLL2, [&sll2[..], &packet].concat()),
+        ] {
+            let found = ipv4_of(link, &frame).map(whole);
+            assert_eq!(found.as_deref(), Some(&packet[..]), "{link:?}");
+        }
+        for (link, frame) in [
+            (DataLink::RAW, vec![0x60]),
+            (DataLink::RAW, Vec::new()),
+            (DataLink::ETHERNET, [&[0; 12][..], &[0x86, 0xdd, 0x60]].concat()),
+            (DataLink::ETHERNET, vec![0; 5]),
+            (DataLink::USB_LINUX, vec![0; 5]),
+        ] {
+            assert_eq!(ipv4_of(link, &frame), None, "{link:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_a_capture_has_cut_off_are_zeros() {
+        assert_eq!(whole(&[0x45, 0, 0, 7, 1]), [0x45, 0, 0, 7, 1, 0, 0]);
+    }
+}

@@ -1,6 +1,8 @@
 //! An explanation as text, one fact a line.
 
-use crate::api::{Explanation, MappingPort, PacketOutcome, PacketView, PlaceView, SessionView};
+use crate::api::{
+    ExplainedPacket, Explanation, MappingPort, PacketOutcome, PlaceView, SessionView,
+};
 
 /// Returns the lines of an explanation.
 pub(super) fn lines(explanation: &Explanation) -> String {
@@ -10,7 +12,7 @@ pub(super) fn lines(explanation: &Explanation) -> String {
     lines.add("from", from.as_ref().map(place));
     lines.add("outcome", Some(outcome_line(explanation)));
     lines.add("meaning", explanation.drop.as_ref().map(|drop| drop.meaning.clone()));
-    lines.add("remedy", explanation.drop.as_ref().map(|drop| drop.remedy.clone()));
+    lines.add("advice", explanation.drop.as_ref().map(|drop| drop.advice.clone()));
     lines.add("forward", explanation.forward.clone());
     lines.add("rule", explanation.outbound_rule.as_ref().map(|rule| format!("outbound {rule}")));
     lines.add("rule", explanation.no_nat_rule.as_ref().map(|rule| format!("no_nat {rule}")));
@@ -49,8 +51,8 @@ impl Lines {
     }
 }
 
-fn packet_line(packet: &PacketView) -> String {
-    let PacketView { protocol, addresses, detail, length } = packet;
+fn packet_line(packet: &ExplainedPacket) -> String {
+    let ExplainedPacket { protocol, addresses, detail, length } = packet;
     let (Some(protocol), Some(addresses)) = (protocol, addresses) else {
         return format!("malformed, {length} bytes");
     };

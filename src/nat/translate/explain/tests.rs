@@ -10,20 +10,26 @@ use proptest::test_runner::TestRunner;
 use super::*;
 use crate::nat::context::WorkerContext;
 use crate::nat::mapping::allocator::PortOrigin;
-use crate::nat::policy::limits::Limits;
-use crate::nat::policy::rules::{ExternalAddress, Policy};
+use crate::nat::policy::limits::{Limits, Timeouts};
+use crate::nat::policy::rules::{ExternalAddress, OutboundRule, Policy};
 use crate::nat::seed::Seed;
 use crate::nat::shared::uplink_states::AdmitNew;
 use crate::nat::table::TableCursor;
 use crate::nat::table::filter::Filter;
-use crate::nat::translate::decide::tests::{ADDRESSES, PORTS, packet, setup};
+use crate::nat::translate::decide::tests::{ADDRESSES, packet, setup};
 use crate::nat::translate::rehearsal::Doubt;
 use crate::packet::{Protocol, TcpFlags, builder};
 use crate::time::Span;
-use crate::values::nat::PortRange;
+use crate::values::nat::{HashBy, PortRange};
 
 /// Addresses of the box itself: the host's, and those of probes over both uplinks.
 const OWN: [[u8; 4]; 3] = [[169, 254, 0, 1], [169, 254, 0, 2], [169, 254, 0, 3]];
+
+/// Places of the inside hosts, of the external addresses and of the remote hosts in [`ADDRESSES`].
+const INSIDE: [usize; 2] = [0, 1];
+const EXTERNAL: [usize; 3] = [2, 3, 8];
+const REMOTE: [usize; 2] = [4, 5];
+const PORTS: [u16; 12] = [80, 8080, 5000, 5001, 5002, 5003, 5004, 5005, 5006, 600, 40_001, 53];
 
 /// Something that happens to the box.
 #[derive(Clone, Debug)]
@@ -33,6 +39,12 @@ enum Step {
         kind: usize,
         source: (usize, usize),
         destination: (usize, usize),
+    },
+    /// A packet to the source of one of the last packets that left, perhaps a mapping.
+    Knock {
+        which: Index,
+        kind: usize,
+        source: (usize, usize),
     },
     /// A packet of one of the last packets that left: the answer to it, or the next of its sender.
     Follow {
@@ -79,23 +91,33 @@ fn step() -> impl Strategy<Value = Step> {
             builder::other(Protocol(bytes[0] % 20), source, ADDRESSES[2].into(), &bytes)
         }),
     ];
+    let one_of = |places: &[usize]| (prop::sample::select(places.to_vec()), 0..PORTS.len());
+    // SYN and UDP open the most.
+    let kind = || prop_oneof![2 => Just(0usize), 3 => Just(5usize), 3 => 0..9usize];
+    let packet = |(kind, source, destination)| Step::Packet { kind, source, destination };
+    let own = [ADDRESSES.len(), ADDRESSES.len() + 1, ADDRESSES.len() + 2];
     prop_oneof![
-        8 => (0..9usize, endpoint(), endpoint())
-            .prop_map(|(kind, source, destination)| Step::Packet { kind, source, destination }),
+        12 => (kind(), one_of(&INSIDE), one_of(&REMOTE)).prop_map(packet),
+        6 => (kind(), one_of(&REMOTE), one_of(&EXTERNAL)).prop_map(packet),
+        3 => (kind(), one_of(&INSIDE), one_of(&EXTERNAL)).prop_map(packet),
+        2 => (kind(), one_of(&own), one_of(&REMOTE)).prop_map(packet),
+        2 => (kind(), endpoint(), endpoint()).prop_map(packet),
+        5 => (any::<Index>(), kind(), prop_oneof![one_of(&REMOTE), one_of(&INSIDE)])
+            .prop_map(|(which, kind, source)| Step::Knock { which, kind, source }),
         8 => (any::<Index>(), 0..9usize, any::<bool>())
             .prop_map(|(which, kind, answers)| Step::Follow { which, kind, answers }),
         2 => (any::<Index>(), 0..ADDRESSES.len(), 0..5u8)
             .prop_map(|(which, reporter, code)| Step::Error { which, reporter, code }),
-        1 => (endpoint(), endpoint(), 0..3u16, proptest::collection::vec(any::<Index>(), 1..5))
+        2 => (one_of(&INSIDE), one_of(&REMOTE), 0..3u16, proptest::collection::vec(any::<Index>(), 1..5))
             .prop_map(|(source, destination, id, order)| {
                 Step::Fragments { source, destination, id, order }
             }),
-        1 => (endpoint(), endpoint(), 500..1400usize, any::<bool>())
+        2 => (one_of(&INSIDE), one_of(&REMOTE), 500..1400usize, any::<bool>())
             .prop_map(|(source, destination, length, fixed)| {
                 Step::Long { source, destination, length, fixed }
             }),
         1 => noise.prop_map(Step::Noise),
-        2 => prop_oneof![4 => 0..2000u32, 1 => 0..400_000u32].prop_map(Step::Wait),
+        3 => prop_oneof![4 => 0..2000u32, 2 => 0..30_000u32, 1 => 0..400_000u32].prop_map(Step::Wait),
         1 => (0..2u8, 0..3u8, any::<bool>()).prop_map(|(uplink, admits, is_last_resort)| {
             Step::Admission { uplink, admits, is_last_resort }
         }),
@@ -109,16 +131,23 @@ prop_compose! {
         sessions in prop::sample::select(vec![4u32, 16, 1000]),
         per_host in prop::sample::select(vec![0u32, 3, 100]),
         rate in prop::sample::select(vec![0u32, 2, 50]),
-        (first, count) in (prop::sample::select(vec![500u16, 1020, 40_000]), 1..40u16),
+        (first, count) in (prop::sample::select(vec![500u16, 1020, 40_000]), 0..20u16),
         delay in prop::sample::select(vec![None, Some(Span(500)), Some(Span::seconds(60))]),
         errors in prop::sample::select(vec![1u32, 3, 0]),
         (overlaps, parity, soft, delayed_reject) in any::<(bool, bool, bool, bool)>(),
         (own, keeps, rejects, more, narrow) in any::<(bool, bool, bool, bool, bool)>(),
-        tier in 1..3u8,
+        (tier, closed) in (1..3u8, 0..4u8),
+        delayed_ports in prop::sample::select(vec![1u32, 3, 1000]),
     ) -> (Limits, Policy) {
         let depends = limits.mapping != crate::values::nat::EndpointDependence::EndpointIndependent;
-        let mut timeouts = limits.timeouts;
-        timeouts.port_reuse_delay = delay;
+        let timeouts = Timeouts {
+            tcp_transitory: Span::seconds(8),
+            tcp_syn: Span::seconds(4),
+            udp: Span::seconds(10),
+            icmp: Span::seconds(6),
+            port_reuse_delay: delay,
+            ..limits.timeouts
+        };
         let limits = Limits {
             sessions,
             sessions_per_host: NonZeroU32::new(per_host),
@@ -127,6 +156,7 @@ prop_compose! {
             icmp_errors_per_host: NonZeroU32::new(errors),
             port_overlapping: overlaps && depends,
             port_parity: parity,
+            delayed_ports,
             paired_soft: soft,
             timeouts,
             ..limits
@@ -139,6 +169,17 @@ prop_compose! {
             ..policy
         };
         policy.uplinks[1].tier = tier;
+        if closed != 0 && policy.outbound.is_empty() {
+            policy.outbound.push(OutboundRule {
+                from: limits.inside[0],
+                to: Vec::new(),
+                uplinks: vec![0, 1],
+                hash_by: HashBy::SourceAddress,
+            });
+        }
+        if closed > 1 {
+            policy.no_nat.clear();
+        }
         for (uplink, address) in policy.uplinks.iter_mut().zip(&OWN[1..]) {
             uplink.probe_address = own.then_some((*address).into());
             uplink.mtu = if narrow { 600 } else { 1500 };
@@ -301,6 +342,12 @@ fn packets(step: &Step, last: &[Vec<u8>]) -> Vec<Vec<u8>> {
         Step::Packet { kind, source, destination } => {
             vec![packet(*kind, endpoint(*source), endpoint(*destination))]
         }
+        Step::Knock { which, kind, source } if !last.is_empty() => {
+            let parsed = parse(which.get::<Vec<u8>>(last), ChecksumMode::Complete);
+            let tuple = parsed.ok().and_then(|parsed| tuple_of(&parsed));
+            let target = tuple.map(|tuple| tuple.source);
+            target.map(|target| packet(*kind, endpoint(*source), target)).into_iter().collect()
+        }
         Step::Follow { which, kind, answers } if !last.is_empty() => {
             let parsed = parse(which.get::<Vec<u8>>(last), ChecksumMode::Complete);
             let tuple = parsed.ok().and_then(|parsed| tuple_of(&parsed));
@@ -344,9 +391,11 @@ fn packets(step: &Step, last: &[Vec<u8>]) -> Vec<Vec<u8>> {
             vec![segment]
         }
         Step::Noise(bytes) => vec![bytes.clone()],
-        Step::Follow { .. } | Step::Error { .. } | Step::Wait(_) | Step::Admission { .. } => {
-            Vec::new()
-        }
+        Step::Knock { .. }
+        | Step::Follow { .. }
+        | Step::Error { .. }
+        | Step::Wait(_)
+        | Step::Admission { .. } => Vec::new(),
     }
 }
 

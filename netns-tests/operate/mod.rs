@@ -1,0 +1,3 @@
+//! Commands with which an operator looks into a running box, on real traffic.
+
+mod explain;
