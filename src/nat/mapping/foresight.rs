@@ -109,7 +109,8 @@ impl Mappings {
         let pinholes = self.hairpin_pinholes.iter();
         lines.extend(pinholes.map(|it| format!("{:?} {:?}", it.key(), it.value())));
         for (place, allocator) in self.allocators.load().iter() {
-            let taken: Vec<_> = (0..1024).map(|word| allocator.ports.taken_in(word)).collect();
+            let words = (0..1024).map(|word| (word, allocator.ports.taken_in(word)));
+            let taken: Vec<_> = words.filter(|(_, bits)| *bits != 0).collect();
             lines.push(format!("{place:?} {} {taken:?}", allocator.ports.free()));
             lines.push(format!("{place:?} {}", allocator.waiting()));
         }

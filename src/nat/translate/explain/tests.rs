@@ -20,7 +20,7 @@ use crate::nat::translate::decide::tests::{ADDRESSES, packet, setup};
 use crate::nat::translate::rehearsal::Doubt;
 use crate::packet::{Protocol, TcpFlags, builder};
 use crate::time::Span;
-use crate::values::nat::{HashBy, PortRange};
+use crate::values::nat::{EndpointDependence, HashBy, PortRange};
 
 /// Addresses of the box itself: the host's, and those of probes over both uplinks.
 const OWN: [[u8; 4]; 3] = [[169, 254, 0, 1], [169, 254, 0, 2], [169, 254, 0, 3]];
@@ -93,7 +93,8 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let one_of = |places: &[usize]| (prop::sample::select(places.to_vec()), 0..PORTS.len());
     // SYN and UDP open the most.
-    let kind = || prop_oneof![2 => Just(0usize), 3 => Just(5usize), 3 => 0..9usize];
+    let kind =
+        || prop_oneof![2 => Just(0usize), 3 => Just(5usize), 1 => Just(8usize), 3 => 0..9usize];
     let packet = |(kind, source, destination)| Step::Packet { kind, source, destination };
     let own = [ADDRESSES.len(), ADDRESSES.len() + 1, ADDRESSES.len() + 2];
     prop_oneof![
@@ -138,8 +139,12 @@ prop_compose! {
         (own, keeps, rejects, more, narrow) in any::<(bool, bool, bool, bool, bool)>(),
         (tier, closed) in (1..3u8, 0..4u8),
         delayed_ports in prop::sample::select(vec![1u32, 3, 1000]),
+        aim in prop::sample::select(vec![Aim::Any, Aim::Any, Aim::SharedPorts, Aim::DelayedPorts]),
     ) -> (Limits, Policy) {
-        let depends = limits.mapping != crate::values::nat::EndpointDependence::EndpointIndependent;
+        let (limits, delay, overlaps) = aim.narrow(limits, delay, overlaps);
+        let keeps = keeps && aim == Aim::Any;
+        let count = if aim == Aim::SharedPorts { 1 } else { count };
+        let depends = limits.mapping != EndpointDependence::EndpointIndependent;
         let timeouts = Timeouts {
             tcp_transitory: Span::seconds(8),
             tcp_syn: Span::seconds(4),
@@ -192,6 +197,36 @@ prop_compose! {
             });
         }
         (limits, policy)
+    }
+}
+
+/// A rare way to a port that a configuration makes likely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    Any,
+    SharedPorts,
+    DelayedPorts,
+}
+
+impl Aim {
+    fn narrow(
+        self,
+        limits: Limits,
+        delay: Option<Span>,
+        overlaps: bool,
+    ) -> (Limits, Option<Span>, bool) {
+        use EndpointDependence::{AddressAndPortDependent, EndpointIndependent};
+        match self {
+            Self::Any => (limits, delay, overlaps),
+            Self::SharedPorts => {
+                (Limits { mapping: AddressAndPortDependent, ..limits }, None, true)
+            }
+            Self::DelayedPorts => (
+                Limits { filtering: EndpointIndependent, ..limits },
+                Some(Span::seconds(60)),
+                false,
+            ),
+        }
     }
 }
 
