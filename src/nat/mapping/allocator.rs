@@ -168,11 +168,6 @@ impl PortAllocator {
         self.held.lock().hold_any(&self.ports, preference, random)
     }
 
-    /// Reports whether a freed port waits for its last holder.
-    pub(super) fn has_delay(&self) -> bool {
-        self.delay.is_some()
-    }
-
     /// Releases a port that a session held.
     pub(super) fn release_held(&self, port: u16) {
         self.held.lock().release(port, &self.ports);

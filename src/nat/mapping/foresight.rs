@@ -12,14 +12,12 @@ use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 
 /// What [`Mappings::acquire`] would return.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct ForeseenMapping {
     /// The external endpoint.
     pub(crate) external: Endpoint,
     /// How the mapping gets its port.
     pub(crate) origin: PortOrigin,
-    /// Ports of the external address that would be free then, because their delay is over.
-    pub(crate) freed: Vec<u16>,
 }
 
 impl Mappings {
@@ -36,48 +34,36 @@ impl Mappings {
         now: Tick,
     ) -> Result<ForeseenMapping, PortsExhaustedOn> {
         if let Some(mapping) = self.by_inside.get(&key) {
-            let external = mapping.external;
-            let (origin, freed) = (PortOrigin::Present, Vec::new());
+            let (external, origin) = (mapping.external, PortOrigin::Present);
             return match self.has_address(external.address) {
-                true => Ok(ForeseenMapping { external, origin, freed }),
+                true => Ok(ForeseenMapping { external, origin }),
                 false => Err(PortsExhaustedOn),
             };
         }
-        let mut freed = Vec::new();
         let allocate = |address| {
             let take = |allocator: &PortAllocator, preference, random: &mut StdRng| {
-                let mut ports = ForeseenPorts::new(&allocator.ports, Vec::new(), Vec::new());
-                let taken = allocator.take(&key, request, preference, &mut ports, random, now);
-                freed = ports.freed();
-                taken
+                let mut ports = ForeseenPorts::new(&allocator.ports);
+                allocator.take(&key, request, preference, &mut ports, random, now)
             };
             self.allocate_on(address, &key, random, take, |shared| self.may_share(shared, &key))
         };
         let (external, origin) =
             addresses.into_iter().find_map(allocate).ok_or(PortsExhaustedOn)?;
-        Ok(ForeseenMapping { external, origin, freed })
+        Ok(ForeseenMapping { external, origin })
     }
 
-    /// Returns what [`Self::hold_any`] would return after the mapping of `before` has ended.
+    /// Returns what [`Self::hold_any`] would return, with the same draws of random numbers.
     pub(crate) fn foresee_held(
         &self,
         protocol: Protocol,
         address: Ipv4Addr,
         inside_port: u16,
-        before: Option<&ForeseenMapping>,
         random: &mut StdRng,
     ) -> Option<Endpoint> {
         let preference = self.preference(protocol, inside_port);
         let allocators = self.allocators.load();
         let allocator = allocators.get(&(protocol, address))?;
-        let before = before.filter(|before| before.external.address == address);
-        let freed = before.map_or_else(Vec::new, |before| before.freed.clone());
-        // Its port waits for the sender now.
-        let waits = |before: &&ForeseenMapping| {
-            before.origin != PortOrigin::Present && allocator.has_delay()
-        };
-        let taken = before.filter(waits).map(|before| before.external.port).into_iter().collect();
-        let mut ports = ForeseenPorts::new(&allocator.ports, freed, taken);
+        let mut ports = ForeseenPorts::new(&allocator.ports);
         let port = allocator.ports.choose(preference, &mut ports, random)?;
         Some(Endpoint::new(address, port))
     }

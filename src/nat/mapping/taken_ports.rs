@@ -26,40 +26,30 @@ impl DelayedPorts for &PortPool {
     }
 }
 
-/// A pool as it would be after some changes. The pool does not change.
+/// A pool as it would be without the ports that become free. The pool does not change.
 pub(crate) struct ForeseenPorts<'p> {
     pool: &'p PortPool,
     /// Ports that are taken and would be free.
     freed: Vec<u16>,
-    /// Ports that are free and would be taken.
-    taken: Vec<u16>,
 }
 
 impl<'p> ForeseenPorts<'p> {
-    /// The pool as it is, but for ports that would be `freed` or `taken`.
-    pub(crate) fn new(pool: &'p PortPool, freed: Vec<u16>, taken: Vec<u16>) -> Self {
-        Self { pool, freed, taken }
-    }
-
-    /// Ports that are taken and would be free.
-    pub(crate) fn freed(self) -> Vec<u16> {
-        self.freed
+    /// The pool as it is.
+    pub(crate) fn new(pool: &'p PortPool) -> Self {
+        Self { pool, freed: Vec::new() }
     }
 }
 
 impl Ports for ForeseenPorts<'_> {
     fn free(&self) -> u32 {
-        let dynamic =
-            |ports: &[u16]| ports.iter().filter(|port| self.pool.is_dynamic(**port)).count() as u32;
-        (self.pool.free() + dynamic(&self.freed)).saturating_sub(dynamic(&self.taken))
+        let dynamic = self.freed.iter().filter(|port| self.pool.is_dynamic(**port));
+        self.pool.free() + dynamic.count() as u32
     }
 
     fn taken_in(&self, word: usize) -> u64 {
-        let bits = |ports: &[u16]| {
-            let here = ports.iter().filter(|port| usize::from(**port / 64) == word);
-            here.fold(0, |bits, port| bits | 1u64 << (port % 64))
-        };
-        self.pool.taken_in(word) & !bits(&self.freed) | bits(&self.taken)
+        let here = self.freed.iter().filter(|port| usize::from(**port / 64) == word);
+        let freed = here.fold(0, |bits, port| bits | 1u64 << (port % 64));
+        self.pool.taken_in(word) & !freed
     }
 
     fn reserve(&mut self, port: u16) -> bool {

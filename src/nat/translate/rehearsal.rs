@@ -41,8 +41,6 @@ pub(crate) struct Rehearsal {
     usage: Option<(Ipv4Addr, HostUsage)>,
     /// The mapping that the packet would get or has.
     mapping: Option<(MappingKey, ForeseenMapping)>,
-    /// The mapping that an earlier attempt of this packet had, before it was released.
-    released: Option<ForeseenMapping>,
     reaped: Option<SessionId>,
     replaced: Option<Key>,
     pub(crate) story: Story,
@@ -92,7 +90,6 @@ impl Rehearsal {
             worker: WorkerContext::rehearsing(worker, random),
             usage: None,
             mapping: None,
-            released: None,
             reaped: None,
             replaced: None,
             story: Story::default(),
@@ -251,7 +248,7 @@ impl Effects for Rehearsal {
         let random = &mut self.worker.random;
         let foreseen = nat.mappings.foresee(key, request, addresses, random, now)?;
         let external = foreseen.external;
-        self.story.mapping = Some((key, foreseen.clone()));
+        self.story.mapping = Some((key, foreseen));
         self.mapping = Some((key, foreseen));
         Ok(external)
     }
@@ -289,7 +286,7 @@ impl Effects for Rehearsal {
     fn release_borrowed(&mut self, _: &Translator, _: Tuple, _: Endpoint, _: MappingKey, _: Tick) {}
 
     fn release_binding(&mut self, nat: &Translator, tuple: Tuple, _: &Binding, _: Tick) {
-        self.released = self.mapping.take().map(|(_, foreseen)| foreseen);
+        self.mapping = None;
         self.release_host(nat, tuple.source.address);
     }
 
@@ -305,8 +302,8 @@ impl Effects for Rehearsal {
         address: Ipv4Addr,
         inside_port: u16,
     ) -> Option<Endpoint> {
-        let (before, random) = (self.released.as_ref(), &mut self.worker.random);
-        nat.mappings.foresee_held(protocol, address, inside_port, before, random)
+        // An earlier attempt of this packet has found its port in use, so it has freed none.
+        nat.mappings.foresee_held(protocol, address, inside_port, &mut self.worker.random)
     }
 
     fn release_held(&mut self, _: &Translator, _: Protocol, _: Endpoint) {}

@@ -1,6 +1,8 @@
 //! What [`Translator::rehearse`] says is what [`Translator::process`] then does, byte for byte, and
 //! the rehearsal changes nothing.
 
+mod cases;
+
 use std::num::NonZeroU32;
 
 use proptest::prelude::*;
@@ -9,7 +11,6 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::nat::context::WorkerContext;
-use crate::nat::mapping::allocator::PortOrigin;
 use crate::nat::policy::limits::{Limits, Timeouts};
 use crate::nat::policy::rules::{ExternalAddress, OutboundRule, Policy};
 use crate::nat::seed::Seed;
@@ -17,7 +18,6 @@ use crate::nat::shared::uplink_states::AdmitNew;
 use crate::nat::table::TableCursor;
 use crate::nat::table::filter::Filter;
 use crate::nat::translate::decide::tests::{ADDRESSES, packet, setup};
-use crate::nat::translate::rehearsal::Doubt;
 use crate::packet::{Protocol, TcpFlags, builder};
 use crate::time::Span;
 use crate::values::nat::{EndpointDependence, HashBy, PortRange};
@@ -518,35 +518,3 @@ const REACHED: [&str; 26] = [
     "host-session-rate",
     "address-conflict",
 ];
-
-/// A packet of a session whose time is over: natbox removes the session first.
-#[test]
-fn the_rehearsal_says_that_the_session_of_a_packet_has_just_expired() {
-    let inside = "10.0.0.0/24".parse().expect("a prefix");
-    let limits = Limits::new(inside);
-    let idle = limits.timeouts.udp;
-    let policy = Policy::one_uplink(inside, ADDRESSES[2].into());
-    let mut one = Instance::new(limits, policy, 1, Tick(0));
-    let tuple = builder::tuple(Protocol::UDP, (ADDRESSES[0], 5000), (ADDRESSES[4], 53));
-    let bytes = builder::udp(tuple, b"question");
-    one.process(&bytes, Tick(0));
-    let said = one.nat.explain(&bytes, Tick(0).after(Span(idle.0 - 1)));
-    assert!(said.story.session.is_some() && said.story.doubt.is_none());
-    let said = one.nat.explain(&bytes, Tick(0).after(idle));
-    assert_eq!((said.story.session.is_some(), said.story.doubt), (false, Some(Doubt::Expired)));
-}
-
-/// A running box cannot look into the generators of its workers.
-#[test]
-fn a_random_port_is_called_random() {
-    let inside = "10.0.0.0/24".parse().expect("a prefix");
-    let mut policy = Policy::one_uplink(inside, ADDRESSES[2].into());
-    policy.kept_ports = vec![(6000..=6000).into()];
-    let one = Instance::new(Limits::new(inside), policy, 1, Tick(0));
-    let origin = |port| {
-        let tuple = builder::tuple(Protocol::UDP, (ADDRESSES[0], port), (ADDRESSES[4], 53));
-        let said = one.nat.explain(&builder::udp(tuple, b"question"), Tick(0));
-        said.story.mapping.map(|(_, foreseen)| foreseen.origin)
-    };
-    assert_eq!((origin(5000), origin(6000)), (Some(PortOrigin::Random), Some(PortOrigin::Kept)));
-}
