@@ -82,7 +82,7 @@ impl Mappings {
 
 #[cfg(test)]
 impl Mappings {
-    /// Returns everything that mappings and ports are, to compare.
+    /// Returns the mappings and the state of all ports, to compare.
     pub(crate) fn snapshot(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let all = self.by_inside.iter();

@@ -100,7 +100,7 @@ impl Translator {
             // The mapping may have ended since the decision.
             let verdict = self.untranslated_verdict(packet.parsed.destination(), reason);
             if verdict == Verdict::Drop(reason) {
-                context.defer(self, packet, now);
+                context.defer(self, packet.parsed, packet.buffer, now);
             }
             return verdict;
         }

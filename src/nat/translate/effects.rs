@@ -18,12 +18,11 @@ use crate::nat::table::key::Key;
 use crate::nat::table::session::{NewSession, SessionId};
 use crate::nat::table::{FirstPacket, InsertError, Lookup};
 use crate::nat::tracking::tcp_window::Segment;
-use crate::nat::translate::binding::Binding;
 use crate::nat::translate::decide::Decision;
-use crate::nat::translate::fast_path::Packet;
+use crate::nat::translate::held::Binding;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{Endpoint, Protocol, Tuple};
+use crate::packet::{Endpoint, Parsed, Protocol, Tuple};
 use crate::time::Tick;
 
 /// The effects of one packet.
@@ -147,7 +146,7 @@ pub(crate) trait Effects {
     );
 
     /// See [`Translator::defer`].
-    fn defer(&mut self, nat: &Translator, packet: &Packet<'_>, now: Tick);
+    fn defer(&mut self, nat: &Translator, parsed: &Parsed, packet: &[u8], now: Tick);
     /// Takes the cost of an ICMP error to `receiver`; false when its limit forbids the error.
     fn admit_icmp_error(&mut self, nat: &Translator, receiver: Ipv4Addr, now: Tick) -> bool;
     /// Takes the identification of a packet; of its first segment, if it has several.
@@ -353,8 +352,8 @@ impl Effects for WorkerContext {
         nat.mappings.open_pinhole(protocol, external, target, now);
     }
 
-    fn defer(&mut self, nat: &Translator, packet: &Packet<'_>, now: Tick) {
-        nat.defer(packet, now);
+    fn defer(&mut self, nat: &Translator, parsed: &Parsed, packet: &[u8], now: Tick) {
+        nat.defer(parsed, packet, now);
     }
 
     fn admit_icmp_error(&mut self, nat: &Translator, receiver: Ipv4Addr, now: Tick) -> bool {

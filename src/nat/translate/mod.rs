@@ -5,7 +5,7 @@
 //! | `batch`                            | a batch: parse, hash, prefetch, translate               |
 //! | `fast_path`                        | a packet of a session                                   |
 //! | `decide`, `commit`, `slow_path`    | a packet without a session                              |
-//! | `binding`, `uplink_choice`         | external endpoint, mapping and uplink of a new session  |
+//! | `binding`, `held`, `uplink_choice` | external endpoint, mapping and uplink of a new session  |
 //! | `related_uplink`                   | uplink of a session that belongs to an inbound session  |
 //! | `fragment_path`                    | a fragment                                              |
 //! | `icmp_error`                       | an ICMP error                                           |
@@ -29,6 +29,7 @@ pub(crate) mod effects;
 pub(crate) mod explain;
 pub(crate) mod fast_path;
 pub(crate) mod fragment_path;
+pub(crate) mod held;
 pub(crate) mod icmp_error;
 pub(crate) mod icmp_reply;
 pub(crate) mod import_files;

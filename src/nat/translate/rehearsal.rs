@@ -24,13 +24,12 @@ use crate::nat::table::session::{NewSession, SessionId, SessionInfo};
 use crate::nat::table::{FirstPacket, InsertError, Lookup};
 use crate::nat::tracking::state::State;
 use crate::nat::tracking::tcp_window::Segment;
-use crate::nat::translate::binding::Binding;
 use crate::nat::translate::decide::Decision;
 use crate::nat::translate::effects::Effects;
-use crate::nat::translate::fast_path::Packet;
+use crate::nat::translate::held::Binding;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{Endpoint, Protocol, Tuple};
+use crate::packet::{Endpoint, Parsed, Protocol, Tuple};
 use crate::time::Tick;
 use crate::values::nat::EndpointDependence;
 
@@ -310,8 +309,8 @@ impl Effects for Rehearsal {
 
     fn open_pinhole(&mut self, _: &Translator, _: Protocol, _: Endpoint, _: Endpoint, _: Tick) {}
 
-    fn defer(&mut self, nat: &Translator, packet: &Packet<'_>, _: Tick) {
-        self.story.is_deferred = nat.is_deferred(packet).is_some();
+    fn defer(&mut self, nat: &Translator, parsed: &Parsed, _: &[u8], _: Tick) {
+        self.story.is_deferred = nat.is_deferred(parsed).is_some();
     }
 
     fn admit_icmp_error(&mut self, nat: &Translator, receiver: Ipv4Addr, now: Tick) -> bool {

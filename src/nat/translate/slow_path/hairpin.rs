@@ -1,9 +1,9 @@
 //! Sessions between two inside hosts over an external address.
 
-use crate::nat::translate::binding::{Binding, Holding};
 use crate::nat::translate::commit::Unmatched;
 use crate::nat::translate::decide::{ExternalEndpoint, Opening, Server, has_ports};
 use crate::nat::translate::effects::Effects;
+use crate::nat::translate::held::{Binding, Holding};
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 
