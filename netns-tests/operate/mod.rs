@@ -2,6 +2,7 @@
 
 mod confirm;
 mod drops;
+mod explain;
 mod kill;
 mod large;
 mod session_events;

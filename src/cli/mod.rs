@@ -24,6 +24,7 @@ mod down;
 mod drops;
 mod events;
 mod exit;
+mod explain;
 mod filter_argument;
 mod helper;
 mod kill;
@@ -154,6 +155,11 @@ enum Command {
     /// Only root may trace. `--json` prints one object per line. At most 128 bytes of each packet
     /// are kept.
     Trace(trace::TraceArguments),
+    /// Say what would happen to a packet, and why
+    ///
+    /// The packet need not exist, and nothing changes:
+    /// `natbox explain 'tcp 192.0.2.7:4242 -> 203.0.113.10:80'`.
+    Explain(explain::ExplainArguments),
     /// Make a running instance read its configuration file again
     ///
     /// Sessions that the new configuration allows continue. With `--confirm` the instance goes back
@@ -197,6 +203,7 @@ impl Command {
             Self::Events(arguments) => events::run(&arguments),
             Self::Drops(arguments) => drops::run(&arguments),
             Self::Trace(arguments) => trace::run(&arguments),
+            Self::Explain(arguments) => explain::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
             Self::Confirm(arguments) => confirm::run(&arguments),
             Self::Diff(arguments) => diff::run(&arguments),

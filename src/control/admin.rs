@@ -187,6 +187,9 @@ async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess)
                     read_filter(instance, &filter)
                         .map(|filter| instance.drops(&filter, visible(access, &peer))),
                 ),
+                Ok(Request::Explain { packet, length }) => {
+                    answer(instance.explain(&packet, length))
+                }
                 Ok(Request::Trace { filter }) => match begin_trace(instance, &filter) {
                     Ok(trace) => return trace::stream(reader, writer, trace).await,
                     Err(error) => refusal(&error),

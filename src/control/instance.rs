@@ -7,12 +7,15 @@ use super::confirmation::Confirmation;
 use super::difference::difference;
 use super::drops;
 use super::events::Events;
+use super::explain::{self, ExplainError};
 use super::packet_view::Visible;
 use super::reload::ReloadError;
 use super::status::InstanceHandle;
 use super::trace;
 use super::waiting::WaitingInstance;
-use crate::api::{Confirmed, Difference, DropReport, EffectiveConfig, Reloaded, Status};
+use crate::api::{
+    Confirmed, Difference, DropReport, EffectiveConfig, Explanation, Reloaded, Status,
+};
 use crate::engine::{Handle, Trace};
 use crate::filter::FilterExpression;
 
@@ -99,6 +102,20 @@ impl Instance {
             InstanceStage::Waiting(_) => Err(TraceError::Waiting),
             InstanceStage::Running(running) => {
                 trace::begin(&running.engine, filter).ok_or(TraceError::TooMany)
+            }
+        }
+    }
+
+    /// Explains what would happen to a packet with these first bytes, and changes nothing.
+    ///
+    /// # Errors
+    /// See [`ExplainError`].
+    pub(super) fn explain(&self, packet: &str, length: u16) -> Result<Explanation, ExplainError> {
+        let packet = explain::packet(packet, length)?;
+        match self.stage() {
+            InstanceStage::Waiting(_) => Err(ExplainError::Waiting),
+            InstanceStage::Running(running) => {
+                Ok(explain::explain(&running.engine, &running.reloader.config(), &packet))
             }
         }
     }

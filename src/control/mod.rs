@@ -17,6 +17,7 @@
 //! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
 //! | `drops`, `trace`, `packet_view`    | drops, live packets, packets as a user may see them     |
+//! | `explain`                          | what would happen to a packet                           |
 //! | `admin_access`                     | users of the admin socket                               |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
@@ -41,6 +42,7 @@ mod drops;
 mod error;
 mod events;
 mod exhaustion;
+mod explain;
 mod failover;
 mod firewall;
 #[cfg(feature = "fuzzing")]
@@ -76,6 +78,7 @@ pub(crate) use crate::state::{KEEPER_COMMAND, Preview};
 pub(crate) use confirmation::start_config;
 pub(crate) use down::down;
 pub(crate) use error::{RunError, SocketError};
+pub(crate) use explain::FreshInstance;
 pub(crate) use kept_sessions::{keep_descriptors, preview};
 pub(crate) use reload::needs_restart;
 pub(crate) use run::run;

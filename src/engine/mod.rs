@@ -14,6 +14,7 @@
 
 mod batch_times;
 mod counters;
+mod explain;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod handle;
@@ -31,6 +32,7 @@ mod worker;
 mod worker_tests;
 
 pub(crate) use batch_times::BatchTimes;
+pub(crate) use explain::FreshTranslator;
 pub(crate) use handle::Handle;
 pub(crate) use listing::Listing;
 pub(crate) use observe::{DropExample, DropRecord};

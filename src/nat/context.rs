@@ -117,6 +117,11 @@ impl WorkerContext {
         }
     }
 
+    /// Makes a context for one packet that need not exist, with the random choices of this one.
+    pub(super) fn rehearsing(worker: usize, random: StdRng) -> Self {
+        Self::new(worker, random, 0, Arc::default())
+    }
+
     /// Draws a random unprivileged port.
     pub(super) fn random_unprivileged_port(&mut self) -> u16 {
         self.random.random_range(1024..=u16::MAX)

@@ -92,6 +92,7 @@ pub use context::WorkerContext;
 pub use counters::{Counters, Drops};
 pub(crate) use dropped::DroppedPackets;
 pub use event_channel::EventReceiver;
+pub(crate) use mapping::allocator::PortOrigin;
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
 pub use policy::limits::{Limits, Timeouts};
 pub use policy::rules::{ExternalAddress, Forward, Leg, NoNatRule, OutboundRule, Policy, Uplink};
@@ -116,10 +117,12 @@ pub use translate::decide::{
     Content, Decision, ErrorRewrite, ExternalEndpoint, FragmentRewrite, Opening, Path, Query,
     Rewrite, Server,
 };
+pub(crate) use translate::explain::Explained;
 pub use translate::import_files::{Imported, import_sessions};
 pub(crate) use translate::observed::{Decided, Observer};
 pub use translate::observed::{PacketEnds, PacketOrigin};
 pub use translate::policy_change::{PolicyPreview, Transition};
+pub(crate) use translate::rehearsal::Doubt;
 pub use translate::sessions::{EndedSlice, NoSuchSession};
 pub use translate::snapshot::{
     AccountingSnapshot, ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot,

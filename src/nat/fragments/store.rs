@@ -178,31 +178,43 @@ impl Fragments {
             store.enter(id, now);
         }
         let datagram = store.datagrams.get_mut(&id).expect("it was found or entered just above");
-        if datagram.refused {
-            return Admit::Refused(DropReason::FragmentOverlap);
-        }
-        if datagram.fragments.contains(&fragment) {
-            // A repeated fragment does no harm, and once is enough.
-            return Admit::Refused(DropReason::FragmentDuplicate);
-        }
-        if datagram.fragments.len() == MAX_FRAGMENTS || datagram.contradicts(fragment) {
-            datagram.refused = true;
-            let held = store.take_held(id);
-            store.lost.refused.add(&held);
-            return Admit::Refused(DropReason::FragmentOverlap);
-        }
-        datagram.fragments.push(fragment);
-        if fragment.start == 0 {
-            return Admit::First;
-        }
-        if let Some(disposition) = datagram.disposition {
-            if datagram.is_complete() {
-                store.remove(id);
+        let admit = datagram.judge(fragment);
+        match admit {
+            Admit::Refused(DropReason::FragmentOverlap) if !datagram.refused => {
+                datagram.refused = true;
+                let held = store.take_held(id);
+                store.lost.refused.add(&held);
             }
-            return Admit::Resolved(disposition);
+            Admit::Refused(_) => {}
+            Admit::First => datagram.fragments.push(fragment),
+            Admit::Resolved(_) => {
+                datagram.fragments.push(fragment);
+                if datagram.is_complete() {
+                    store.remove(id);
+                }
+            }
+            Admit::Held => {
+                datagram.fragments.push(fragment);
+                store.hold(id, bytes.into());
+            }
         }
-        store.hold(id, bytes.into());
-        Admit::Held
+        admit
+    }
+
+    /// Returns what [`Self::admit`] would return, and changes nothing.
+    pub(crate) fn would_admit(&self, id: DatagramId, fragment: FragmentRange, now: Tick) -> Admit {
+        let store = self.0.lock();
+        match store.living(id, now) {
+            Some(datagram) => datagram.judge(fragment),
+            None if fragment.start == 0 => Admit::First,
+            None => Admit::Held,
+        }
+    }
+
+    /// Returns copies of the fragments that wait for the first one of their datagram.
+    pub(crate) fn waiting(&self, id: DatagramId, now: Tick) -> Vec<Box<[u8]>> {
+        let store = self.0.lock();
+        store.living(id, now).map_or_else(Vec::new, |datagram| datagram.held.clone())
     }
 
     /// Stores the disposition of a datagram and returns the fragments that waited for it.
@@ -253,6 +265,12 @@ impl Fragments {
 }
 
 impl Store {
+    /// A datagram whose time is not over.
+    fn living(&self, id: DatagramId, now: Tick) -> Option<&Datagram> {
+        let lives = |datagram: &&Datagram| !now.reached(datagram.since.after(self.lifetime));
+        self.datagrams.get(&id).filter(lives)
+    }
+
     fn enter(&mut self, id: DatagramId, now: Tick) {
         self.arrivals += 1;
         let order = EvictionOrder { sent_on: false, number: self.arrivals };
@@ -357,6 +375,25 @@ impl Store {
 }
 
 impl Datagram {
+    /// What the worker must do with a further fragment.
+    fn judge(&self, fragment: FragmentRange) -> Admit {
+        if self.refused {
+            return Admit::Refused(DropReason::FragmentOverlap);
+        }
+        if self.fragments.contains(&fragment) {
+            // A repeated fragment does no harm, and once is enough.
+            return Admit::Refused(DropReason::FragmentDuplicate);
+        }
+        if self.fragments.len() == MAX_FRAGMENTS || self.contradicts(fragment) {
+            return Admit::Refused(DropReason::FragmentOverlap);
+        }
+        match self.disposition {
+            _ if fragment.start == 0 => Admit::First,
+            Some(disposition) => Admit::Resolved(disposition),
+            None => Admit::Held,
+        }
+    }
+
     /// Whether a fragment overlaps another, or contradicts another about the end of the datagram.
     fn contradicts(&self, fragment: FragmentRange) -> bool {
         self.fragments.iter().any(|other| {

@@ -20,7 +20,9 @@ pub(crate) struct HostLimiter {
     prune_threshold: AtomicUsize,
 }
 
-struct HostUsage {
+/// Usage of one inside host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostUsage {
     sessions: u32,
     second: Tick,
     opened: u32,
@@ -44,6 +46,22 @@ impl HostLimiter {
         }
         let mut used =
             self.usage.entry(host).or_insert(HostUsage { sessions: 0, second: now, opened: 0 });
+        *used = self.with_one_more(*used, now)?;
+        Ok(())
+    }
+
+    /// Returns the usage of a host. None: no limit applies to the host.
+    pub(crate) fn usage(&self, host: Ipv4Addr, now: Tick) -> Option<HostUsage> {
+        let new = HostUsage { sessions: 0, second: now, opened: 0 };
+        self.is_tracked(host).then(|| self.usage.get(&host).map_or(new, |used| *used))
+    }
+
+    /// Returns the usage of a host after one more session, unless a limit forbids it.
+    pub(crate) fn with_one_more(
+        &self,
+        mut used: HostUsage,
+        now: Tick,
+    ) -> Result<HostUsage, DropReason> {
         if self.sessions.is_some_and(|limit| used.sessions >= limit.get()) {
             return Err(DropReason::HostSessionLimit);
         }
@@ -56,7 +74,7 @@ impl HostLimiter {
         }
         used.sessions += 1;
         used.opened += 1;
-        Ok(())
+        Ok(used)
     }
 
     /// Counts a session of another translator for `host`, whatever the limits: the session exists.
@@ -104,6 +122,13 @@ impl HostLimiter {
     /// none.
     fn is_tracked(&self, host: Ipv4Addr) -> bool {
         (self.sessions.is_some() || self.new_sessions.is_some()) && !host.is_link_local()
+    }
+}
+
+impl HostUsage {
+    /// Counts one session less.
+    pub(crate) fn release(&mut self) {
+        self.sessions -= 1;
     }
 }
 

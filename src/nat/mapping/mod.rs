@@ -7,11 +7,13 @@
 //!   reuse_delay  freed ports that wait                  host_limits  sessions of each inside host
 //!   events    beginnings and ends, for a log            key          keys of mappings
 //!   held_ports   ports held without a mapping        inbound_limits  sessions from outside
+//!   taken_ports  a pool as it would be               foresight    the mapping that a packet would get
 //! ```
 
 pub(crate) mod allocator;
 pub(crate) mod events;
 pub(crate) mod filter;
+pub(crate) mod foresight;
 pub(crate) mod held_ports;
 pub(crate) mod holding;
 pub(crate) mod host_limits;
@@ -20,3 +22,4 @@ pub(crate) mod key;
 pub(crate) mod mappings;
 pub(crate) mod ports;
 pub(crate) mod reuse_delay;
+pub(crate) mod taken_ports;

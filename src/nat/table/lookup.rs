@@ -89,13 +89,27 @@ impl<F: Family> Table<F> {
 
     /// Looks a tuple up without touching its session.
     pub fn lookup(&self, key: F::Key, now: Tick) -> Option<Match<TupleOf<F>>> {
+        match self.peek(key, now) {
+            Lookup::Hit(hit) => Some(hit),
+            Lookup::Expired(_) | Lookup::Miss => None,
+        }
+    }
+
+    /// Returns the outcome that [`Self::lookup_and_update`] would have, and touches no session.
+    #[inline]
+    pub(crate) fn peek(&self, key: F::Key, now: Tick) -> Lookup<TupleOf<F>> {
         let hash = self.hash(key);
         self.check_key(hash);
         let locked = self.index.lock(hash);
-        let (slot, direction) = locked.find(hash, |entry| self.has_key(entry, key))?.split();
+        let Some(entry) = locked.find(hash, |entry| self.has_key(entry, key)) else {
+            return Lookup::Miss;
+        };
+        let (slot, direction) = entry.split();
         let record = &self.records[slot as usize];
-        (!now.reached(record.common().deadline(&self.idle_timeouts)))
-            .then(|| matched(record, direction))
+        match now.reached(record.common().deadline(&self.idle_timeouts)) {
+            true => Lookup::Expired(record.common().id(slot)),
+            false => Lookup::Hit(matched(record, direction)),
+        }
     }
 }
 

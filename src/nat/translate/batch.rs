@@ -3,6 +3,7 @@
 
 use crate::nat::context::{FrameClass, WorkerContext};
 use crate::nat::table::key::Key;
+use crate::nat::translate::effects::Effects;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translate::observed::{Decided, Observer, Unobserved};
 use crate::nat::translator::Translator;
@@ -72,9 +73,9 @@ impl Translator {
 
     /// Translates one frame for each of the `classes`, from frame `first` on.
     #[inline]
-    fn process_from<O: Observer>(
+    pub(crate) fn process_from<O: Observer>(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         classes: &mut [FrameClass],
         frames: &mut impl Frames,
         observer: &mut O,
@@ -84,7 +85,7 @@ impl Translator {
         for (index, class) in classes.iter_mut().enumerate() {
             let frame = frames.frame(first + index);
             observer.arrived(first + index, &frame);
-            *class = self.classify(context, &frame);
+            *class = self.classify(context.worker(), &frame);
         }
         for class in &*classes {
             if let FrameClass::Classified { hash, .. } = class {
@@ -129,18 +130,19 @@ impl Translator {
     #[inline]
     fn translate_frame<O: Observer>(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         class: &FrameClass,
         frames: &mut impl Frames,
         observer: &mut O,
         index: usize,
         now: Tick,
     ) {
-        let sessions = context.counters.sessions_created;
+        let sessions = context.worker().counters.sessions_created;
         let (parsed, verdict, offload) = match class {
             FrameClass::Dropped(reason) => {
                 observer.decided(frames, &Decided::malformed(index, *reason), now);
-                return drop_frame(context, *reason, frames, index, now);
+                context.concluded(Verdict::Drop(*reason));
+                return drop_frame(context.worker(), *reason, frames, index, now);
             }
             FrameClass::Classified { parsed, key, hash } => {
                 let frame = frames.frame(index);
@@ -164,11 +166,13 @@ impl Translator {
                 frames.frame(index).offload,
             ),
         };
-        let opened = context.counters.sessions_created != sessions;
+        context.concluded(verdict);
+        let worker = context.worker();
+        let opened = worker.counters.sessions_created != sessions;
         observer.decided(frames, &Decided { index, parsed: Some(parsed), verdict, opened }, now);
-        send_frame(context, frames, index, (parsed, verdict, offload), now);
-        context.outbox.iter().for_each(|packet| observer.released(packet, now));
-        send_outbox(context, frames);
+        send_frame(worker, frames, index, (parsed, verdict, offload), now);
+        worker.outbox.iter().for_each(|packet| observer.released(packet, now));
+        send_outbox(worker, frames);
     }
 }
 
