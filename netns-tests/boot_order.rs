@@ -284,7 +284,11 @@ fn name_of_the_tun_that_becomes_free_is_taken() {
 
 /// Starts a box that has read the host, and then an interface vanishes or goes down. The name of
 /// the TUN is taken meanwhile, so the box has not set up the host yet.
-fn start_and_lose(scene: &SingleBox, config: &Config, lose: impl FnOnce()) -> RunningBox {
+pub(crate) fn start_and_lose(
+    scene: &SingleBox,
+    config: &Config,
+    lose: impl FnOnce(),
+) -> RunningBox {
     let foreign = scene.natbox.enter(|| Iface::new("nb0", Mode::Tun)).unwrap().unwrap();
     let path = scene.write("natbox", &config.to_string());
     let mut running = RunningBox::spawn(&scene.natbox, "natbox", &path, &config.socket);

@@ -237,3 +237,28 @@ fn check_takes_an_instance_only_to_compare_with_it() {
     let (code, _, stderr) = outcome(&["check", "--config", GOOD, "--name", "a"]);
     assert!(code == Some(1) && stderr.contains("--against-running"), "{stderr}");
 }
+
+/// A program that answers after more than a second makes natbox wait.
+#[test]
+fn a_long_wait_is_shown_on_a_terminal_and_in_no_pipe() {
+    let directory = tempfile::tempdir().unwrap();
+    let slow = directory.path().join("slow");
+    fs::write(&slow, "#!/bin/sh\nsleep 1.6\n").unwrap();
+    fs::set_permissions(&slow, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let arguments = ["upgrade", "--check", slow.to_str().unwrap(), "--config", GOOD];
+    let (code, stdout, stderr) = outcome(&arguments);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(!stderr.contains("asking the other program"), "{stderr}");
+    // `script` gives the command a terminal.
+    let command = format!("{} {}", env!("CARGO_BIN_EXE_natbox"), arguments.join(" "));
+    let output = Command::new("script")
+        .args(["-q", "-e", "-c", &command, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("\rasking the other program: 1 s\u{1b}[K"), "{text:?}");
+    let rest = text.rsplit("\u{1b}[K").next().unwrap();
+    assert!(rest.trim_start_matches('\r').starts_with("natbox: "), "{text:?}");
+}

@@ -8,14 +8,17 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use natbox::api::{
-    Difference, Event, EventKind, InstanceState, PendingReload, PendingState, Request,
+    Difference, Event, EventKind, InstanceState, PendingReload, PendingState, Reloaded, Request,
     RevertReason, client,
 };
 use natbox::lab::http;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::single_box::{CLIENT, Ended, Published, RunningBox, SingleBox, eventually, seconds};
+use crate::boot_order::start_and_lose;
+use crate::single_box::{
+    CLIENT, Config, Ended, Published, RunningBox, SingleBox, eventually, seconds,
+};
 
 /// Port of a forward that only the new configuration has.
 const NEW: u16 = 8088;
@@ -127,11 +130,9 @@ fn events(running: &RunningBox) -> Vec<EventKind> {
 }
 
 fn reverted(events: &[EventKind]) -> Option<(RevertReason, usize)> {
-    events.iter().find_map(|event| match event {
-        EventKind::ReloadReverted { reason, sessions_ended, .. } => {
-            Some((*reason, *sessions_ended))
-        }
-        _ => None,
+    events.iter().find_map(|event| {
+        let EventKind::ReloadReverted { reason, sessions_ended, .. } = event else { return None };
+        Some((*reason, *sessions_ended))
     })
 }
 
@@ -274,8 +275,8 @@ fn while_a_reload_waits_a_plain_one_is_refused_and_cancel_goes_back_at_once() {
     natbox.stop(Signal::TERM);
 }
 
-/// The box is killed, and its interface vanishes: it must not wait for it for ever with the
-/// configuration that nobody confirmed.
+/// The box is killed, and its interface vanishes: it must not wait for the interface for ever with
+/// the unconfirmed configuration.
 #[test]
 fn a_box_that_waits_for_an_interface_goes_back_while_it_waits() {
     let site = Site::new();
@@ -295,6 +296,40 @@ fn a_box_that_waits_for_an_interface_goes_back_while_it_waits() {
     eventually("the box runs", || (natbox.status().state == InstanceState::Running).then_some(()));
     eventually("traffic passes", || site.testbed.fetch().ok());
     site.assert_old();
+    natbox.stop(Signal::TERM);
+}
+
+/// The workers have begun with the new configuration, so the process cannot go back. It ends, and
+/// the service manager starts the next one.
+#[test]
+fn a_box_that_loses_its_interface_while_it_starts_ends_and_goes_back_at_the_next_start() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let natbox = scene.start(&scene.config());
+    let extra = "nat: { hairpin: false }\n".to_owned();
+    let changed = Config { extra, ..scene.config() };
+    scene.write("natbox", &changed.to_string());
+    let request = Request::ReloadUnconfirmed { confirm_seconds: 8 };
+    let reloaded: Reloaded = client::request(natbox.socket(), &request).unwrap();
+    assert_eq!(reloaded.confirm_seconds, Some(8));
+    natbox.kill();
+    eventually("the device of the killed box is gone", || {
+        scene.natbox.ip(&["link", "show", "nb0"]).is_err().then_some(())
+    });
+    let wan = |up: &str| scene.natbox.ip(&["link", "set", "wan0", up]).unwrap();
+    let mut natbox = start_and_lose(&scene, &changed, || wan("down"));
+    assert_eq!(natbox.status().state, InstanceState::Waiting);
+    unconfirmed(&natbox);
+    let status = natbox.process.wait(seconds(20)).unwrap().expect("the process ends");
+    let log = natbox.process.log();
+    assert_eq!(status.code(), Some(2), "so that it starts again: {log}");
+    assert!(log.contains("the next start of natbox goes back from the reload"), "{log}");
+    wan("up");
+    scene.natbox.ip(&["route", "replace", "default", "via", "203.0.113.254"]).unwrap();
+    let socket = scene.config().socket;
+    let natbox = RunningBox::launch(&scene.natbox, "natbox", &natbox.path, &socket);
+    assert_eq!(reverted(&events(&natbox)), Some((RevertReason::NotConfirmed, 0)));
+    eventually("traffic passes", || scene.fetch().ok());
     natbox.stop(Signal::TERM);
 }
 

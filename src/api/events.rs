@@ -217,17 +217,10 @@ impl fmt::Display for EventKind {
                 counted_sessions(*sessions)
             ),
             Self::SessionsKilled { filter, sessions } => {
-                let sessions = counted(*sessions, "session", "sessions");
-                write!(f, "{sessions} ended by request (filter `{filter}`)")
+                f.write_str(&sessions_killed(filter, *sessions))
             }
-            Self::AddressChanged { uplink, address: Some(address), sessions_ended } => write!(
-                f,
-                "uplink {uplink}: address is now {address}; {} ended",
-                counted_sessions(*sessions_ended)
-            ),
-            Self::AddressChanged { uplink, address: None, sessions_ended } => {
-                let sessions = counted_sessions(*sessions_ended);
-                write!(f, "uplink {uplink}: no address; {sessions} ended")
+            Self::AddressChanged { uplink, address, sessions_ended } => {
+                f.write_str(&address_changed(uplink, *address, *sessions_ended))
             }
             Self::InterfaceRemoved { interface } => write!(f, "interface {interface} was removed"),
             Self::InterfaceDown { interface } => write!(f, "interface {interface} is down"),
@@ -247,18 +240,12 @@ impl fmt::Display for EventKind {
             Self::Reloaded { changed, sessions_ended } => {
                 f.write_str(&reloaded(changed, *sessions_ended))
             }
-            Self::ReloadPending { seconds } => write!(
-                f,
-                "natbox goes back to the configuration before in {seconds} s, unless `natbox \
-                 confirm` follows"
-            ),
+            Self::ReloadPending { seconds } => f.write_str(&reload_pending(*seconds)),
             Self::ReloadConfirmed { changed } => {
                 write!(f, "the reload is confirmed: {}", changed.join(", "))
             }
             Self::ReloadReverted { reason, changed, sessions_ended } => {
-                let (changed, sessions) = (changed.join(", "), counted_sessions(*sessions_ended));
-                let reason = reason.sentence();
-                write!(f, "went back from the reload, {reason}: {changed}; {sessions} ended")
+                f.write_str(&reload_reverted(*reason, changed, *sessions_ended))
             }
             Self::ReloadFailed { error } => write!(f, "configuration not reloaded: {error}"),
             Self::ResourceExhausted { reason, packets, why } => {
@@ -296,6 +283,32 @@ fn reloaded(changed: &[String], sessions_ended: usize) -> String {
             format!("configuration reloaded: changed {changed}; {sessions} ended")
         }
     }
+}
+
+fn sessions_killed(filter: &str, sessions: u64) -> String {
+    let sessions = counted(sessions, "session", "sessions");
+    format!("{sessions} ended by request (filter `{filter}`)")
+}
+
+fn address_changed(uplink: &str, address: Option<Ipv4Addr>, sessions_ended: usize) -> String {
+    let sessions = counted_sessions(sessions_ended);
+    match address {
+        Some(address) => format!("uplink {uplink}: address is now {address}; {sessions} ended"),
+        None => format!("uplink {uplink}: no address; {sessions} ended"),
+    }
+}
+
+fn reload_pending(seconds: u64) -> String {
+    format!(
+        "natbox goes back to the configuration before in {seconds} s, unless `natbox confirm` \
+         follows"
+    )
+}
+
+fn reload_reverted(reason: RevertReason, changed: &[String], sessions_ended: usize) -> String {
+    let (reason, changed) = (reason.sentence(), changed.join(", "));
+    let sessions = counted_sessions(sessions_ended);
+    format!("went back from the reload, {reason}: {changed}; {sessions} ended")
 }
 
 #[cfg(test)]

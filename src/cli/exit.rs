@@ -1,15 +1,8 @@
 //! The end of the program: exit codes, the failure that carries one, and the panic hook.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::ffi::OsString;
-use std::process::ExitCode;
 
-use clap::ArgMatches;
-use serde::Serialize;
-
-use super::output;
 use super::stderr::warn;
-use crate::config::Problems;
 use crate::engine::WORKER_THREAD;
 
 /// Exit code of success.
@@ -56,106 +49,25 @@ impl Failure {
         }
     }
 
-    /// Prints the error and its causes, and returns the exit code.
-    pub(super) fn report(&self, format: ErrorFormat) -> ExitCode {
-        let (error, code) = match self {
+    /// Returns the error and its exit code.
+    pub(super) fn parts(&self) -> (&anyhow::Error, u8) {
+        match self {
             Self::User(error) => (error, USER),
             Self::Environment(error) => (error, ENVIRONMENT),
             Self::Bug(error) => (error, BUG),
-        };
-        let problems = error.downcast_ref::<Problems>();
-        let text = match problems {
-            Some(problems) => problems.to_string(),
-            None => sentence(error),
-        };
-        // Each problem begins with the file's name. A prefix would hide that from editors that jump
-        // to it.
-        let prefix = if problems.is_some() { "" } else { "natbox: " };
-        format.print(prefix, &text, problems, code)
+        }
     }
 }
 
 /// The message of the error and its causes.
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::User(error) | Self::Environment(error) | Self::Bug(error)) = self;
-        f.write_str(&sentence(error))
+        f.write_str(&sentence(self.parts().0))
     }
 }
-
-/// Form of the message of a failed command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ErrorFormat {
-    /// A sentence on standard error.
-    Text,
-    /// An object on standard output, which is where a program expects the answer. If a part of the
-    /// answer has been printed already, on standard error.
-    Json,
-}
-
-/// A failed command, as JSON.
-#[derive(Serialize)]
-struct JsonError<'e> {
-    error: &'e str,
-    exit_code: u8,
-    /// Problems of configuration files, one by one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problems: Option<&'e Problems>,
-}
-
-impl ErrorFormat {
-    /// Returns the form for a command: JSON if it has the option `--json`, and the user gave it.
-    pub(super) fn of(matches: &ArgMatches) -> Self {
-        let mut command = matches;
-        let is_set = |matches: &ArgMatches, option: &str| {
-            matches.try_get_one::<bool>(option).is_ok_and(|found| found == Some(&true))
-        };
-        let wants = |matches: &ArgMatches| JSON_OPTIONS.iter().any(|one| is_set(matches, one));
-        let mut json = wants(command);
-        while let Some((_, below)) = command.subcommand() {
-            command = below;
-            json |= wants(command);
-        }
-        if json { Self::Json } else { Self::Text }
-    }
-
-    /// Returns the form for arguments that clap refused.
-    pub(super) fn of_refused(arguments: &[OsString]) -> Self {
-        let mut options = arguments.iter().take_while(|argument| *argument != "--");
-        match options.any(|argument| argument == "--json" || argument == "--json-lines") {
-            true => Self::Json,
-            false => Self::Text,
-        }
-    }
-
-    /// Prints an error and returns its exit code. `prefix`: the begin of the text for a person.
-    pub(super) fn print(
-        self,
-        prefix: &str,
-        error: &str,
-        problems: Option<&Problems>,
-        exit_code: u8,
-    ) -> ExitCode {
-        match self {
-            Self::Text => warn(&format!("{prefix}{error}")),
-            Self::Json => {
-                let object = JsonError { error, exit_code, problems };
-                let object = serde_json::to_string(&object).expect("texts and numbers serialise");
-                // A closed or full standard output is the error itself.
-                if output::has_printed() || output::offer(&object).is_err() {
-                    warn(&object);
-                }
-            }
-        }
-        ExitCode::from(exit_code)
-    }
-}
-
-/// Names of the options that ask for JSON.
-const JSON_OPTIONS: [&str; 2] = ["json", "json_lines"];
 
 /// Joins an error and its causes. Leaves out a cause that an earlier message already quotes.
-fn sentence(error: &anyhow::Error) -> String {
+pub(super) fn sentence(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |said, cause| {
         if said.is_empty() {
             cause

@@ -5,6 +5,7 @@
 //! | `config_file` | the option `--config` |
 //! | `helper` | processes with the privileges of the start, for a running instance |
 //! | `exit` | exit codes, `Failure`, the panic hook |
+//! | `failed` | the message of a failed command, as text or JSON |
 //! | `filter_argument` | the filter of a command |
 //! | `pcapng` | packets as a capture file |
 //! | `output`, `stderr` | standard output as text or JSON, and standard error |
@@ -25,6 +26,7 @@ mod drops;
 mod events;
 mod exit;
 mod explain;
+mod failed;
 mod filter_argument;
 mod helper;
 mod kill;
@@ -51,7 +53,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use exit::{ErrorFormat, Failure};
+use exit::Failure;
+use failed::ErrorFormat;
 use helper::{HelperName, HelperWork};
 
 use crate::control;
@@ -67,7 +70,7 @@ pub fn main() -> ExitCode {
         .try_get_matches_from(&arguments)
         .and_then(|found| Ok((ErrorFormat::of(&found), Cli::from_arg_matches(&found)?)));
     match parsed {
-        Ok((format, cli)) => cli.command.run().unwrap_or_else(|failure| failure.report(format)),
+        Ok((format, cli)) => cli.command.run().unwrap_or_else(|failure| format.report(&failure)),
         Err(error) => refuse(&error, ErrorFormat::of_refused(&arguments)),
     }
 }
@@ -170,7 +173,8 @@ enum Command {
     Confirm(confirm::ConfirmArguments),
     /// Show what a reload of a running instance would change, and how many sessions it would end
     ///
-    /// The exit code is 0 if nothing would change, 1 if something would, and 2 if natbox cannot say.
+    /// The exit code is 0 if nothing would change, 1 if something would, and 2 if natbox cannot
+    /// say.
     Diff(diff::DiffArguments),
     /// Ask another natbox program whether it can take over the sessions of an instance
     ///

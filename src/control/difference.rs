@@ -1,7 +1,7 @@
 //! What a reload of the file would change, without a change.
 
 use super::confirmation::Reload;
-use super::reload::ReloadError;
+use super::reload_error::ReloadError;
 use crate::api::{ChangedKey, Difference, EndingSessions};
 use crate::config::{self, Change, Config, Loaded};
 use crate::nat::PolicyPreview;

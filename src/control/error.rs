@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::reload::ReloadError;
+use super::reload_error::ReloadError;
 use crate::dns::DnsError;
 use crate::host::HostError;
 use crate::io::OpenError;

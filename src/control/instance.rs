@@ -9,7 +9,7 @@ use super::drops;
 use super::events::Events;
 use super::explain::{self, ExplainError};
 use super::packet_view::Visible;
-use super::reload::ReloadError;
+use super::reload_error::ReloadError;
 use super::status::InstanceHandle;
 use super::trace;
 use super::waiting::WaitingInstance;

@@ -21,7 +21,9 @@
 //! | `admin_access`                     | users of the admin socket                               |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
-//! | `confirmation`, `difference`       | reloads that go back, and what a reload would change    |
+//! | `reload_error`                     | reasons why an instance refuses a reload                |
+//! | `confirmation`, `countdown`        | reloads that go back                                    |
+//! | `difference`                       | what a reload would change                              |
 //! | `state_file`                       | where files lie that outlive the process                |
 //! | `events`, `logging`, `mapping_log` | events, the log and the mapping log                     |
 //! | `service_manager`                  | reports to systemd                                      |
@@ -35,6 +37,7 @@ mod admin_access;
 mod announcer;
 mod answer;
 mod confirmation;
+mod countdown;
 mod difference;
 mod dns;
 mod down;
@@ -56,6 +59,7 @@ mod needed_files;
 mod packet_view;
 mod reconcile;
 mod reload;
+mod reload_error;
 mod run;
 mod sandbox;
 mod service_manager;

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use super::admin::AdminServer;
 use super::announcer::{Announcements, Announcer};
-use super::confirmation::Countdown;
+use super::countdown::Countdown;
 use super::dns::{self, DnsFollower, NameService};
 use super::drops::DropRates;
 use super::error::RunError;

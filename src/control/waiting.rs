@@ -11,7 +11,8 @@ use super::confirmation::{Confirmation, Reload};
 use super::dns;
 use super::error::RunError;
 use super::events::Events;
-use super::reload::{ReloadError, host_warnings, needs_restart};
+use super::reload::{host_warnings, needs_restart};
+use super::reload_error::ReloadError;
 use crate::api::{
     EffectiveConfig, EventKind, InstanceState, Reloaded, SessionStatus, Status, TunStatus,
     UplinkStatus,

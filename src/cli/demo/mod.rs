@@ -29,7 +29,8 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 
-use super::exit::{ErrorFormat, Failure};
+use super::exit::Failure;
+use super::failed::ErrorFormat;
 use super::stderr::warn;
 use crate::lab::interrupt::Interrupt;
 use error::DemoError;

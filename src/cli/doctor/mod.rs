@@ -1,6 +1,7 @@
 //! `natbox doctor`: checks a running instance and its host, or a server behind boxes, and prints
 //! the commands that fix what is wrong.
 
+mod reload;
 mod report;
 mod sandbox;
 mod status;
@@ -120,12 +121,15 @@ fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Fa
                 .config;
             same_namespace(&status)?;
             findings.push(status::instance(&status));
+            findings.extend(status.pending_reload.as_ref().map(reload::pending));
             if status.state == InstanceState::Running {
                 let interfaces = doctor::interface_states().map_err(Failure::environment)?;
                 findings.extend(status::evaluate(&status, &interfaces));
                 findings.extend(status.sandbox.iter().flat_map(sandbox::sandbox));
             }
-            findings.extend(file.as_ref().and_then(|file| drift(file, &running)));
+            if !reload::has_gone_back(status.pending_reload.as_ref()) {
+                findings.extend(file.as_ref().and_then(|file| drift(file, &running)));
+            }
             (file.unwrap_or(running), routing_ids)
         }
         None => {

@@ -17,9 +17,7 @@
 //! |---|---|
 //! | `record` | the record on disk, and its clocks |
 //! | `start` | the configuration with which a process starts |
-//! | `countdown` | the subsystem that goes back |
 
-mod countdown;
 mod record;
 mod start;
 
@@ -31,11 +29,10 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 
 use super::events::Events;
-use super::reload::ReloadError;
+use super::reload_error::ReloadError;
 use crate::api::{Confirmed, EventKind, PendingReload, Reloaded, RevertReason};
 use crate::config::{self, Change, Config, Loaded};
-pub(super) use countdown::Countdown;
-use record::{Clocks, Record, ends_with_the_boot};
+use record::{Clocks, ReloadRecord, ends_with_the_boot};
 pub(super) use start::Remembered;
 pub(crate) use start::{StartConfig, start_config};
 
@@ -80,7 +77,7 @@ pub(super) trait Reload {
 /// The reloads of an instance, one at a time.
 pub(super) struct Confirmation {
     path: PathBuf,
-    record: RefCell<Option<Record>>,
+    record: RefCell<Option<ReloadRecord>>,
     /// Reason why the instance could not go back; it tries again at its next start.
     failed: RefCell<Option<String>>,
     /// True: the start of this process went back.
@@ -181,7 +178,7 @@ impl Confirmation {
         // Without a change there is nothing to go back from.
         let record = (!changed.is_empty()).then(|| {
             let before = config::to_yaml(&before);
-            Record::new(before, text, changed, confirm_seconds, &Clocks::now())
+            ReloadRecord::new(before, text, changed, confirm_seconds, &Clocks::now())
         });
         let waits = record.is_some();
         self.store(record).await?;
@@ -198,7 +195,7 @@ impl Confirmation {
         &self,
         instance: &impl Reload,
         loaded: Loaded,
-        earlier: Option<Record>,
+        earlier: Option<ReloadRecord>,
     ) -> Result<Reloaded, ReloadError> {
         let adopted = instance.adopt(loaded).await;
         if adopted.is_err() && *self.record.borrow() != earlier {
@@ -284,7 +281,7 @@ impl Confirmation {
     async fn go_back(
         &self,
         instance: &impl Reload,
-        record: Record,
+        record: ReloadRecord,
         reason: RevertReason,
     ) -> Result<Reloaded, ReloadError> {
         let config = self.before(&record)?;
@@ -304,17 +301,17 @@ impl Confirmation {
     }
 
     /// Returns the configuration before a reload.
-    fn before(&self, record: &Record) -> Result<Config, ReloadError> {
+    fn before(&self, record: &ReloadRecord) -> Result<Config, ReloadError> {
         Ok(config::parse(&self.path.display().to_string(), &record.before)?.config)
     }
 
     /// Writes a record to the disk and adopts it, or removes the one that is there.
-    async fn store(&self, record: Option<Record>) -> Result<(), ReloadError> {
+    async fn store(&self, record: Option<ReloadRecord>) -> Result<(), ReloadError> {
         let (path, stored) = (self.path.clone(), record.clone());
         // On a thread of its own, because a disk may take long.
         let written = tokio::task::spawn_blocking(move || match stored {
             Some(record) => record.write(&path),
-            None => Record::remove(&path),
+            None => ReloadRecord::remove(&path),
         });
         let written = written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         let failed = |source| ReloadError::Record { path: self.path.clone(), source };
@@ -341,7 +338,7 @@ impl Confirmation {
         }
     }
 
-    fn unconfirmed(&self) -> Result<Record, ReloadError> {
+    fn unconfirmed(&self) -> Result<ReloadRecord, ReloadError> {
         let record = self.record.borrow().clone();
         match record {
             Some(record) if record.is_unconfirmed() => Ok(record),
@@ -371,8 +368,6 @@ fn seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() != 0)
 }
 
-/// Suffix of the record's file.
-const SUFFIX: &str = "reload";
 /// Longest time for a confirmation: a day.
 const MAX_CONFIRM_SECONDS: u64 = 86_400;
 /// Longest time between two looks at the clock.

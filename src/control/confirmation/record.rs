@@ -16,7 +16,7 @@ use crate::host;
 
 /// A reload that waits for its confirmation, or from which natbox has gone back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct ReloadRecord {
     pub(super) state: PendingState,
     /// Configuration before the reload, with every value, as YAML.
     pub(super) before: String,
@@ -50,7 +50,7 @@ pub(super) struct Clocks {
     boot: String,
 }
 
-impl Record {
+impl ReloadRecord {
     /// Makes the record of a reload.
     pub(super) fn new(
         before: String,
@@ -151,6 +151,9 @@ impl Clocks {
     }
 }
 
+/// Suffix of the record's file.
+pub(super) const SUFFIX: &str = "reload";
+
 /// Returns whether a file would not outlive the boot.
 pub(super) fn ends_with_the_boot(path: &Path) -> bool {
     const TMPFS: u64 = 0x0102_1994;
@@ -178,9 +181,9 @@ mod tests {
         }
     }
 
-    fn record() -> Record {
+    fn record() -> ReloadRecord {
         let now = clocks(1_000_000, 500, "first");
-        Record::new("old".into(), "new".into(), vec!["forwards".into()], 60, &now)
+        ReloadRecord::new("old".into(), "new".into(), vec!["forwards".into()], 60, &now)
     }
 
     #[test]
@@ -201,10 +204,10 @@ mod tests {
     fn a_record_is_replaced_as_a_whole_and_only_root_reads_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.reload");
-        assert_eq!(Record::read(&path).unwrap(), None);
-        Record::remove(&path).unwrap();
+        assert_eq!(ReloadRecord::read(&path).unwrap(), None);
+        ReloadRecord::remove(&path).unwrap();
         record().write(&path).unwrap();
-        assert_eq!(Record::read(&path).unwrap(), Some(record()));
+        assert_eq!(ReloadRecord::read(&path).unwrap(), Some(record()));
         let mode =
             std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
@@ -213,13 +216,13 @@ mod tests {
         assert_eq!(reverted.since, "1970-01-12T13:47:40Z");
         // A crash while the record was written.
         fs::write(directory.path().join("a.reload.new"), "{\"sta").unwrap();
-        assert_eq!(Record::read(&path).unwrap(), Some(record()));
+        assert_eq!(ReloadRecord::read(&path).unwrap(), Some(record()));
         reverted.write(&path).unwrap();
-        assert_eq!(Record::read(&path).unwrap(), Some(reverted));
+        assert_eq!(ReloadRecord::read(&path).unwrap(), Some(reverted));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-        Record::remove(&path).unwrap();
-        assert_eq!(Record::read(&path).unwrap(), None);
+        ReloadRecord::remove(&path).unwrap();
+        assert_eq!(ReloadRecord::read(&path).unwrap(), None);
         fs::write(&path, "{}").unwrap();
-        assert!(Record::read(&path).is_err());
+        assert!(ReloadRecord::read(&path).is_err());
     }
 }

@@ -11,7 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::record::{Clocks, Record};
+use super::record::{Clocks, ReloadRecord, SUFFIX};
 use crate::config::{self, Config, Loaded, Problem, Problems};
 use crate::control::state_file::state_file;
 
@@ -32,7 +32,7 @@ pub(crate) struct StartConfig {
 #[derive(Debug)]
 pub(in crate::control) struct Remembered {
     pub(super) path: PathBuf,
-    pub(super) record: Option<Record>,
+    pub(super) record: Option<ReloadRecord>,
     /// True: this start goes back.
     pub(super) goes_back: bool,
 }
@@ -43,7 +43,7 @@ pub(in crate::control) struct Remembered {
 /// Every problem of the file.
 pub(crate) fn start_config(path: &Path) -> Result<StartConfig, Problems> {
     let (Loaded { config, warnings }, text) = config::load_with_text(path)?;
-    let record_path = state_file(&config, super::SUFFIX);
+    let record_path = state_file(&config, SUFFIX);
     let file = StartConfig {
         config,
         warnings,
@@ -58,7 +58,7 @@ impl StartConfig {
     /// file.
     fn or_before(mut self, file_name: &str, text: &str, now: &Clocks) -> Self {
         let path = self.remembered.path.clone();
-        let record = match Record::read(&path) {
+        let record = match ReloadRecord::read(&path) {
             Ok(None) => return self,
             Ok(Some(record)) => record,
             Err(error) => {
@@ -101,7 +101,7 @@ impl StartConfig {
     }
 
     fn forget(mut self) -> Self {
-        if let Err(error) = Record::remove(&self.remembered.path) {
+        if let Err(error) = ReloadRecord::remove(&self.remembered.path) {
             let path = self.remembered.path.display().to_string();
             self.note(format!("{path}: cannot be removed: {error}; remove the file"));
         }

@@ -85,8 +85,8 @@ fn setup() -> Setup {
 }
 
 impl Setup {
-    fn on_disk(&self) -> Option<Record> {
-        Record::read(&self.confirmation.path).unwrap()
+    fn on_disk(&self) -> Option<ReloadRecord> {
+        ReloadRecord::read(&self.confirmation.path).unwrap()
     }
 
     fn last_event(&self) -> EventKind {

@@ -2,6 +2,7 @@
 //! and any other session ends in both directions.
 
 use super::*;
+use crate::nat::EndReason;
 
 #[test]
 fn a_reload_keeps_sessions_that_the_new_policy_allows() {
@@ -35,6 +36,30 @@ fn a_reload_keeps_sessions_of_protocols_without_ports() {
     let mut new = settings();
     new.policy.outbound.clear();
     assert_eq!(harness.reload(new), 1);
+}
+
+#[test]
+fn a_preview_names_the_reasons_and_changes_nothing() {
+    let mut harness = Harness::new(settings());
+    connect(&mut harness);
+    let external = harness.pass(&udp((S2, 5000), (E1, 53))).source;
+    let removed = |policy: &mut Policy| policy.uplinks[0].addresses[0].address = G2;
+    let disallowed = |policy: &mut Policy| policy.outbound.clear();
+    let preview = |harness: &Harness, change: fn(&mut Policy)| {
+        let mut policy = settings().policy;
+        change(&mut policy);
+        harness.nat.preview(policy).disallowed()
+    };
+    let counts = |removed, changed| {
+        vec![(EndReason::AddressRemoved, removed), (EndReason::PolicyChanged, changed)]
+    };
+    assert_eq!(preview(&harness, |_| ()), counts(0, 0));
+    assert_eq!(preview(&harness, removed), counts(2, 0));
+    assert_eq!(preview(&harness, disallowed), counts(0, 1));
+    assert_eq!(harness.sessions(), 2);
+    assert_eq!(harness.pass(&udp((S2, 5000), (E1, 53))).source, external);
+    let another = harness.pass(&udp((S2, 5001), (E1, 53))).source.address;
+    assert_eq!(another, G, "new mappings still have the address in use");
 }
 
 #[test]

@@ -27,10 +27,10 @@ impl Host {
     }
 
     /// Records a reload from hairpin to no hairpin.
-    fn record(&self, confirm_seconds: u64) -> Record {
+    fn record(&self, confirm_seconds: u64) -> ReloadRecord {
         let before = config::parse("a.yaml", &self.text(true)).unwrap().config;
         let (before, changed) = (config::to_yaml(&before), vec!["nat.hairpin".to_owned()]);
-        Record::new(before, self.text(false), changed, confirm_seconds, &Clocks::now())
+        ReloadRecord::new(before, self.text(false), changed, confirm_seconds, &Clocks::now())
     }
 
     fn start(&self, text: &str) -> Result<StartConfig, Problems> {
@@ -83,7 +83,7 @@ fn a_file_that_was_edited_since_ends_the_record() {
         let start = host.start(&(host.text(false) + "# edited\n")).unwrap();
         assert!(!start.config.nat.hairpin && start.remembered.record.is_none());
         assert!(start.notes[0].contains("changed since a reload"), "{:?}", start.notes);
-        assert_eq!(Record::read(&host.record_path()).unwrap(), None);
+        assert_eq!(ReloadRecord::read(&host.record_path()).unwrap(), None);
         assert!(host.start("").is_err(), "a wrong file is reported as ever");
     }
 }
@@ -99,5 +99,5 @@ fn a_damaged_record_is_named_and_the_file_is_used() {
     broken.write(&host.record_path()).unwrap();
     let start = host.start_after_reload();
     assert!(!start.config.nat.hairpin && start.notes[0].contains("cannot go back"));
-    assert_eq!(Record::read(&host.record_path()).unwrap(), None);
+    assert_eq!(ReloadRecord::read(&host.record_path()).unwrap(), None);
 }

@@ -2,18 +2,18 @@
 
 use std::rc::Rc;
 
-use super::Confirmation;
-use crate::control::reload::Reloader;
-use crate::control::subsystem::{Outcome, Subsystem};
+use super::confirmation::Confirmation;
+use super::reload::Reloader;
+use super::subsystem::{Outcome, Subsystem};
 
 /// Goes back from a reload that is not confirmed in time.
-pub(in crate::control) struct Countdown {
+pub(super) struct Countdown {
     confirmation: Rc<Confirmation>,
     reloader: Rc<Reloader>,
 }
 
 impl Countdown {
-    pub(in crate::control) fn new(confirmation: Rc<Confirmation>, reloader: Rc<Reloader>) -> Self {
+    pub(super) fn new(confirmation: Rc<Confirmation>, reloader: Rc<Reloader>) -> Self {
         Self { confirmation, reloader }
     }
 }
