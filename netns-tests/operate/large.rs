@@ -2,6 +2,8 @@
 //!
 //! `NATBOX_SESSIONS=10000000` makes the table as large as that. The test prints what it measured.
 
+#![allow(clippy::print_stdout, reason = "the figures are for a person")]
+
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +16,7 @@ use super::site::Operated;
 use crate::single_box::{DATAGRAMS, Injector, seconds};
 
 /// Sessions without [`SESSIONS`].
-const DEFAULT: u64 = 200_000;
+const DEFAULT: u64 = 40_000;
 /// Variable with another number of sessions.
 const SESSIONS: &str = "NATBOX_SESSIONS";
 /// Clients, each with a session from each of its ports.
@@ -143,6 +145,7 @@ fn fill(operated: &Operated, wanted: u64) {
 }
 
 /// Runs a command. Returns the lines of its output, its memory in kilobytes, and its time.
+#[allow(clippy::zombie_processes, reason = "`wait` waits, and learns the memory as well")]
 fn run(operated: &Operated, arguments: &[&str]) -> (u64, i64, Duration) {
     let started = Instant::now();
     let mut command: Command = operated.command(arguments);
@@ -165,7 +168,7 @@ fn wait(pid: u32) -> (i32, i64) {
     let mut status = 0;
     // SAFETY: all zeros is a valid rusage.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to locals that live through the call.
+    // SAFETY: both pointers lead to locals that live through the call.
     let waited = unsafe { libc::wait4(pid as i32, &raw mut status, 0, &raw mut usage) };
     assert_eq!(waited, pid as i32);
     (status, usage.ru_maxrss)
@@ -180,7 +183,7 @@ fn report(
     command: Option<(i64, Duration)>,
 ) {
     let batches = before.buckets.iter().zip(&after.buckets);
-    let slowest = batches.filter(|(before, after)| before.batches != after.batches).last();
+    let slowest = batches.filter(|(before, after)| before.batches != after.batches).next_back();
     let slowest = slowest.map(|(_, after)| after.up_to_microseconds);
     let command = command
         .map_or_else(String::new, |(memory, took)| format!("; took {took:.2?}, {memory} kB"));

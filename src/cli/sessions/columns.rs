@@ -151,12 +151,12 @@ impl Column {
     /// Compares two sessions by this column: larger numbers first, words and addresses ascending.
     pub(super) fn compare(self, first: &SessionView, second: &SessionView) -> Ordering {
         let endpoint = |session| self.value(session).parse::<SocketAddrV4>().ok();
-        match self {
-            Self::Client | Self::Published | Self::Server => endpoint(first).cmp(&endpoint(second)),
-            _ => match (self.number(first), self.number(second)) {
-                (None, None) => self.value(first).cmp(&self.value(second)),
-                (first, second) => second.cmp(&first),
-            },
+        if let Self::Client | Self::Published | Self::Server = self {
+            return endpoint(first).cmp(&endpoint(second));
+        }
+        match (self.number(first), self.number(second)) {
+            (None, None) => self.value(first).cmp(&self.value(second)),
+            (first, second) => second.cmp(&first),
         }
     }
 }
