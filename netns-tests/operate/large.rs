@@ -182,8 +182,8 @@ fn report(
     after: &BatchTimesStatus,
     command: Option<(i64, Duration)>,
 ) {
-    let batches = before.buckets.iter().zip(&after.buckets);
-    let slowest = batches.filter(|(before, after)| before.batches != after.batches).next_back();
+    let mut batches = before.buckets.iter().zip(&after.buckets);
+    let slowest = batches.rfind(|(before, after)| before.batches != after.batches);
     let slowest = slowest.map(|(_, after)| after.up_to_microseconds);
     let command = command
         .map_or_else(String::new, |(memory, took)| format!("; took {took:.2?}, {memory} kB"));
