@@ -15,6 +15,7 @@
 //! | `uplink_quality` | loss, latency, unsteady uplinks and captive portals: uplinks fail and return without flapping |
 //! | `tiers` | backup uplinks carry nothing until they are needed, and are left afterwards |
 //! | `host_route` | the host's own packets follow the healthy uplinks (`host.default_route: follow`) |
+//! | `operate` | commands that look at a running box and change it: sessions, drops, traces, explanations, reloads |
 //! | `events` | events arrive in order, for followers and for later readers |
 //! | `boot_order` | interfaces are absent or down at the start: the box waits, and serves each as it appears |
 //! | `inside_legs` | several inside legs: each has its rules, and each goes and comes by itself |

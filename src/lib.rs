@@ -27,6 +27,7 @@ pub mod lab;
 pub mod nat;
 mod nearest;
 pub mod packet;
+mod packet_words;
 mod state;
 pub mod time;
 mod timer;

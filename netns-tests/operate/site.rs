@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::single_box::{
     CLIENT, DATAGRAMS, NATBOX, Published, RunningBox, SERVER, SingleBox, WEB, eventually, seconds,
@@ -24,13 +25,20 @@ pub(super) struct Ends {
 impl Operated {
     /// Starts the box. `limits`: the end of the section, such as `, accounting: true`.
     pub(super) fn start(limits: &str) -> Self {
+        Self::start_with(&format!("64k{limits}"), "")
+    }
+
+    /// Starts the box. `limits`: the section, from the number of sessions on. `extra`: further
+    /// lines of the file.
+    pub(super) fn start_with(limits: &str, extra: &str) -> Self {
         let site = SingleBox::new(Published::OnLink);
         // Connections to the box come from the client's address.
         let source = CLIENT.to_string();
         let route = ["route", "replace", "203.0.113.0/24", "dev", "eth0", "src", &source];
         site.net.ip(&route).unwrap();
         let mut config = site.config();
-        config.sessions += limits;
+        limits.clone_into(&mut config.sessions);
+        extra.clone_into(&mut config.extra);
         let web = site.server.enter(|| TcpListener::bind((SERVER, WEB))).unwrap().unwrap();
         let datagrams =
             site.server.enter(|| UdpSocket::bind((SERVER, DATAGRAMS))).unwrap().unwrap();
@@ -63,10 +71,24 @@ impl Operated {
         socket.connect(self.site.endpoint(DATAGRAMS)).unwrap();
         socket.send(b"question").unwrap();
         let mut buffer = [0; 64];
-        let (length, from) = self.datagrams.recv_from(&mut buffer).unwrap();
-        self.datagrams.send_to(&buffer[..length], from).unwrap();
-        assert_eq!(socket.recv(&mut buffer).unwrap(), length);
-        socket
+        loop {
+            let (length, from) = self.datagrams.recv_from(&mut buffer).unwrap();
+            if &buffer[..length] == b"question" {
+                self.datagrams.send_to(b"answer", from).unwrap();
+                assert_eq!(socket.recv(&mut buffer).unwrap(), 6);
+                return socket;
+            }
+        }
+    }
+
+    /// Sends each datagram of the published UDP server back, until `stop`.
+    pub(super) fn answer_datagrams(&self, stop: &AtomicBool) {
+        let mut buffer = [0; 64];
+        while !stop.load(Ordering::Relaxed) {
+            if let Ok((length, from)) = self.datagrams.recv_from(&mut buffer) {
+                self.datagrams.send_to(&buffer[..length], from).unwrap();
+            }
+        }
     }
 
     /// The command `natbox VERB ... --socket SOCKET`, without standard input.

@@ -217,8 +217,7 @@ impl fmt::Display for EventKind {
                 counted_sessions(*sessions)
             ),
             Self::SessionsKilled { filter, sessions } => {
-                let sessions = counted(*sessions, "session", "sessions");
-                write!(f, "{sessions} ended by request (filter `{filter}`)")
+                f.write_str(&sessions_killed(filter, *sessions))
             }
             Self::AddressChanged { uplink, address, sessions_ended } => {
                 f.write_str(&address_changed(uplink, *address, *sessions_ended))
@@ -284,6 +283,11 @@ fn reloaded(changed: &[String], sessions_ended: usize) -> String {
             format!("configuration reloaded: changed {changed}; {sessions} ended")
         }
     }
+}
+
+fn sessions_killed(filter: &str, sessions: u64) -> String {
+    let sessions = counted(sessions, "session", "sessions");
+    format!("{sessions} ended by request (filter `{filter}`)")
 }
 
 fn address_changed(uplink: &str, address: Option<Ipv4Addr>, sessions_ended: usize) -> String {

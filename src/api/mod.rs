@@ -13,21 +13,32 @@
 //! | `status`   | [`Status`], [`EffectiveConfig`], [`Reloaded`]  |
 //! | `reload`   | reloads that wait for their confirmation, [`Difference`] |
 //! | `sessions` | pages of sessions                              |
+//! | `drops`    | drops by reason, with examples                 |
+//! | `trace`    | lines of a trace                               |
 //! | `events`   | events, as JSON and as sentences               |
+//! | `explain`  | what would happen to a packet                  |
 //! | `client`   | finding an instance and asking it              |
 
 pub mod client;
+mod drops;
 mod events;
+mod explain;
 mod reload;
 mod request;
 mod sessions;
 mod status;
+mod trace;
 
+pub use drops::{DropExampleView, DropReport, PacketView, ReasonView};
 pub use events::{Event, EventKind};
+pub use explain::{
+    ExplainedDrop, ExplainedMapping, ExplainedPacket, Explanation, MappingPort, OpenedSession,
+    PacketOutcome, PlaceView,
+};
 pub use reload::{
     ChangedKey, Confirmed, Difference, EndingSessions, PendingReload, PendingState, RevertReason,
 };
-pub use request::{Access, MAX_REQUEST, Refusal, Request, RequestError, VERSION};
+pub use request::{Access, MAX_EXPLAINED, MAX_REQUEST, Refusal, Request, RequestError, VERSION};
 pub use sessions::{
     GroupTotals, KilledSessions, SessionChangeKind, SessionChanged, SessionCount, SessionCursor,
     SessionGroup, SessionPage, SessionTraffic, SessionView, TupleView,
@@ -37,3 +48,4 @@ pub use status::{
     LegStatus, Reloaded, SandboxStatus, SessionStatus, Status, SystemCallFilter, ThreadPrivileges,
     TunStatus, UplinkStatus, UplinkTrafficStatus, WorkerStatus,
 };
+pub use trace::{TraceLine, TraceVerdict, TracedPacketView, TracedSession};

@@ -11,6 +11,9 @@ pub const VERSION: u64 = 1;
 /// Longest request line, in bytes.
 pub const MAX_REQUEST: u64 = 4096;
 
+/// Most bytes of a packet in [`Request::Explain`].
+pub const MAX_EXPLAINED: usize = 1900;
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -66,6 +69,26 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// Asks for a [`super::DropReport`].
+    Drops {
+        /// Filter of the examples; empty: all.
+        #[serde(default)]
+        filter: String,
+    },
+    /// Asks for live packets: an answer of many lines, each a [`super::TraceLine`]. The trace ends
+    /// with the connection.
+    Trace {
+        /// Filter of the packets; empty: all.
+        #[serde(default)]
+        filter: String,
+    },
+    /// Asks for an [`super::Explanation`]: what would happen to a packet. Nothing happens to any.
+    Explain {
+        /// The first bytes of an IPv4 packet in hexadecimal, at most [`MAX_EXPLAINED`] of them.
+        packet: String,
+        /// Length of the packet in bytes. Zeros follow the bytes of `packet`.
+        length: u16,
+    },
     /// Makes the instance read its configuration file again. The answer is a [`super::Reloaded`].
     Reload,
     /// As [`Request::Reload`], but the instance goes back to the configuration before, unless
@@ -88,7 +111,8 @@ pub enum Request {
 pub enum Access {
     /// The request changes nothing.
     Read,
-    /// The request changes the instance.
+    /// The request changes the instance, or shows what hosts send to each other while it costs the
+    /// workers time.
     Change,
 }
 
@@ -129,8 +153,11 @@ impl Request {
             | Self::SessionEvents { .. }
             | Self::EffectiveConfig
             | Self::Events { .. }
+            | Self::Drops { .. }
+            | Self::Explain { .. }
             | Self::Difference => Access::Read,
             Self::KillSessions { .. }
+            | Self::Trace { .. }
             | Self::Reload
             | Self::ReloadUnconfirmed { .. }
             | Self::Confirm
@@ -147,6 +174,9 @@ impl Request {
             | Self::SessionEvents { .. }
             | Self::EffectiveConfig
             | Self::Events { .. }
+            | Self::Drops { .. }
+            | Self::Trace { .. }
+            | Self::Explain { .. }
             | Self::Confirm => false,
             Self::KillSessions { .. }
             | Self::Reload
@@ -198,6 +228,9 @@ mod tests {
             Request::KillSessions { filter: "udp".into(), max: Some(7), silent: true },
             Request::EffectiveConfig,
             Request::Events { follow: true },
+            Request::Drops { filter: "tcp to :443".to_owned() },
+            Request::Trace { filter: "tcp to :443".to_owned() },
+            Request::Explain { packet: "4500".to_owned(), length: 40 },
             Request::Reload,
             Request::ReloadUnconfirmed { confirm_seconds: 60 },
             Request::Confirm,
@@ -211,6 +244,13 @@ mod tests {
             let plain = serde_json::to_vec(&request).unwrap();
             assert_eq!(Request::from_json(&plain).unwrap(), request);
         }
+    }
+
+    #[test]
+    fn the_longest_packet_to_explain_fits_into_a_request() {
+        let packet = "f".repeat(2 * MAX_EXPLAINED);
+        let request = Request::Explain { packet, length: u16::MAX };
+        assert!((request.to_json().len() as u64) < MAX_REQUEST);
     }
 
     #[test]

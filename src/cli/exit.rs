@@ -62,8 +62,7 @@ impl Failure {
 /// The message of the error and its causes.
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::User(error) | Self::Environment(error) | Self::Bug(error)) = self;
-        f.write_str(&sentence(error))
+        f.write_str(&sentence(self.parts().0))
     }
 }
 

@@ -47,6 +47,20 @@ mod tests {
     }
 
     #[test]
+    fn options_may_follow_the_words() {
+        #[derive(clap::Parser)]
+        struct Command {
+            #[arg(long)]
+            json: bool,
+            #[command(flatten)]
+            filter: FilterArgument,
+        }
+        let words = ["command", "tcp", "to", ":443", "--json"];
+        let command = <Command as clap::Parser>::try_parse_from(words).unwrap();
+        assert_eq!((command.json, &command.filter.text()[..]), (true, "tcp to :443"));
+    }
+
+    #[test]
     fn a_wrong_word_is_named_with_its_column_and_the_nearest_one() {
         let failure = argument(&["tcp", "fron", "10.0.0.1"]).parse().unwrap_err();
         let Failure::User(error) = failure else { panic!("{failure:?}") };

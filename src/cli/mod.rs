@@ -3,10 +3,11 @@
 //! | file | content |
 //! |---|---|
 //! | `config_file` | the option `--config` |
-//! | `filter_argument` | the filter of a command |
 //! | `helper` | processes with the privileges of the start, for a running instance |
 //! | `exit` | exit codes, `Failure`, the panic hook |
 //! | `failed` | the message of a failed command, as text or JSON |
+//! | `filter_argument` | the filter of a command |
+//! | `pcapng` | packets as a capture file |
 //! | `output`, `stderr` | standard output as text or JSON, and standard error |
 //! | `progress` | the progress of work that takes long |
 //! | `target` | the choice of a running instance, and requests to it |
@@ -21,13 +22,16 @@ mod diff;
 #[doc(hidden)]
 pub mod doctor;
 mod down;
+mod drops;
 mod events;
 mod exit;
+mod explain;
 mod failed;
 mod filter_argument;
 mod helper;
 mod kill;
 mod output;
+mod pcapng;
 mod plan;
 mod progress;
 #[cfg(test)]
@@ -39,6 +43,7 @@ mod status;
 mod stderr;
 mod target;
 mod top;
+mod trace;
 mod upgrade;
 
 use std::ffi::OsString;
@@ -144,6 +149,20 @@ enum Command {
     /// Events are changes of state: uplinks that fail and recover, reloads, exhausted resources.
     /// `--json` prints one object per line.
     Events(events::EventsArguments),
+    /// Show what a running instance drops: reasons, rates, what to do, the last 16 packets of each
+    ///
+    /// A filter selects among these packets. The counts are those of all packets of a reason.
+    Drops(drops::DropsArguments),
+    /// Show live packets of a running instance, before and after, with what it decides
+    ///
+    /// Only root may trace. `--json` prints one object per line. At most 128 bytes of each packet
+    /// are kept.
+    Trace(trace::TraceArguments),
+    /// Say what would happen to a packet, and why
+    ///
+    /// The packet need not exist, and nothing changes:
+    /// `natbox explain 'tcp 192.0.2.7:4242 -> 203.0.113.10:80'`.
+    Explain(explain::ExplainArguments),
     /// Make a running instance read its configuration file again
     ///
     /// Sessions that the new configuration allows continue. With `--confirm` the instance goes back
@@ -186,6 +205,9 @@ impl Command {
             Self::Top(arguments) => top::run(&arguments),
             Self::Kill(arguments) => kill::run(&arguments),
             Self::Events(arguments) => events::run(&arguments),
+            Self::Drops(arguments) => drops::run(&arguments),
+            Self::Trace(arguments) => trace::run(&arguments),
+            Self::Explain(arguments) => explain::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
             Self::Confirm(arguments) => confirm::run(&arguments),
             Self::Diff(arguments) => diff::run(&arguments),

@@ -16,9 +16,12 @@ use super::admin_socket::AdminSocket;
 use super::answer::{answer, refusal, to_json, write};
 use super::error::SocketError;
 use super::instance::Instance;
+use super::packet_view::Visible;
 use super::subsystem::{Outcome, Subsystem};
-use super::{session_events, session_requests};
+use super::{session_events, session_requests, sessions, trace};
 use crate::api::{Access, MAX_REQUEST, Request};
+use crate::engine::Trace;
+use crate::filter::FilterExpression;
 use crate::nat::EndReason;
 
 /// Serves the admin socket, each connection in a task of its own.
@@ -129,6 +132,17 @@ async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess)
                 Ok(Request::Events { follow }) => {
                     return write_events(reader, writer, instance, follow).await;
                 }
+                Ok(Request::Drops { filter }) => answer(
+                    read_filter(instance, &filter)
+                        .map(|filter| instance.drops(&filter, visible(access, &peer))),
+                ),
+                Ok(Request::Explain { packet, length }) => {
+                    answer(instance.explain(&packet, length))
+                }
+                Ok(Request::Trace { filter }) => match begin_trace(instance, &filter) {
+                    Ok(trace) => return trace::stream(reader, writer, trace).await,
+                    Err(error) => refusal(&error),
+                },
                 Ok(Request::Reload) => answer(instance.reload(None).await),
                 Ok(Request::ReloadUnconfirmed { confirm_seconds }) => {
                     answer(instance.reload(Some(confirm_seconds)).await)
@@ -140,6 +154,27 @@ async fn converse(stream: UnixStream, instance: &Instance, access: &AdminAccess)
             },
         };
         write(&mut writer, answer).await?;
+    }
+}
+
+/// Reads a filter. What it names must exist, as far as the instance knows names already.
+fn read_filter(instance: &Instance, text: &str) -> Result<FilterExpression, String> {
+    match instance.engine() {
+        Some(engine) => sessions::read_filter(&engine, text),
+        None => text.parse().map_err(|error| format!("{error}")),
+    }
+}
+
+fn begin_trace(instance: &Instance, filter: &str) -> Result<Trace, String> {
+    let filter = read_filter(instance, filter)?;
+    instance.trace(filter).map_err(|error| error.to_string())
+}
+
+/// Returns how much of a packet a user may see.
+fn visible(access: &AdminAccess, peer: &Peer) -> Visible {
+    match access.check(peer, Access::Change) {
+        Ok(()) => Visible::Everything,
+        Err(_) => Visible::Headers,
     }
 }
 

@@ -116,9 +116,6 @@ fn log(kind: &EventKind) {
                 %uplink, sessions, "sessions ended; hosts open them again over an uplink in use"
             );
         }
-        EventKind::SessionsKilled { filter, sessions } => {
-            tracing::info!(%filter, sessions, "sessions ended by request");
-        }
         EventKind::AddressChanged { uplink, address, sessions_ended } => {
             let address = address.map_or("none".to_owned(), |address| address.to_string());
             tracing::info!(%uplink, %address, sessions_ended, "address changed");
@@ -145,9 +142,12 @@ fn log(kind: &EventKind) {
         EventKind::Reloaded { changed, sessions_ended } => {
             tracing::info!(changed = %changed.join(", "), sessions_ended, "configuration reloaded");
         }
-        EventKind::ReloadPending { .. } => tracing::warn!("{kind}"),
-        EventKind::ReloadReverted { .. } => tracing::warn!("{kind}"),
-        EventKind::ReloadConfirmed { .. } => tracing::info!("{kind}"),
+        EventKind::ReloadPending { .. } | EventKind::ReloadReverted { .. } => {
+            tracing::warn!("{kind}");
+        }
+        EventKind::ReloadConfirmed { .. } | EventKind::SessionsKilled { .. } => {
+            tracing::info!("{kind}");
+        }
         EventKind::ReloadFailed { error } => tracing::error!("configuration not reloaded: {error}"),
         EventKind::ResourceExhausted { reason, packets, why } => {
             tracing::warn!(reason, packets, why, "packets are dropped");

@@ -7,18 +7,21 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Interval;
 
+use super::drops::DropRates;
 use super::events::Events;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::EventKind;
 use crate::engine::Handle;
 use crate::nat::{DropReason, Drops};
 
-/// Reads the drop counters at intervals, and emits an event for each reason that means exhaustion.
+/// Reads the drop counters at intervals. Records them for the rates, and emits an event for each
+/// reason that means exhaustion.
 pub(super) struct ExhaustionWatch {
     engine: Handle,
     events: Rc<Events>,
     readings: Interval,
     reported: Reported,
+    rates: Rc<DropRates>,
 }
 
 /// The last report of each reason.
@@ -34,7 +37,12 @@ struct LastReport {
 impl ExhaustionWatch {
     pub(super) fn new(engine: Handle, events: Rc<Events>) -> Self {
         let readings = tokio::time::interval(INTERVAL);
-        Self { engine, events, readings, reported: Reported::default() }
+        Self { engine, events, readings, reported: Reported::default(), rates: Rc::default() }
+    }
+
+    /// Returns the rates, which each reading updates.
+    pub(super) fn rates(&self) -> Rc<DropRates> {
+        Rc::clone(&self.rates)
     }
 }
 
@@ -48,7 +56,9 @@ impl Subsystem for ExhaustionWatch {
     }
 
     async fn handle(&mut self, now: Instant) -> Outcome {
-        for (reason, packets) in self.reported.news(&self.engine.totals().drops, now) {
+        let drops = self.engine.totals().drops;
+        self.rates.record(now, drops);
+        for (reason, packets) in self.reported.news(&drops, now) {
             let (reason, why) = (reason.name().to_owned(), reason.explanation().trim().to_owned());
             self.events.emit(EventKind::ResourceExhausted { reason, packets, why });
         }

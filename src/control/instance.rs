@@ -5,18 +5,36 @@ use std::rc::Rc;
 
 use super::confirmation::Confirmation;
 use super::difference::difference;
+use super::drops;
 use super::events::Events;
+use super::explain::{self, ExplainError};
+use super::packet_view::Visible;
 use super::reload_error::ReloadError;
 use super::status::InstanceHandle;
+use super::trace;
 use super::waiting::WaitingInstance;
-use crate::api::{Confirmed, Difference, EffectiveConfig, Reloaded, Status};
-use crate::engine::Handle;
+use crate::api::{
+    Confirmed, Difference, DropReport, EffectiveConfig, Explanation, Reloaded, Status,
+};
+use crate::engine::{Handle, Trace};
+use crate::filter::FilterExpression;
 
 /// The instance in its present stage. Connections of clients outlive the stages.
 pub(super) struct Instance {
     stage: RefCell<InstanceStage>,
     events: Rc<Events>,
     confirmation: Rc<Confirmation>,
+}
+
+/// Reason why a trace cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TraceError {
+    /// No packet is translated yet.
+    #[error("the instance waits for its interfaces and translates no packet yet")]
+    Waiting,
+    /// Each trace costs the workers time.
+    #[error("too many traces are on; end one of them")]
+    TooMany,
 }
 
 #[derive(Clone)]
@@ -62,6 +80,43 @@ impl Instance {
         match self.stage() {
             InstanceStage::Waiting(waiting) => waiting.effective_config(),
             InstanceStage::Running(running) => running.effective_config(),
+        }
+    }
+
+    /// Returns the drops that match a filter.
+    pub(super) fn drops(&self, filter: &FilterExpression, visible: Visible) -> DropReport {
+        match self.stage() {
+            InstanceStage::Waiting(_) => DropReport::default(),
+            InstanceStage::Running(running) => {
+                drops::report(&running.engine, &running.drop_rates, filter, visible)
+            }
+        }
+    }
+
+    /// Begins a trace of the packets that match a filter.
+    ///
+    /// # Errors
+    /// See [`TraceError`].
+    pub(super) fn trace(&self, filter: FilterExpression) -> Result<Trace, TraceError> {
+        match self.stage() {
+            InstanceStage::Waiting(_) => Err(TraceError::Waiting),
+            InstanceStage::Running(running) => {
+                trace::begin(&running.engine, filter).ok_or(TraceError::TooMany)
+            }
+        }
+    }
+
+    /// Explains what would happen to a packet with these first bytes, and changes nothing.
+    ///
+    /// # Errors
+    /// See [`ExplainError`].
+    pub(super) fn explain(&self, packet: &str, length: u16) -> Result<Explanation, ExplainError> {
+        let packet = explain::packet(packet, length)?;
+        match self.stage() {
+            InstanceStage::Waiting(_) => Err(ExplainError::Waiting),
+            InstanceStage::Running(running) => {
+                Ok(explain::explain(&running.engine, &running.reloader.config(), &packet))
+            }
         }
     }
 

@@ -17,6 +17,8 @@
 //! | `exhaustion`                       | events about exhausted resources                        |
 //! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
+//! | `drops`, `trace`, `packet_view`    | drops, live packets, packets as a user may see them     |
+//! | `explain`                          | what would happen to a packet                           |
 //! | `admin_access`, `admin_socket`     | users and file of the admin socket                      |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
@@ -41,9 +43,11 @@ mod countdown;
 mod difference;
 mod dns;
 mod down;
+mod drops;
 mod error;
 mod events;
 mod exhaustion;
+mod explain;
 mod failover;
 mod firewall;
 #[cfg(feature = "fuzzing")]
@@ -54,6 +58,7 @@ mod kept_sessions;
 pub(crate) mod logging;
 mod mapping_log;
 mod needed_files;
+mod packet_view;
 mod reconcile;
 mod reload;
 mod reload_error;
@@ -69,6 +74,7 @@ mod start;
 mod state_file;
 mod status;
 mod subsystem;
+mod trace;
 mod uplink_states;
 mod wait;
 mod waiting;
@@ -79,6 +85,7 @@ pub(crate) use crate::state::{KEEPER_COMMAND, Preview};
 pub(crate) use confirmation::start_config;
 pub(crate) use down::down;
 pub(crate) use error::{RunError, SocketError};
+pub(crate) use explain::FreshInstance;
 pub(crate) use kept_sessions::{keep_descriptors, preview};
 pub(crate) use reload::needs_restart;
 pub(crate) use run::run;

@@ -23,7 +23,8 @@ pub(super) fn read_filter(engine: &Handle, text: &str) -> Result<FilterExpressio
     let filter: FilterExpression = text.parse().map_err(|error| format!("{error}"))?;
     let listing = engine.listing();
     let known = KnownNames {
-        uplinks: listing.uplinks(),
+        // A number without an uplink has an empty name.
+        uplinks: listing.uplinks().into_iter().filter(|name| !name.is_empty()).collect(),
         forwards: listing.forwards(),
         states: State::NAMES,
         origins: SessionKind::NAMES,
@@ -154,27 +155,8 @@ impl<'l> Described<'l> {
     }
 
     pub(super) fn view(&self, session: &SessionInfo) -> SessionView {
-        let tuple = |tuple: &Tuple| TupleView {
-            source: tuple.source.to_string(),
-            destination: tuple.destination.to_string(),
-        };
-        let [of_client, of_server] = session.external_endpoints();
-        SessionView {
-            id: session.id.to_bits(),
-            protocol: session.original.protocol.to_string(),
-            state: session.state.name().to_owned(),
-            origin: session.origin.name().to_owned(),
-            uplink: self.uplink(session).unwrap_or_default().to_owned(),
-            forward: self.listing.forward_of(session).map(str::to_owned),
-            client: session.client().to_string(),
-            published: of_server.or(of_client).map_or_else(String::new, |end| end.to_string()),
-            server: session.server().to_string(),
-            original: tuple(&session.original),
-            reply: tuple(&session.reply),
-            idle_seconds: self.now.since(session.last_seen).0 / 1000,
-            expires_in_seconds: session.deadline.since(self.now).0.div_ceil(1000),
-            traffic: session.accounting.map(|accounting| traffic(&accounting, self.now)),
-        }
+        let uplink = self.uplink(session).unwrap_or_default();
+        view(session, uplink, self.listing.forward_of(session), self.now)
     }
 
     fn group(&self, session: &SessionInfo, group: SessionGroup) -> String {
@@ -191,6 +173,36 @@ impl<'l> Described<'l> {
             }
             SessionGroup::State => session.state.name().to_owned(),
         }
+    }
+}
+
+/// Returns a session as clients of the admin socket see it. `uplink` and `forward` are the names.
+pub(super) fn view(
+    session: &SessionInfo,
+    uplink: &str,
+    forward: Option<&str>,
+    now: Tick,
+) -> SessionView {
+    let tuple = |tuple: &Tuple| TupleView {
+        source: tuple.source.to_string(),
+        destination: tuple.destination.to_string(),
+    };
+    let [of_client, of_server] = session.external_endpoints();
+    SessionView {
+        id: session.id.to_bits(),
+        protocol: session.original.protocol.to_string(),
+        state: session.state.name().to_owned(),
+        origin: session.origin.name().to_owned(),
+        uplink: uplink.to_owned(),
+        forward: forward.map(str::to_owned),
+        client: session.client().to_string(),
+        published: of_server.or(of_client).map_or_else(String::new, |end| end.to_string()),
+        server: session.server().to_string(),
+        original: tuple(&session.original),
+        reply: tuple(&session.reply),
+        idle_seconds: now.since(session.last_seen).0 / 1000,
+        expires_in_seconds: session.deadline.since(now).0.div_ceil(1000),
+        traffic: session.accounting.map(|accounting| traffic(&accounting, now)),
     }
 }
 

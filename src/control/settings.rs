@@ -36,7 +36,8 @@ pub(super) fn limits(config: &Config) -> nat::Limits {
                 .filter(|delay| *delay != Span(0)),
         },
         sessions: config.limits.sessions,
-        addresses_may_grow: true,
+        // The lists cost time and memory; `reload` says what lacks them.
+        addresses_may_grow: false,
         accounting: config.limits.accounting,
         sessions_per_host: NonZeroU32::new(config.limits.sessions_per_host),
         new_sessions_per_host: NonZeroU32::new(config.limits.new_sessions_per_host),

@@ -20,6 +20,7 @@ use super::admin::AdminServer;
 use super::announcer::Announcer;
 use super::countdown::Countdown;
 use super::dns::{self, DnsFollower, NameService};
+use super::drops::DropRates;
 use super::error::RunError;
 use super::events::Events;
 use super::exhaustion::ExhaustionWatch;
@@ -156,7 +157,7 @@ impl Start<'_> {
         live.dns.set(dns, &config)?;
         let dns = Rc::clone(&live.dns);
         subsystems.start(DnsFollower::new(Rc::clone(&dns)));
-        subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
+        let drop_rates = watch_drops(&engine, &events, subsystems);
         watch_firewall(lister, &reloader, &warnings, subsystems)?;
         let (name, uplinks) = (config.name, uplinks.watch());
         let handle = InstanceHandle {
@@ -165,6 +166,7 @@ impl Start<'_> {
             tun,
             uplinks,
             engine,
+            drop_rates,
             reloader,
             dns,
             events,
@@ -174,6 +176,14 @@ impl Start<'_> {
         };
         entrance.open(Rc::new(handle), kept, subsystems).map(ControlFlow::Continue)
     }
+}
+
+/// Starts the watch on exhausted resources. Returns the rates of drops, which it measures.
+fn watch_drops(engine: &Handle, events: &Rc<Events>, subsystems: &mut Subsystems) -> Rc<DropRates> {
+    let watch = ExhaustionWatch::new(engine.clone(), Rc::clone(events));
+    let rates = watch.rates();
+    subsystems.start(watch);
+    rates
 }
 
 /// Makes the settings of the host. If an interface has vanished since the wait or vanishes

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::dns::NameService;
+use super::drops::DropRates;
 use super::events::Events;
 use super::logging;
 use super::reload::Reloader;
@@ -30,6 +31,7 @@ pub(super) struct InstanceHandle {
     pub(super) tun: TunStatus,
     pub(super) uplinks: watch::Receiver<UplinkStates>,
     pub(super) engine: Handle,
+    pub(super) drop_rates: Rc<DropRates>,
     pub(super) reloader: Rc<Reloader>,
     pub(super) dns: Rc<NameService>,
     pub(super) events: Rc<Events>,

@@ -12,6 +12,7 @@ use crate::packet::Offload;
 use crate::time::Tick;
 
 use super::handle::swap_policy;
+use super::observe::Observation;
 use super::pipeline::Pipeline;
 
 /// One worker over a queue in memory.
@@ -31,9 +32,8 @@ impl WireQueue {
     /// # Panics
     /// `limit` is out of range.
     pub fn new(nat: Translator, limit: usize) -> Self {
-        let context = nat.worker(0);
         let nat = Arc::new(ArcSwap::from_pointee(nat));
-        let pipeline = Pipeline::new(Arc::clone(&nat), context);
+        let pipeline = Pipeline::new(Arc::clone(&nat), 0, Observation::new(1));
         Self { nat, pipeline, io: MemoryIo::with_limit(limit) }
     }
 

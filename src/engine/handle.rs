@@ -10,21 +10,24 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::nat::{
-    AdmitNew, Counters, EndReason, EndedSlice, Filter, Limits, MappingEvents, Policy,
+    AdmitNew, Counters, EndReason, EndedSlice, Filter, Limits, MappingEvents, PacketEnds, Policy,
     PolicyPreview, SessionEvents, TableCursor, Translator, UplinkTraffic,
 };
-use crate::packet::Protocol;
+use crate::packet::{Protocol, Tuple};
 use crate::time::Tick;
 
 use super::batch_times::BatchTimes;
 use super::counters::SharedCounters;
 use super::listing::Listing;
+use super::observe::{DropExamples, DropRecord, Observation, last_examples};
+use super::trace::{Trace, TracedPacket};
 
 /// The running translator, as the control plane sees it. Clones refer to the same translator.
 #[derive(Clone)]
 pub(crate) struct Handle {
     nat: Arc<ArcSwap<Translator>>,
     counters: Arc<[Arc<SharedCounters>]>,
+    observation: Arc<Observation>,
     changes: Sender<PolicySwap>,
 }
 
@@ -59,7 +62,7 @@ impl Handle {
     /// The thread cannot be started.
     pub(super) fn new(
         nat: Arc<ArcSwap<Translator>>,
-        counters: Vec<Arc<SharedCounters>>,
+        (counters, observation): (Vec<Arc<SharedCounters>>, Arc<Observation>),
         confine: fn(),
     ) -> std::io::Result<Self> {
         let (changes, queue) = unbounded::<PolicySwap>();
@@ -70,7 +73,7 @@ impl Handle {
                 done(change_rules(&translator, limits, policy));
             }
         })?;
-        Ok(Self { nat, counters: counters.into(), changes })
+        Ok(Self { nat, counters: counters.into(), observation, changes })
     }
 
     /// The translator, which a change of policy replaces.
@@ -100,6 +103,42 @@ impl Handle {
     /// Returns the packets and bytes of an uplink.
     pub(crate) fn traffic(&self, uplink: u8) -> UplinkTraffic {
         self.nat.load().traffic(uplink)
+    }
+
+    /// Returns the drops of each reason, with the last examples.
+    pub(crate) fn drops(&self) -> Vec<DropRecord> {
+        let totals = self.totals();
+        let record = |(reason, packets)| {
+            let workers = &self.observation.examples;
+            let last = workers.iter().filter_map(|worker| worker.last(reason)).max();
+            DropRecord { reason, packets, last, examples: last_examples(workers, reason) }
+        };
+        totals.drops.iter().map(record).collect()
+    }
+
+    /// Returns the number of examples of dropped packets that no worker could store, because they
+    /// were being read.
+    pub(crate) fn missed_examples(&self) -> u64 {
+        self.observation.examples.iter().map(DropExamples::missed).sum()
+    }
+
+    /// Begins a trace of the packets that `filter` accepts. Workers call the filter for every
+    /// packet. None: too many traces are on.
+    pub(crate) fn trace(
+        &self,
+        filter: impl Fn(&TracedPacket) -> bool + Send + Sync + 'static,
+    ) -> Option<Trace> {
+        self.observation.trace(Box::new(filter))
+    }
+
+    /// Returns what the translator knows of a packet that belongs to no session.
+    pub(crate) fn ends_of(&self, tuple: Tuple) -> PacketEnds {
+        self.nat.load().ends_of(tuple)
+    }
+
+    /// See [`Translator::relates_sessions`].
+    pub(crate) fn relates_sessions(&self) -> bool {
+        self.nat.load().relates_sessions()
     }
 
     /// Returns the use of the translator's capacity.

@@ -15,6 +15,7 @@ use crate::time::Tick;
 
 use super::counters::SharedCounters;
 use super::handle::Handle;
+use super::observe::Observation;
 use super::worker::{self, Worker, WorkerFailure};
 
 pub(crate) use super::worker::Options;
@@ -133,16 +134,19 @@ impl Engine {
         let (sender, failures) = bounded(queues.len().max(1));
         let nat = Arc::new(ArcSwap::from_pointee(nat));
         let counters: Vec<_> = queues.iter().map(|_| Arc::new(SharedCounters::default())).collect();
+        let observation = Observation::new(queues.len());
+        let shared = (counters.clone(), Arc::clone(&observation));
         let mut engine = Self {
             threads: Vec::new(),
-            handle: Handle::new(Arc::clone(&nat), counters.clone(), options.confine_thread)?,
+            handle: Handle::new(Arc::clone(&nat), shared, options.confine_thread)?,
             stop: Arc::new(AtomicBool::new(false)),
             waker,
             failures,
         };
         for (number, (queue, counters)) in queues.into_iter().zip(counters).enumerate() {
             let stop = Arc::clone(&engine.stop);
-            let worker = Worker::new(number, queue, Arc::clone(&nat), counters, stop, options);
+            let (nat, observation) = (Arc::clone(&nat), Arc::clone(&observation));
+            let worker = Worker::new(number, queue, nat, counters, observation, stop, options);
             let sender = sender.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("{WORKER_THREAD}{number}"))

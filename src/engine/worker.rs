@@ -16,6 +16,7 @@ use crate::nat::Translator;
 use crate::time::Tick;
 
 use super::counters::SharedCounters;
+use super::observe::Observation;
 use super::pipeline::Pipeline;
 
 /// Options of all workers.
@@ -72,11 +73,11 @@ impl<Q: PacketIo> Worker<Q> {
         queue: Q,
         nat: Arc<ArcSwap<Translator>>,
         counters: Arc<SharedCounters>,
+        observation: Arc<Observation>,
         stop: Arc<AtomicBool>,
         options: Options,
     ) -> Self {
-        let context = nat.load().worker(number);
-        let pipeline = Pipeline::new(nat, context);
+        let pipeline = Pipeline::new(nat, number, observation);
         Self { number, queue, pipeline, counters, stop, options }
     }
 

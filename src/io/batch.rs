@@ -13,7 +13,7 @@
 //! nothing without super-packets.
 
 use super::virtio::{self, HEADER_SIZE};
-use crate::packet::{BATCH, Frame, MIN_BUFFER, Offload};
+use crate::packet::{BATCH, Frame, MIN_BUFFER, Offload, PacketHead};
 
 /// Length of the longest packet that an IPv4 header can state, in bytes.
 pub(super) const MAX_PACKET: usize = 65_535;
@@ -33,6 +33,10 @@ pub struct FrameBuffers {
     extra: Vec<u8>,
     /// Packets dropped because of their header.
     bad_vnet_headers: u64,
+    /// Examples of these packets, until the worker takes them.
+    bad: Vec<PacketHead>,
+    /// Examples of outgoing packets that the kernel has rejected.
+    rejected: Vec<PacketHead>,
 }
 
 struct ReceivedFrame {
@@ -67,6 +71,8 @@ impl FrameBuffers {
             outgoing: Vec::with_capacity(2 * BATCH),
             extra: Vec::new(),
             bad_vnet_headers: 0,
+            bad: Vec::new(),
+            rejected: Vec::new(),
         }
     }
 
@@ -110,9 +116,38 @@ impl FrameBuffers {
         };
         match decoded {
             Some((length, offload)) => self.accept(slot, length, offload),
-            None => self.bad_vnet_headers += 1,
+            None => self.refuse(slot, count),
         }
         decoded.is_some()
+    }
+
+    /// Counts a packet with an invalid header, and keeps it as an example.
+    #[cold]
+    fn refuse(&mut self, slot: usize, count: usize) {
+        self.bad_vnet_headers += 1;
+        let wire = self.slot(slot);
+        let head = PacketHead::of(wire.get(HEADER_SIZE..count).unwrap_or_default());
+        keep(&mut self.bad, head);
+    }
+
+    /// Keeps outgoing packets that the kernel has rejected as examples.
+    pub(super) fn keep_rejected(&mut self, numbers: impl IntoIterator<Item = usize>) {
+        for number in numbers {
+            let wire = self.outgoing().nth(number);
+            if let Some(head) = wire.map(|(wire, _)| PacketHead::of(&wire[HEADER_SIZE..])) {
+                keep(&mut self.rejected, head);
+            }
+        }
+    }
+
+    /// Takes the examples of packets with an invalid header, at most [`MAX_EXAMPLES`].
+    pub(crate) fn take_bad(&mut self) -> Vec<PacketHead> {
+        std::mem::take(&mut self.bad)
+    }
+
+    /// Takes the examples of rejected packets, at most [`MAX_EXAMPLES`].
+    pub(crate) fn take_rejected(&mut self) -> Vec<PacketHead> {
+        std::mem::take(&mut self.rejected)
     }
 
     /// Counts packets that the kernel has dropped because no virtio header describes them.
@@ -189,6 +224,16 @@ impl FrameBuffers {
     }
 }
 
+/// Keeps the last examples.
+fn keep(examples: &mut Vec<PacketHead>, head: PacketHead) {
+    if examples.len() == MAX_EXAMPLES {
+        examples.remove(0);
+    }
+    examples.push(head);
+}
+
+/// Examples of each kind that wait for the worker.
+const MAX_EXAMPLES: usize = 16;
 /// A batch takes no further packet once it holds this many bytes, headers included. Super-packets
 /// are then still in the level-2 cache when they are written back. At least one packet always fits.
 pub(super) const BYTE_BUDGET: usize = 256 * 1024;

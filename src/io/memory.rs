@@ -83,16 +83,19 @@ impl PacketIo for MemoryIo {
     fn flush(&mut self) -> io::Result<Flushed> {
         let mut flushed = Flushed::default();
         self.batch.encode_outgoing();
-        for (wire, _) in self.batch.outgoing() {
+        let mut rejected = Vec::new();
+        for (number, (wire, _)) in self.batch.outgoing().enumerate() {
             let (header, packet) = wire.split_first_chunk().expect("a header leads each packet");
             match virtio::decode(header, packet.len()) {
                 Ok(offload) => {
                     self.sent.push((packet.to_vec(), offload));
                     flushed.sent += 1;
                 }
-                Err(_) => flushed.rejected += 1,
+                Err(_) => rejected.push(number),
             }
         }
+        flushed.rejected = rejected.len() as u32;
+        self.batch.keep_rejected(rejected);
         self.batch.clear_outgoing();
         Ok(flushed)
     }

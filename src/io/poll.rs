@@ -89,7 +89,8 @@ impl PacketIo for PollIo {
         let mut flushed = Flushed::default();
         let mut gone = None;
         self.batch.encode_outgoing();
-        for (wire, _) in self.batch.outgoing() {
+        let mut rejected = Vec::new();
+        for (packet, (wire, _)) in self.batch.outgoing().enumerate() {
             match rustix::io::retry_on_intr(|| rustix::io::write(&self.queue, wire)) {
                 Ok(_) => flushed.sent += 1,
                 Err(errno) if device_is_gone(errno) => {
@@ -98,9 +99,11 @@ impl PacketIo for PollIo {
                 }
                 // Every other error concerns this packet only. That includes EAGAIN: a TUN device
                 // takes a packet at once or not at all, so waiting would not help.
-                Err(_) => flushed.rejected += 1,
+                Err(_) => rejected.push(packet),
             }
         }
+        flushed.rejected = rejected.len() as u32;
+        self.batch.keep_rejected(rejected);
         self.batch.clear_outgoing();
         gone.map_or(Ok(flushed), |errno| Err(errno.into()))
     }

@@ -6,12 +6,13 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::nat::counters::Counters;
+use crate::nat::dropped::DroppedPackets;
 use crate::nat::shared::traffic::WorkerTraffic;
 use crate::nat::table::EndedSession;
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::Key;
 use crate::nat::verdict::DropReason;
-use crate::packet::{BATCH, IcmpError, Parsed};
+use crate::packet::{BATCH, IcmpError, PacketHead, Parsed};
 use crate::time::Tick;
 
 /// The number, counters, random generator and buffers of one worker.
@@ -27,6 +28,10 @@ pub struct WorkerContext {
     /// Packets to send after the one that released them.
     pub(super) outbox: Vec<Box<[u8]>>,
     pub(super) last_sweep: Tick,
+    /// Examples of dropped packets.
+    pub(crate) dropped: DroppedPackets,
+    /// The packet that was last replaced by an ICMP error.
+    pub(super) replaced: PacketHead,
 }
 
 /// What a frame of the batch is, by its headers.
@@ -71,7 +76,50 @@ impl WorkerContext {
             ended: Vec::with_capacity(ended),
             outbox: Vec::new(),
             last_sweep: Tick(0),
+            dropped: DroppedPackets::new(),
+            replaced: PacketHead::EMPTY,
         }
+    }
+
+    /// Counts a dropped packet, and keeps it as an example.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn drop_packet(&mut self, reason: DropReason, packet: &[u8], now: Tick) {
+        self.counters.drops.count(reason, 1);
+        self.dropped.note(reason);
+        self.dropped.keep(reason, self.counters.drops.of(reason), now, packet);
+    }
+
+    /// Counts the packet that was last replaced by an ICMP error, and keeps it as an example.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn drop_replaced(&mut self, reason: DropReason, now: Tick) {
+        let replaced = self.replaced;
+        self.drop_packets(reason, 1, &[replaced], now);
+    }
+
+    /// Counts packets that were dropped for a reason. `heads` are the last of them, as far as they
+    /// are known.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn drop_packets(
+        &mut self,
+        reason: DropReason,
+        packets: u64,
+        heads: &[PacketHead],
+        now: Tick,
+    ) {
+        self.counters.drops.count(reason, packets);
+        self.dropped.note(reason);
+        let before = self.counters.drops.of(reason) - heads.len() as u64;
+        for (number, head) in (before + 1..).zip(heads) {
+            self.dropped.keep_head(reason, number, now, *head);
+        }
+    }
+
+    /// Makes a context for one packet that need not exist, with the random choices of this one.
+    pub(super) fn rehearsing(worker: usize, random: StdRng) -> Self {
+        Self::new(worker, random, 0, Arc::default())
     }
 
     /// Draws a random unprivileged port.

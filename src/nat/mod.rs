@@ -73,6 +73,8 @@
 
 mod context;
 mod counters;
+mod drop_advice;
+mod dropped;
 mod event_channel;
 mod fragments;
 mod mapping;
@@ -88,7 +90,9 @@ mod verdict;
 pub use crate::values::nat::{EndpointDependence, ForwardProtocol, HashBy, MssClamp, PortRange};
 pub use context::WorkerContext;
 pub use counters::{Counters, Drops};
+pub(crate) use dropped::DroppedPackets;
 pub use event_channel::EventReceiver;
+pub(crate) use mapping::allocator::PortOrigin;
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
 pub use policy::limits::{Limits, Timeouts};
 pub use policy::rules::{ExternalAddress, Forward, Leg, NoNatRule, OutboundRule, Policy, Uplink};
@@ -113,11 +117,16 @@ pub use translate::decide::{
     Content, Decision, ErrorRewrite, ExternalEndpoint, FragmentRewrite, Opening, Path, Query,
     Rewrite, Server,
 };
+pub(crate) use translate::explain::Explained;
 pub use translate::import_files::{Imported, import_sessions};
+pub(crate) use translate::observed::{Decided, Observer};
+pub use translate::observed::{PacketEnds, PacketOrigin};
 pub use translate::policy_change::{PolicyPreview, Transition};
+pub(crate) use translate::rehearsal::Doubt;
 pub use translate::sessions::{EndedSlice, NoSuchSession};
 pub use translate::snapshot::{
     AccountingSnapshot, ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot,
 };
 pub use translator::Translator;
 pub use verdict::DropReason;
+pub(crate) use verdict::Verdict;

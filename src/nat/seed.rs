@@ -87,6 +87,11 @@ impl Secrets {
 pub(crate) struct WorkerSeed([u8; 32]);
 
 impl WorkerSeed {
+    /// Draws a seed.
+    pub(crate) fn draw(random: &mut StdRng) -> Self {
+        Self(random.random())
+    }
+
     /// The generator of a worker; the same one for each call with the same number.
     pub(crate) fn rng(self, worker: usize) -> StdRng {
         let Self(mut seed) = self;

@@ -96,9 +96,7 @@ impl Translator {
     ) -> io::Result<Self> {
         let maps = secrets.maps;
         // With one external address there is nothing to choose.
-        let addresses = policy.uplinks.iter().map(|uplink| uplink.addresses.len());
-        let may_choose = policy.uplinks.len() > 1 || addresses.sum::<usize>() > 1;
-        if limits.addresses_may_grow || may_choose {
+        if limits.addresses_may_grow || may_choose(&policy) {
             table = table.with_related()?;
         }
         let forwards = Forwards::new(&policy.forwards);
@@ -140,6 +138,12 @@ impl Translator {
     /// Returns the packets and bytes of an uplink.
     pub fn traffic(&self, uplink: u8) -> UplinkTraffic {
         self.traffic.of(uplink)
+    }
+
+    /// Reports whether a session that a server opens to one of its clients uses the uplink of that
+    /// client. False: the translator began with one external address and has several now.
+    pub fn relates_sessions(&self) -> bool {
+        self.table.relates() || !may_choose(&self.policy)
     }
 
     /// The session table.
@@ -301,6 +305,12 @@ impl Translator {
         let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         mixed ^ mixed >> 32
     }
+}
+
+/// Reports whether a session could use another external address.
+fn may_choose(policy: &Policy) -> bool {
+    let addresses = policy.uplinks.iter().map(|uplink| uplink.addresses.len());
+    policy.uplinks.len() > 1 || addresses.sum::<usize>() > 1
 }
 
 /// Returns the idle timeouts of a table.

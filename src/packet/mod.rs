@@ -28,6 +28,7 @@
 
 mod checksum;
 mod frames;
+mod head;
 mod icmp;
 mod ipv4;
 mod malformed;
@@ -41,6 +42,7 @@ mod tuple;
 mod udp;
 
 pub use frames::{BATCH, Frame, Frames, MIN_BUFFER, VecFrames};
+pub use head::PacketHead;
 pub use icmp::{IcmpError, IcmpErrorKind, QueryKind, icmp_error};
 pub use malformed::Malformed;
 pub use offload::{Offload, PartialChecksum, Segmentation, SegmentationKind};

@@ -46,9 +46,11 @@ fn mentions() -> Vec<Mention> {
     mentions
 }
 
-/// The words of a command behind `program`, without sudo, comments and what a shell adds.
+/// The words of a command behind `program`, without sudo, comments, what a shell adds and the
+/// program behind a pipe.
 fn arguments<'c>(command: &'c str, program: &str) -> Option<Vec<&'c str>> {
     let command = command.split(" #").next().unwrap_or_default();
+    let command = command.split(" | ").next().unwrap_or_default();
     let mut words = command.split_whitespace().peekable();
     while words.peek().is_some_and(|word| *word == "sudo" || *word == "env" || word.contains('=')) {
         words.next();

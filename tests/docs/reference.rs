@@ -15,13 +15,14 @@ fn drop_reasons() -> String {
     let mut page = String::from(
         "# Drop reasons\n\n\
          Every packet that natbox drops has exactly one of these reasons. `natbox status` shows each\n\
-         reason that occurred with its count, and `natbox status --json` has them under `drops`. The\n\
-         names are stable.\n\n\
+         reason that occurred with its count, and `natbox status --json` has them under `drops`.\n\
+         `natbox drops` shows the last packets of each. The names are stable.\n\n\
          This page is made from the code: `just bless` rewrites it.\n\n\
-         | reason | meaning |\n|---|---|\n",
+         | reason | meaning | what to do |\n|---|---|---|\n",
     );
     for reason in DropReason::ALL {
-        row(&mut page, reason.name(), reason.explanation());
+        let meaning = format!("{} | {}", reason.explanation().trim(), reason.advice());
+        let _ = writeln!(page, "| `{}` | {meaning} |", reason.name());
     }
     page.push_str(
         "\nSome reasons mean that a resource is exhausted and that the operator can provide more of it\n\

@@ -19,13 +19,14 @@ use source::{BENCHES, EXAMPLES, FUZZ, LIBRARY, Source, every_file};
 
 /// The top-level modules, and what each one may import besides itself. A path allows everything
 /// below it.
-const MODULES: [(&str, &[&str]); 19] = [
+const MODULES: [(&str, &[&str]); 20] = [
     ("packet", &[]),
     ("io", &["packet"]),
     ("time", &[]),
     ("timer", &[]),
     ("nearest", &[]),
     ("filter", &["packet", "nearest"]),
+    ("packet_words", &["packet", "nearest"]),
     ("uplinks", &[]),
     ("values", &[]),
     ("dns", &["uplinks", "values"]),
@@ -47,8 +48,20 @@ const MODULES: [(&str, &[&str]); 19] = [
     (
         "cli",
         &[
-            "io", "packet", "dns", "time", "nat", "state", "engine", "config", "host", "api",
-            "control", "lab", "filter",
+            "io",
+            "packet",
+            "dns",
+            "time",
+            "nat",
+            "state",
+            "engine",
+            "config",
+            "host",
+            "api",
+            "control",
+            "lab",
+            "filter",
+            "packet_words",
         ],
     ),
 ];
@@ -64,7 +77,7 @@ const FOLDERS: [(&str, &[&[&str]]); 2] = [
     (
         "nat",
         &[
-            &["verdict", "counters", "seed", "event_channel"],
+            &["verdict", "drop_advice", "counters", "dropped", "seed", "event_channel"],
             &["policy"],
             &["tracking"],
             &["table"],

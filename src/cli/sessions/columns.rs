@@ -42,6 +42,8 @@ pub(super) enum Column {
     ReplyPackets,
     /// Bytes of the server's side
     ReplyBytes,
+    /// Bytes of both sides
+    TotalBytes,
     /// Bytes a second of both sides, as the average since the start
     Rate,
 }
@@ -69,6 +71,7 @@ impl Column {
                 | Self::Bytes
                 | Self::ReplyPackets
                 | Self::ReplyBytes
+                | Self::TotalBytes
                 | Self::Rate
         )
     }
@@ -89,7 +92,7 @@ impl Column {
             Self::Packets => (8, true),
             Self::Bytes | Self::Rate => (10, true),
             Self::ReplyPackets => (13, true),
-            Self::ReplyBytes => (11, true),
+            Self::ReplyBytes | Self::TotalBytes => (11, true),
             Self::Id => (16, true),
         }
     }
@@ -108,7 +111,12 @@ impl Column {
             Self::Age | Self::Idle | Self::Expires => {
                 return self.number(session).map_or_else(unknown, |seconds| format!("{seconds}s"));
             }
-            Self::Packets | Self::Bytes | Self::ReplyPackets | Self::ReplyBytes | Self::Rate => {
+            Self::Packets
+            | Self::Bytes
+            | Self::ReplyPackets
+            | Self::ReplyBytes
+            | Self::TotalBytes
+            | Self::Rate => {
                 return self.number(session).map_or_else(unknown, |number| number.to_string());
             }
         };
@@ -127,6 +135,7 @@ impl Column {
             Self::Bytes => Some(traffic?.bytes),
             Self::ReplyPackets => Some(traffic?.reply_packets),
             Self::ReplyBytes => Some(traffic?.reply_bytes),
+            Self::TotalBytes => Some(traffic?.bytes + traffic?.reply_bytes),
             Self::Rate => Some(rate(&traffic?)),
             Self::Protocol
             | Self::Client
@@ -142,12 +151,12 @@ impl Column {
     /// Compares two sessions by this column: larger numbers first, words and addresses ascending.
     pub(super) fn compare(self, first: &SessionView, second: &SessionView) -> Ordering {
         let endpoint = |session| self.value(session).parse::<SocketAddrV4>().ok();
-        match self {
-            Self::Client | Self::Published | Self::Server => endpoint(first).cmp(&endpoint(second)),
-            _ => match (self.number(first), self.number(second)) {
-                (None, None) => self.value(first).cmp(&self.value(second)),
-                (first, second) => second.cmp(&first),
-            },
+        if let Self::Client | Self::Published | Self::Server = self {
+            return endpoint(first).cmp(&endpoint(second));
+        }
+        match (self.number(first), self.number(second)) {
+            (None, None) => self.value(first).cmp(&self.value(second)),
+            (first, second) => second.cmp(&first),
         }
     }
 }

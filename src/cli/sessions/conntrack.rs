@@ -55,14 +55,15 @@ fn tuple(session: &SessionView, tuple: &TupleView, icmp_type: u8) -> String {
 
 /// The state of netfilter for a TCP session.
 fn tcp_state(session: &SessionView) -> Option<&'static str> {
-    (session.protocol == "tcp").then(|| match session.state.as_str() {
+    let state = match session.state.as_str() {
         "syn" => "SYN_SENT",
         "syn-recv" => "SYN_RECV",
         "half-closed" => "CLOSE_WAIT",
         "closed" => "TIME_WAIT",
         "reset" => "CLOSE",
         _ => "ESTABLISHED",
-    })
+    };
+    (session.protocol == "tcp").then_some(state)
 }
 
 /// Reports whether both ends have sent packets, as far as the listing tells. Without accounting a

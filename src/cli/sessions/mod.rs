@@ -147,7 +147,7 @@ impl SessionsArguments {
             progress.add(page.sessions.len());
             for session in page.sessions {
                 let column = self.sort.unwrap_or(match session.traffic {
-                    Some(_) => Column::Bytes,
+                    Some(_) => Column::TotalBytes,
                     None => Column::Idle,
                 });
                 let is_reversed = self.reverse || (self.sort.is_none() && column == Column::Idle);

@@ -106,11 +106,13 @@ fn key_before(deadline: Instant) -> io::Result<Option<Key>> {
     }
     let is_interrupt =
         key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c');
-    Ok(Some(match key.code {
-        KeyCode::Char('q') | KeyCode::Esc => Key::Quit,
-        _ if is_interrupt => Key::Quit,
-        KeyCode::Char(' ') => Key::Pause,
-        _ => Key::Other,
+    let is = |character| key.code == KeyCode::Char(character);
+    Ok(Some(if is('q') || key.code == KeyCode::Esc || is_interrupt {
+        Key::Quit
+    } else if is(' ') {
+        Key::Pause
+    } else {
+        Key::Other
     }))
 }
 

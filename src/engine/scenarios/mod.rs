@@ -6,6 +6,7 @@
 //! ([`builder::verify`]).
 
 mod errors;
+mod examples;
 mod exhaustion;
 mod exposed;
 mod fragments;
@@ -19,6 +20,7 @@ mod replay;
 mod scrub;
 mod sessions;
 mod tentative;
+mod trace;
 mod traffic;
 mod translation;
 mod unsolicited;
@@ -41,6 +43,7 @@ use crate::packet::{
 use crate::time::{Span, Tick};
 use arc_swap::ArcSwap;
 
+use super::observe::{DropExample, Observation};
 use super::pipeline::Pipeline;
 use super::swap_policy;
 
@@ -64,7 +67,10 @@ pub(super) struct Harness {
     pub(super) nat: Arc<Translator>,
     current: Arc<ArcSwap<Translator>>,
     pipeline: Pipeline,
+    observation: Arc<Observation>,
     io: MemoryIo,
+    /// Every packet so far.
+    arrived: Vec<Vec<u8>>,
     pub(super) now: Tick,
 }
 
@@ -139,13 +145,15 @@ impl Harness {
     fn with_seed(Setup { limits, policy }: Setup, seed: Seed) -> Self {
         let now = Tick(u32::MAX - 5000);
         let nat = Arc::new(Translator::new(limits, policy, 1, seed, now).expect("memory"));
-        let context = nat.worker(0);
         let current = Arc::new(ArcSwap::new(Arc::clone(&nat)));
+        let observation = Observation::new(1);
         Self {
-            pipeline: Pipeline::new(Arc::clone(&current), context),
+            pipeline: Pipeline::new(Arc::clone(&current), 0, Arc::clone(&observation)),
+            observation,
             current,
             nat,
             io: MemoryIo::new(),
+            arrived: Vec::new(),
             now,
         }
     }
@@ -208,7 +216,28 @@ impl Harness {
             };
             builder::verify(packet, mode).expect("every checksum is right");
         }
+        self.arrived.extend(packets.iter().map(|(packet, _)| packet.clone()));
+        self.verify_examples();
         sent
+    }
+
+    /// Checks that each example is a packet that arrived, under a number that was counted.
+    fn verify_examples(&self) {
+        for (reason, count) in self.counters().drops.iter() {
+            let examples = self.examples(reason);
+            assert_eq!(examples.is_empty(), count == 0, "{reason:?}: {count} drops");
+            assert!(examples.is_sorted_by(|one, two| one.number < two.number), "{reason:?}");
+            for DropExample { number, head, .. } in examples {
+                assert!((1..=count).contains(&number), "{reason:?}: {number} of {count}");
+                let is_example = |packet: &Vec<u8>| packet.starts_with(head.bytes());
+                assert!(self.arrived.iter().any(is_example), "{reason:?}: {head:?}");
+            }
+        }
+    }
+
+    /// Returns the examples of the packets dropped for a reason.
+    fn examples(&self, reason: DropReason) -> Vec<DropExample> {
+        self.observation.examples[0].of(reason)
     }
 
     /// Sends one packet. Returns the packet that the engine sent, or `None` if it sent none.

@@ -60,6 +60,8 @@ struct Inbox {
     /// Packets that the kernel has dropped since the last batch, because no virtio header describes
     /// them.
     undescribed: u64,
+    /// Numbers of the outgoing packets that the kernel has rejected in this flush.
+    rejected: Vec<usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -100,7 +102,14 @@ impl UringIo {
         }
         let whole = |((ring, batch, buffers), queue)| {
             let arrived = VecDeque::with_capacity(BATCH);
-            let inbox = Inbox { buffers, arrived, failed: None, stopped: false, undescribed: 0 };
+            let inbox = Inbox {
+                buffers,
+                arrived,
+                failed: None,
+                stopped: false,
+                undescribed: 0,
+                rejected: Vec::new(),
+            };
             Self { ring, batch, inbox, queue, _waker: waker.clone() }
         };
         Ok(rings.into_iter().zip(queues).map(whole).collect())
@@ -139,11 +148,14 @@ impl Inbox {
                     slot.into_iter().for_each(|slot| self.buffers.give(slot));
                     self.read_failed(errno);
                 }
-                Completion::Written(Ok(())) => flushed.sent += 1,
-                Completion::Written(Err(errno)) if device_is_gone(errno) => {
+                Completion::Written(_, Ok(())) => flushed.sent += 1,
+                Completion::Written(_, Err(errno)) if device_is_gone(errno) => {
                     self.failed.get_or_insert(errno.into());
                 }
-                Completion::Written(Err(_)) => flushed.rejected += 1,
+                Completion::Written(packet, Err(_)) => {
+                    flushed.rejected += 1;
+                    self.rejected.push(packet);
+                }
             }
         }
     }
@@ -193,6 +205,7 @@ impl PacketIo for UringIo {
         let mut flushed = Flushed::default();
         batch.encode_outgoing();
         ring.write(batch, |ring| inbox.reap(ring, &mut flushed))?;
+        batch.keep_rejected(inbox.rejected.drain(..));
         batch.clear_outgoing();
         match inbox.failed.take() {
             Some(error) => Err(error),

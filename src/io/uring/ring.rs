@@ -40,8 +40,8 @@ pub(super) enum Completion {
     Read(Result<u32, Errno>, Option<u16>),
     /// The poll of the waker.
     Woken,
-    /// A write.
-    Written(Result<(), Errno>),
+    /// A write of the outgoing packet with this number.
+    Written(usize, Result<(), Errno>),
 }
 
 impl Ring {
@@ -184,9 +184,10 @@ impl Ring {
                 self.watches = false;
                 Completion::Woken
             }
-            _ => {
+            write => {
                 self.writing -= 1;
-                Completion::Written(outcome.map(|_| ()))
+                let packet = write.saturating_sub(WRITE) as usize;
+                Completion::Written(packet, outcome.map(|_| ()))
             }
         })
     }
@@ -212,9 +213,9 @@ impl Ring {
         batch: &FrameBuffers,
         mut reap: impl FnMut(&mut Self),
     ) -> io::Result<()> {
-        for (wire, _) in batch.outgoing() {
+        for (packet, (wire, _)) in (WRITE..).zip(batch.outgoing()) {
             let write = opcode::Write::new(QUEUE, wire.as_ptr(), wire.len() as u32).build();
-            let write = write.user_data(WRITE);
+            let write = write.user_data(packet);
             // Needed because the entry names the packet's memory.
             // SAFETY: `batch` is borrowed until this function returns. By then all writes are done,
             // or the ring is broken: the kernel touches packets only inside `enter`, which a broken
@@ -321,7 +322,7 @@ const CANCEL_TIMEOUT: Timespec = Timespec::new().sec(1);
 /// The registered files.
 const QUEUE: Fixed = Fixed(0);
 const WAKER: Fixed = Fixed(1);
-/// Values of `user_data`.
+/// Values of `user_data`. The write of the n-th outgoing packet has `WRITE` + n.
 const READ: u64 = 0;
 const WAKE: u64 = 1;
 const WRITE: u64 = 2;

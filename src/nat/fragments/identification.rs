@@ -54,17 +54,42 @@ impl Identifications {
         let key = self.key.hash_one((source, destination, protocol));
         let counter = &self.counters[key as usize % COUNTERS];
         if segments <= 1 {
-            let count = counter.fetch_add(1, Relaxed);
-            let block = scrambled(count / BLOCK, key);
-            let spread = mixed(key, block);
-            let place = (count % BLOCK).wrapping_mul(spread | 1).wrapping_add(spread >> 8) % BLOCK;
-            return block * BLOCK + place;
+            return of_packet(counter.fetch_add(1, Relaxed), key);
         }
-        let next_block = |count: u16| count.wrapping_add(BLOCK - 1) / BLOCK * BLOCK;
         let after_run = |count| Some(next_block(next_block(count).wrapping_add(segments)));
         let (Ok(count) | Err(count)) = counter.fetch_update(Relaxed, Relaxed, after_run);
-        scrambled(next_block(count) / BLOCK, key) * BLOCK
+        of_run(count, key)
     }
+
+    /// Returns what [`Self::take`] would return, and takes nothing.
+    pub(crate) fn next(
+        &self,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        protocol: Protocol,
+        segments: u16,
+    ) -> u16 {
+        let key = self.key.hash_one((source, destination, protocol));
+        let count = self.counters[key as usize % COUNTERS].load(Relaxed);
+        if segments <= 1 { of_packet(count, key) } else { of_run(count, key) }
+    }
+}
+
+/// The identification of one packet.
+fn of_packet(count: u16, key: u64) -> u16 {
+    let block = scrambled(count / BLOCK, key);
+    let spread = mixed(key, block);
+    let place = (count % BLOCK).wrapping_mul(spread | 1).wrapping_add(spread >> 8) % BLOCK;
+    block * BLOCK + place
+}
+
+/// The first identification of a run.
+fn of_run(count: u16, key: u64) -> u16 {
+    scrambled(next_block(count) / BLOCK, key) * BLOCK
+}
+
+fn next_block(count: u16) -> u16 {
+    count.wrapping_add(BLOCK - 1) / BLOCK * BLOCK
 }
 
 /// Permutes the blocks: a Feistel network over two halves of five bits.

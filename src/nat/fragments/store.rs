@@ -45,6 +45,7 @@ use crate::nat::fragments::datagram::{DatagramId, FragmentRange};
 use crate::nat::fragments::original_ids::OriginalIds;
 use crate::nat::seed::HashKey;
 use crate::nat::verdict::DropReason;
+use crate::packet::PacketHead;
 use crate::time::{Span, Tick};
 
 /// What happened to the first fragment of a datagram, and so happens to the others.
@@ -71,15 +72,34 @@ pub(crate) enum Admit {
     Refused(DropReason),
 }
 
-/// Numbers of held fragments that were lost, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Held fragments that were lost, by cause.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LostFragments {
     /// The first fragment did not come in time.
-    pub(crate) expired: u64,
+    pub(crate) expired: Lost,
     /// The store evicted the fragments for others.
-    pub(crate) evicted: u64,
+    pub(crate) evicted: Lost,
     /// Another fragment of the datagram overlapped one of them.
-    pub(crate) refused: u64,
+    pub(crate) refused: Lost,
+}
+
+/// Fragments that were lost for one cause.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// Number of the fragments.
+    pub(crate) count: u64,
+    /// The last [`LOST_HEADS`] of them, in order.
+    pub(crate) heads: Vec<PacketHead>,
+}
+
+impl Lost {
+    fn add(&mut self, fragments: &[Box<[u8]>]) {
+        self.count += fragments.len() as u64;
+        let last = &fragments[fragments.len().saturating_sub(LOST_HEADS)..];
+        let excess = (self.heads.len() + last.len()).saturating_sub(LOST_HEADS);
+        self.heads.drain(..excess);
+        self.heads.extend(last.iter().map(|fragment| PacketHead::of(fragment)));
+    }
 }
 
 /// The store.
@@ -167,30 +187,43 @@ impl Fragments {
             store.enter(id, now);
         }
         let datagram = store.datagrams.get_mut(&id).expect("it was found or entered just above");
-        if datagram.refused {
-            return Admit::Refused(DropReason::FragmentOverlap);
-        }
-        if datagram.fragments.contains(&fragment) {
-            // A repeated fragment does no harm, and once is enough.
-            return Admit::Refused(DropReason::FragmentDuplicate);
-        }
-        if datagram.fragments.len() == MAX_FRAGMENTS || datagram.contradicts(fragment) {
-            datagram.refused = true;
-            store.lost.refused += store.take_held(id).len() as u64;
-            return Admit::Refused(DropReason::FragmentOverlap);
-        }
-        datagram.fragments.push(fragment);
-        if fragment.start == 0 {
-            return Admit::First;
-        }
-        if let Some(disposition) = datagram.disposition {
-            if datagram.is_complete() {
-                store.remove(id);
+        let admit = datagram.judge(fragment);
+        match admit {
+            Admit::Refused(DropReason::FragmentOverlap) if !datagram.refused => {
+                datagram.refused = true;
+                let held = store.take_held(id);
+                store.lost.refused.add(&held);
             }
-            return Admit::Resolved(disposition);
+            Admit::Refused(_) => {}
+            Admit::First => datagram.fragments.push(fragment),
+            Admit::Resolved(_) => {
+                datagram.fragments.push(fragment);
+                if datagram.is_complete() {
+                    store.remove(id);
+                }
+            }
+            Admit::Held => {
+                datagram.fragments.push(fragment);
+                store.hold(id, bytes.into());
+            }
         }
-        store.hold(id, bytes.into());
-        Admit::Held
+        admit
+    }
+
+    /// Returns what [`Self::admit`] would return, and changes nothing.
+    pub(crate) fn would_admit(&self, id: DatagramId, fragment: FragmentRange, now: Tick) -> Admit {
+        let store = self.0.lock();
+        match store.living(id, now) {
+            Some(datagram) => datagram.judge(fragment),
+            None if fragment.start == 0 => Admit::First,
+            None => Admit::Held,
+        }
+    }
+
+    /// Returns copies of the fragments that wait for the first one of their datagram.
+    pub(crate) fn waiting(&self, id: DatagramId, now: Tick) -> Vec<Box<[u8]>> {
+        let store = self.0.lock();
+        store.living(id, now).map_or_else(Vec::new, |datagram| datagram.held.clone())
     }
 
     /// Stores the disposition of a datagram and returns the fragments that waited for it.
@@ -225,7 +258,7 @@ impl Fragments {
         self.0.lock().originals.of(id)
     }
 
-    /// Removes datagrams whose time is over. Returns the numbers of held fragments that were lost
+    /// Removes datagrams whose time is over. Returns the held fragments that were lost
     /// since the last call.
     pub(crate) fn expire(&self, now: Tick) -> LostFragments {
         let mut store = self.0.lock();
@@ -241,6 +274,12 @@ impl Fragments {
 }
 
 impl Store {
+    /// A datagram whose time is not over.
+    fn living(&self, id: DatagramId, now: Tick) -> Option<&Datagram> {
+        let lives = |datagram: &&Datagram| !now.reached(datagram.since.after(self.lifetime));
+        self.datagrams.get(&id).filter(lives)
+    }
+
     fn enter(&mut self, id: DatagramId, now: Tick) {
         self.arrivals += 1;
         let order = EvictionOrder { sent_on: false, number: self.arrivals };
@@ -269,7 +308,8 @@ impl Store {
                 {
                     break;
                 }
-                self.lost.expired += self.remove(id).held.len() as u64;
+                let held = self.remove(id).held;
+                self.lost.expired.add(&held);
             }
         }
     }
@@ -315,7 +355,8 @@ impl Store {
 
     fn evict(&mut self, order: EvictionOrder) {
         let id = self.by_eviction[&order];
-        self.lost.evicted += self.remove(id).held.len() as u64;
+        let held = self.remove(id).held;
+        self.lost.evicted.add(&held);
     }
 
     fn remove(&mut self, id: DatagramId) -> Datagram {
@@ -343,6 +384,25 @@ impl Store {
 }
 
 impl Datagram {
+    /// What the worker must do with a further fragment.
+    fn judge(&self, fragment: FragmentRange) -> Admit {
+        if self.refused {
+            return Admit::Refused(DropReason::FragmentOverlap);
+        }
+        if self.fragments.contains(&fragment) {
+            // A repeated fragment does no harm, and once is enough.
+            return Admit::Refused(DropReason::FragmentDuplicate);
+        }
+        if self.fragments.len() == MAX_FRAGMENTS || self.contradicts(fragment) {
+            return Admit::Refused(DropReason::FragmentOverlap);
+        }
+        match self.disposition {
+            _ if fragment.start == 0 => Admit::First,
+            Some(disposition) => Admit::Resolved(disposition),
+            None => Admit::Held,
+        }
+    }
+
     /// Whether a fragment overlaps another, or contradicts another about the end of the datagram.
     fn contradicts(&self, fragment: FragmentRange) -> bool {
         self.fragments.iter().any(|other| {
@@ -368,6 +428,8 @@ impl Datagram {
 const MAX_HELD_BYTES: usize = 4 << 20;
 /// Fragments of one datagram: 64 KiB in fragments of 512 bytes.
 const MAX_FRAGMENTS: usize = 128;
+/// Lost fragments of which the store keeps the heads, for each cause.
+const LOST_HEADS: usize = 16;
 /// One source has at most one part in this many of the datagrams and of the held bytes.
 const SHARE: usize = 8;
 /// Datagrams that a source may have however small the store is, if the store is not full.

@@ -12,6 +12,7 @@ use crate::nat::mapping::held_ports::HeldPorts;
 use crate::nat::mapping::key::MappingKey;
 use crate::nat::mapping::ports::{PortPool, PortPreference};
 use crate::nat::mapping::reuse_delay::ReuseDelay;
+use crate::nat::mapping::taken_ports::DelayedPorts;
 use crate::nat::policy::initiator::Initiator;
 use crate::nat::policy::limits::Timeouts;
 use crate::nat::policy::rules::{ExternalAddress, Policy};
@@ -44,6 +45,21 @@ pub(crate) struct PortRequest {
     pub(crate) keeps_port: bool,
     /// The initiator of the mapping's first session.
     pub(crate) initiator: Initiator,
+}
+
+/// How a mapping or a session has got its external port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PortOrigin {
+    /// The mapping exists.
+    Present,
+    /// The port has waited for its last holder.
+    Waiting,
+    /// It is the inside port.
+    Kept,
+    /// It is a random free port.
+    Random,
+    /// Mappings towards other destinations share the port.
+    Shared,
 }
 
 /// Makes an allocator for each protocol with ports on each external address.
@@ -106,35 +122,37 @@ impl PortAllocator {
     }
 
     /// Takes a port for a new mapping: the one that waits for the mapping's holder, the inside port
-    /// if the mapping keeps ports, or a random free one.
+    /// if the mapping keeps ports, or a random free one. `ports` says which ones are free, and
+    /// takes the port.
     pub(crate) fn take(
         &self,
         key: &MappingKey,
         PortRequest { keeps_port, initiator }: PortRequest,
         preference: PortPreference,
+        ports: &mut impl DelayedPorts,
         random: &mut StdRng,
         now: Tick,
-    ) -> Option<u16> {
+    ) -> Option<(u16, PortOrigin)> {
         if let Some(delay) = &self.delay {
-            match delay.reclaim(key) {
-                Some(port) if self.ports.is_used(port) => self.ports.release(port),
-                Some(port) => return Some(port),
+            match ports.reclaim(delay, key) {
+                Some(port) if self.ports.is_used(port) => ports.release(port),
+                Some(port) => return Some((port, PortOrigin::Waiting)),
                 None => {}
             }
-            delay.release_due(now, |port| self.ports.release(port));
+            ports.release_due(delay, key, now);
         }
         // Without a port, a health check would take a crowded uplink for a dead one.
         let left = initiator.must_leave(self.kept_for_box.load(Relaxed));
-        let is_crowded = left != 0 && self.ports.free() <= left;
+        let is_crowded = left != 0 && ports.free() <= left;
         let inside = key.inside.port;
         let may_keep = keeps_port && !(is_crowded && self.ports.is_dynamic(inside));
-        if may_keep && self.ports.take_kept(inside) {
-            return Some(inside);
+        if may_keep && self.ports.take_kept(inside, ports) {
+            return Some((inside, PortOrigin::Kept));
         }
         if is_crowded {
             return None;
         }
-        self.ports.take(preference, random)
+        self.ports.choose(preference, ports, random).map(|port| (port, PortOrigin::Random))
     }
 
     /// Takes this very port for a restored mapping; false when the port is not free for the
@@ -198,6 +216,15 @@ impl PortAllocator {
 /// Returns the delay of freed ports, and how many may wait.
 fn reuse_delay(delayed_ports: u32, timeouts: Timeouts) -> (Span, u32) {
     timeouts.port_reuse_delay.map_or((Span(0), 0), |delay| (delay, delayed_ports))
+}
+
+#[cfg(test)]
+impl PortAllocator {
+    /// Returns the held and the delayed ports, to compare.
+    pub(super) fn waiting(&self) -> String {
+        let delayed = self.delay.as_ref().map(ReuseDelay::snapshot);
+        format!("{:?} {delayed:?}", self.held.lock().snapshot())
+    }
 }
 
 /// Returns the number of ports that are kept for the box itself, of this many dynamic ports.

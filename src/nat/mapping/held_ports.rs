@@ -75,3 +75,13 @@ impl HeldPorts {
         }
     }
 }
+
+#[cfg(test)]
+impl HeldPorts {
+    /// Returns the ports with their sessions, to compare.
+    pub(super) fn snapshot(&self) -> Vec<(u16, u32)> {
+        let mut ports: Vec<_> = self.0.iter().map(|(port, held)| (*port, held.sessions)).collect();
+        ports.sort_unstable();
+        ports
+    }
+}

@@ -26,7 +26,9 @@ pub(crate) struct HostLimiter {
     prune_threshold: AtomicUsize,
 }
 
-struct HostUsage {
+/// Usage of one inside host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostUsage {
     sessions: u32,
     second: Tick,
     opened: u32,
@@ -66,6 +68,22 @@ impl HostLimiter {
         }
         let mut used =
             self.usage.entry(host).or_insert(HostUsage { sessions: 0, second: now, opened: 0 });
+        *used = self.with_one_more(*used, now)?;
+        Ok(())
+    }
+
+    /// Returns the usage of a host. None: no limit applies to the host.
+    pub(crate) fn usage(&self, host: Ipv4Addr, now: Tick) -> Option<HostUsage> {
+        let new = HostUsage { sessions: 0, second: now, opened: 0 };
+        self.is_tracked(host).then(|| self.usage.get(&host).map_or(new, |used| *used))
+    }
+
+    /// Returns the usage of a host after one more session, unless a limit forbids it.
+    pub(crate) fn with_one_more(
+        &self,
+        mut used: HostUsage,
+        now: Tick,
+    ) -> Result<HostUsage, DropReason> {
         if is_reached(&self.sessions, used.sessions) {
             return Err(DropReason::HostSessionLimit);
         }
@@ -78,7 +96,7 @@ impl HostLimiter {
         }
         used.sessions += 1;
         used.opened += 1;
-        Ok(())
+        Ok(used)
     }
 
     /// Counts a session of another translator for `host`, whatever the limits: the session exists.
@@ -133,6 +151,13 @@ impl HostLimiter {
 fn is_reached(limit: &AtomicU32, used: u32) -> bool {
     let limit = limit.load(Relaxed);
     limit != 0 && used >= limit
+}
+
+impl HostUsage {
+    /// Counts one session less.
+    pub(crate) fn release(&mut self) {
+        self.sessions = self.sessions.saturating_sub(1);
+    }
 }
 
 /// Interval over which new sessions are counted.

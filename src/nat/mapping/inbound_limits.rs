@@ -51,6 +51,15 @@ impl InboundLimiter {
         Ok(())
     }
 
+    /// Returns the result that [`Self::try_acquire`] would have.
+    pub(crate) fn would_acquire(&self, host: Ipv4Addr) -> Result<(), DropReason> {
+        let sessions = self.by_host.get(&host).map_or(0, |sessions| *sessions);
+        match sessions >= self.most_by_host.load(Relaxed) || self.all.load(Relaxed) >= self.most {
+            true => Err(DropReason::InboundLimit),
+            false => Ok(()),
+        }
+    }
+
     /// Counts a session of another translator for `host`, whatever the limits: the session exists.
     pub(crate) fn restore(&self, host: Ipv4Addr) {
         *self.by_host.entry(host).or_insert(0) += 1;

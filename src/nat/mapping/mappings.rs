@@ -25,7 +25,9 @@ use dashmap::mapref::entry::Entry;
 use rand::rngs::StdRng;
 
 use crate::nat::event_channel::event_channel;
-use crate::nat::mapping::allocator::{PortAllocator, PortAllocators, PortRequest, allocators};
+use crate::nat::mapping::allocator::{
+    PortAllocator, PortAllocators, PortOrigin, PortRequest, allocators,
+};
 use crate::nat::mapping::events::{MappingChange, MappingEvent, MappingEvents, MappingLog};
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey, MappingValue};
 use crate::nat::mapping::ports::PortPreference;
@@ -38,8 +40,8 @@ use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 use crate::values::nat::EndpointDependence;
 
-struct Mapping {
-    external: Endpoint,
+pub(super) struct Mapping {
+    pub(super) external: Endpoint,
     sessions: u32,
     /// Time of the last packet from inside that opened a session or called [`Mappings::refresh`].
     refreshed: Tick,
@@ -51,13 +53,13 @@ pub(crate) struct PortsExhaustedOn;
 
 /// The mappings of an instance.
 pub(crate) struct Mappings {
-    by_inside: DashMap<MappingKey, Mapping, HashKey>,
-    by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, HashKey>,
+    pub(super) by_inside: DashMap<MappingKey, Mapping, HashKey>,
+    pub(super) by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, HashKey>,
     pub(super) allocators: ArcSwap<PortAllocators>,
     /// True: freed UDP ports may wait for their last holder.
     delays_ports: bool,
     /// None: every port serves one mapping.
-    overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, HashKey>>,
+    pub(super) overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, HashKey>>,
     /// With address-dependent filtering: number of sessions of an external endpoint with a remote
     /// address.
     pub(super) peers: DashMap<(Protocol, Endpoint, Ipv4Addr), u32, HashKey>,
@@ -187,7 +189,7 @@ impl Mappings {
     }
 
     /// Key in by_external of an external endpoint and, where ports overlap, of a remote endpoint.
-    fn external_key(
+    pub(super) fn external_key(
         &self,
         protocol: Protocol,
         external: Endpoint,
@@ -219,10 +221,17 @@ impl Mappings {
                 Ok(mapping.external)
             }
             Entry::Vacant(entry) => {
-                let mut addresses = addresses.into_iter();
-                let external = addresses
-                    .find_map(|address| self.allocate_on(address, key, request, random, now))
-                    .ok_or(PortsExhaustedOn)?;
+                let allocate = |address| {
+                    let take = |ports: &PortAllocator, preference, random: &mut StdRng| {
+                        ports.take(&key, request, preference, &mut &ports.ports, random, now)
+                    };
+                    self.allocate_on(address, &key, random, take, |shared| self.share(shared, key))
+                };
+                let (external, origin) =
+                    addresses.into_iter().find_map(allocate).ok_or(PortsExhaustedOn)?;
+                if origin != PortOrigin::Shared {
+                    self.enter_external(external, key);
+                }
                 self.note(MappingChange::Begins, entry.key(), external, now);
                 entry.insert(Mapping { external, sessions: 1, refreshed: now });
                 Ok(external)
@@ -230,33 +239,31 @@ impl Mappings {
         }
     }
 
-    fn has_address(&self, external: Ipv4Addr) -> bool {
+    pub(super) fn has_address(&self, external: Ipv4Addr) -> bool {
         self.allocators.load().contains_key(&(Protocol::TCP, external))
     }
 
-    /// Gives a new mapping a port on an external address, if one is free.
-    fn allocate_on(
+    /// Finds a port on an external address for a new mapping: one that `take` takes, or else, where
+    /// ports overlap, one that `share` shares.
+    pub(super) fn allocate_on(
         &self,
         address: Ipv4Addr,
-        key: MappingKey,
-        request: PortRequest,
+        key: &MappingKey,
         random: &mut StdRng,
-        now: Tick,
-    ) -> Option<Endpoint> {
+        take: impl FnOnce(&PortAllocator, PortPreference, &mut StdRng) -> Option<(u16, PortOrigin)>,
+        share: impl Fn(Endpoint) -> bool,
+    ) -> Option<(Endpoint, PortOrigin)> {
         let allocators = self.allocators.load();
         let allocator = allocators.get(&(key.protocol, address))?;
         let preference = self.preference(key.protocol, key.inside.port);
-        let Some(port) = allocator.take(&key, request, preference, random, now) else {
-            self.overlap_counts.as_ref()?;
-            return allocator
-                .ports
-                .candidates(preference, random)
-                .map(|port| Endpoint::new(address, port))
-                .find(|shared| self.share(*shared, key));
-        };
-        let external = Endpoint::new(address, port);
-        self.enter_external(external, key);
-        Some(external)
+        if let Some((port, origin)) = take(allocator, preference, random) {
+            return Some((Endpoint::new(address, port), origin));
+        }
+        self.overlap_counts.as_ref()?;
+        let mut candidates = allocator.ports.candidates(preference, random);
+        candidates
+            .find(|port| share(Endpoint::new(address, *port)))
+            .map(|port| (Endpoint::new(address, port), PortOrigin::Shared))
     }
 
     /// Returns what the external port of an inside port should share with it. RFC 4787 REQ-4 wants
@@ -467,6 +474,14 @@ impl Mappings {
     /// Number of dynamic mappings.
     pub(crate) fn len(&self) -> usize {
         self.by_inside.len()
+    }
+}
+
+#[cfg(test)]
+impl Mapping {
+    /// The values, to compare.
+    pub(super) fn values(&self) -> (Endpoint, u32, Tick) {
+        (self.external, self.sessions, self.refreshed)
     }
 }
 

@@ -8,12 +8,14 @@
 //!   events    beginnings and ends, for a log            key          keys of mappings
 //!   held_ports   ports held without a mapping        inbound_limits  sessions from outside
 //!   settings  limits that may change                changed_limits  their change
+//!   taken_ports  a pool as it would be               foresight    the mapping that a packet would get
 //! ```
 
 pub(crate) mod allocator;
 pub(crate) mod changed_limits;
 pub(crate) mod events;
 pub(crate) mod filter;
+pub(crate) mod foresight;
 pub(crate) mod held_ports;
 pub(crate) mod holding;
 pub(crate) mod host_limits;
@@ -23,3 +25,4 @@ pub(crate) mod mappings;
 pub(crate) mod ports;
 pub(crate) mod reuse_delay;
 pub(crate) mod settings;
+pub(crate) mod taken_ports;

@@ -93,6 +93,36 @@ struct Candidates {
     mask: u64,
 }
 
+/// What the choice of a port reads and takes: the pool itself, or a pool as it would be.
+pub(crate) trait Ports {
+    /// Number of free ports of the range.
+    fn free(&self) -> u32;
+    /// The taken ports of a word, as bits.
+    fn taken_in(&self, word: usize) -> u64;
+    /// Takes a port, if it is free.
+    fn reserve(&mut self, port: u16) -> bool;
+    /// Frees a taken port.
+    fn release(&mut self, port: u16);
+}
+
+impl Ports for &PortPool {
+    fn free(&self) -> u32 {
+        PortPool::free(self)
+    }
+
+    fn taken_in(&self, word: usize) -> u64 {
+        PortPool::taken_in(self, word)
+    }
+
+    fn reserve(&mut self, port: u16) -> bool {
+        PortPool::reserve(self, port)
+    }
+
+    fn release(&mut self, port: u16) {
+        PortPool::release(self, port);
+    }
+}
+
 impl PortPool {
     /// Makes a pool of `range`, less the `reserved` ports. `ephemeral` holds the host's own ranges,
     /// if the address is assigned to the host.
@@ -206,8 +236,8 @@ impl PortPool {
 
     /// Takes the inside port of a mapping as its external port, if that port is free and no program
     /// of the host uses it. The port may lie outside the range of dynamic ports.
-    pub(crate) fn take_kept(&self, port: u16) -> bool {
-        !self.is_used(port) && self.reserve(port)
+    pub(crate) fn take_kept(&self, port: u16, ports: &mut impl Ports) -> bool {
+        !self.is_used(port) && ports.reserve(port)
     }
 
     /// Number of free ports of the range.
@@ -215,20 +245,36 @@ impl PortPool {
         self.free.load(Relaxed)
     }
 
+    /// The taken ports of a word, as bits.
+    pub(crate) fn taken_in(&self, word: usize) -> u64 {
+        self.taken[word].load(Relaxed)
+    }
+
     /// Takes a random free port by preference. None when no port is free.
     pub(crate) fn take(&self, preference: PortPreference, random: &mut StdRng) -> Option<u16> {
-        if self.free() == 0 {
+        self.choose(preference, &mut &*self, random)
+    }
+
+    /// Does the work of [`Self::take`]. `ports` says which ports are free, and takes the port.
+    pub(crate) fn choose(
+        &self,
+        preference: PortPreference,
+        ports: &mut impl Ports,
+        random: &mut StdRng,
+    ) -> Option<u16> {
+        if ports.free() == 0 {
             if !self.has_changed.load(Relaxed) {
                 return None;
             }
             self.free.store(self.count_free(), Relaxed);
-            if self.free() == 0 {
+            if ports.free() == 0 {
                 return None;
             }
         }
         let choices = self.choices(preference);
         let mut search = |among| {
-            choices.iter().flatten().find_map(|choice| self.take_from(*choice, among, random))
+            let mut choices = choices.iter().flatten();
+            choices.find_map(|choice| self.take_from(*choice, among, ports, random))
         };
         match self.shared.get() {
             None => search(Search::All),
@@ -283,6 +329,7 @@ impl PortPool {
         &self,
         Candidates { first, last, mask }: Candidates,
         among: Search<'_>,
+        ports: &mut impl Ports,
         random: &mut StdRng,
     ) -> Option<u16> {
         for _ in 0..among.random_probes() {
@@ -295,7 +342,7 @@ impl PortPool {
             // Parity may lead out of the range by one.
             let is_candidate = (first..=last).contains(&port) && among.has(port);
             let is_avoided = self.avoided_in(usize::from(port / 64)) & 1 << (port % 64) != 0;
-            if is_candidate && !is_avoided && self.reserve(port) {
+            if is_candidate && !is_avoided && ports.reserve(port) {
                 return Some(port);
             }
         }
@@ -305,12 +352,12 @@ impl PortPool {
             loop {
                 let candidates = mask & word_mask(number, first, last);
                 let closed = self.avoided_in(number) | among.skipped_in(number);
-                let open = !self.taken[number].load(Relaxed) & !closed & candidates;
+                let open = !ports.taken_in(number) & !closed & candidates;
                 if open == 0 {
                     break;
                 }
                 let port = (number * 64) as u16 + random_bit(open, random);
-                if self.reserve(port) {
+                if ports.reserve(port) {
                     return Some(port);
                 }
             }

@@ -116,6 +116,21 @@ impl ReuseDelay {
         }
     }
 
+    /// Returns the port that waits for this holder.
+    pub(crate) fn waiting_for(&self, holder: &MappingKey) -> Option<u16> {
+        self.inner.lock().by_holder.get(holder).map(|delayed| delayed.port)
+    }
+
+    /// Returns the ports that [`Self::release_due`] would release, without that of one holder.
+    pub(crate) fn due(&self, now: Tick, without: &MappingKey) -> Vec<u16> {
+        let inner = self.inner.lock();
+        let due = inner.queue.iter().take_while(|(delayed, _)| now.reached(delayed.until));
+        let waits = due.filter(|(delayed, holder)| {
+            holder != without && inner.by_holder.get(holder) == Some(delayed)
+        });
+        waits.map(|(delayed, _)| delayed.port).collect()
+    }
+
     /// Takes a delayed port for a forward; false when the port does not wait.
     pub(crate) fn take_over(&self, port: u16) -> bool {
         let mut inner = self.inner.lock();
@@ -125,6 +140,19 @@ impl ReuseDelay {
             .find(|(_, delayed)| delayed.port == port)
             .map(|(holder, _)| *holder);
         holder.is_some_and(|holder| inner.by_holder.remove(&holder).is_some())
+    }
+}
+
+#[cfg(test)]
+impl ReuseDelay {
+    /// Returns the delayed ports in the order of their ends, to compare.
+    pub(super) fn snapshot(&self) -> Vec<(u16, Tick, bool)> {
+        let inner = self.inner.lock();
+        let waits = |delayed, holder| inner.by_holder.get(holder) == Some(delayed);
+        let queue = inner.queue.iter();
+        queue
+            .map(|(delayed, holder)| (delayed.port, delayed.until, waits(delayed, holder)))
+            .collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::packet::Protocol;
+use crate::packet::{Endpoint, Protocol};
 use crate::values::nat::{ForwardProtocol, HashBy, MssClamp, PortRange};
 
 /// Rules of a translator, and the facts of its host that the rules depend on.
@@ -254,4 +254,13 @@ pub struct NoNatRule {
     pub protocol: ForwardProtocol,
     /// Ports; all of them, 0 included, for protocols without ports.
     pub ports: PortRange,
+}
+
+impl NoNatRule {
+    /// Reports whether packets to and from an endpoint are not translated.
+    pub(crate) fn covers(&self, protocol: Protocol, remote: Endpoint) -> bool {
+        self.to.contains(&remote.address)
+            && self.protocol.covers(protocol)
+            && self.ports.contains(remote.port)
+    }
 }

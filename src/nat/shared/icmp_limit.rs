@@ -41,27 +41,41 @@ impl IcmpErrorLimiter {
 
     /// Whether `receiver` may get an error now; takes the cost of the error.
     pub(crate) fn admit(&self, receiver: Ipv4Addr, random: &mut StdRng, now: Tick) -> bool {
-        self.admit_at(
-            receiver,
-            MEAN_COST - COST_SPREAD / 2 + random.random_range(0..=COST_SPREAD),
-            now,
-        )
+        self.admit_at(receiver, cost(random), now)
+    }
+
+    /// Whether [`Self::admit`] would admit an error. Takes nothing.
+    pub(crate) fn would_admit(&self, receiver: Ipv4Addr, random: &mut StdRng, now: Tick) -> bool {
+        let cost = cost(random);
+        let Some(rate) = self.rate.map(NonZeroU32::get) else { return true };
+        spend(self.bucket(receiver).load(Relaxed), rate, cost, now).is_some()
     }
 
     fn admit_at(&self, receiver: Ipv4Addr, cost: u32, now: Tick) -> bool {
         let Some(rate) = self.rate.map(NonZeroU32::get) else { return true };
-        let bucket = &self.buckets[self.key.hash_one(receiver) as usize % BUCKETS];
-        let taken = bucket.fetch_update(Relaxed, Relaxed, |packed| {
-            let (last, left) = ((packed >> 32) as u32, packed as u32);
-            // A worker's clock may be behind another's by a batch.
-            let passed = if now.reached(Tick(last)) { now.since(Tick(last)).0 } else { 0 };
-            // One error a second is a thousandth of an error a millisecond.
-            let grown = u64::from(left) + u64::from(passed) * u64::from(rate);
-            let tokens = grown.min(u64::from(capacity(rate))) as u32;
-            tokens.checked_sub(cost).map(|rest| pack(now, rest))
-        });
-        taken.is_ok()
+        let spend = |packed| spend(packed, rate, cost, now);
+        self.bucket(receiver).fetch_update(Relaxed, Relaxed, spend).is_ok()
     }
+
+    fn bucket(&self, receiver: Ipv4Addr) -> &AtomicU64 {
+        &self.buckets[self.key.hash_one(receiver) as usize % BUCKETS]
+    }
+}
+
+/// Draws the cost of an error.
+fn cost(random: &mut StdRng) -> u32 {
+    MEAN_COST - COST_SPREAD / 2 + random.random_range(0..=COST_SPREAD)
+}
+
+/// Returns a bucket after an error of this cost. None: it has too few tokens.
+fn spend(packed: u64, rate: u32, cost: u32, now: Tick) -> Option<u64> {
+    let (last, left) = ((packed >> 32) as u32, packed as u32);
+    // A worker's clock may be behind another's by a batch.
+    let passed = if now.reached(Tick(last)) { now.since(Tick(last)).0 } else { 0 };
+    // One error a second is a thousandth of an error a millisecond.
+    let grown = u64::from(left) + u64::from(passed) * u64::from(rate);
+    let tokens = grown.min(u64::from(capacity(rate))) as u32;
+    tokens.checked_sub(cost).map(|rest| pack(now, rest))
 }
 
 /// Tokens of a full bucket: a second's worth, and enough for the last error at the highest cost.

@@ -34,6 +34,12 @@ struct UplinkCells {
 #[derive(Default)]
 pub(crate) struct Traffic(Mutex<Vec<Arc<WorkerTraffic>>>);
 
+impl Default for WorkerTraffic {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| UplinkCells::default()))
+    }
+}
+
 impl WorkerTraffic {
     /// Counts a packet.
     #[inline]
@@ -47,7 +53,7 @@ impl WorkerTraffic {
 impl Traffic {
     /// Adds a worker.
     pub(crate) fn worker(&self) -> Arc<WorkerTraffic> {
-        let worker = Arc::new(WorkerTraffic(std::array::from_fn(|_| UplinkCells::default())));
+        let worker = Arc::<WorkerTraffic>::default();
         self.0.lock().push(Arc::clone(&worker));
         worker
     }

@@ -168,9 +168,7 @@ impl<F: Family> Table<F> {
         let is_over = |record: &F::Record| {
             let record = record.common();
             uplink.is_none_or(|uplink| record.uplink() == uplink)
-                && (record.state().is_closing()
-                    || now.reached(record.deadline(&self.idle_timeouts))
-                    || is_unestablished(record) && now.since(record.last_seen()) >= MAX_PROBE_IDLE)
+                && leaves_reserve(record, &self.idle_timeouts, now)
         };
         self.evict_from(&self.reserve, RESERVE, is_over, now)
     }
@@ -256,7 +254,7 @@ const EXPIRY_BATCH: usize = 16;
 
 /// Whether a session's time is over, or the session came in over a static forward and is no
 /// established TCP connection: packets of such a session pass without a session.
-fn yields_first(record: &RecordCommon, idle_timeouts: &IdleTimeouts, now: Tick) -> bool {
+pub(super) fn yields_first(record: &RecordCommon, idle_timeouts: &IdleTimeouts, now: Tick) -> bool {
     now.reached(record.deadline(idle_timeouts))
         || record.origin().is_from_client()
             && matches!(
@@ -275,12 +273,23 @@ fn yields_first(record: &RecordCommon, idle_timeouts: &IdleTimeouts, now: Tick) 
             )
 }
 
+/// Whether no probe needs a session in a reserved record any more.
+pub(super) fn leaves_reserve(
+    record: &RecordCommon,
+    idle_timeouts: &IdleTimeouts,
+    now: Tick,
+) -> bool {
+    record.state().is_closing()
+        || now.reached(record.deadline(idle_timeouts))
+        || is_unestablished(record) && now.since(record.last_seen()) >= MAX_PROBE_IDLE
+}
+
 /// Whether a TCP connection is not complete, or one end has closed it.
 fn is_unestablished(record: &RecordCommon) -> bool {
     matches!(record.state(), State::Tcp(state) if state != TcpState::Established)
 }
 
 /// Records examined in one search for a victim.
-const EVICTION_SCAN: u32 = 64;
+pub(super) const EVICTION_SCAN: u32 = 64;
 /// Longest time that a probe takes. A probe that is over has closed its connection.
 const MAX_PROBE_IDLE: Span = Span::seconds(10);

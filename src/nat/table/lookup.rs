@@ -5,7 +5,7 @@ use crate::nat::table::family::{Family, TupleOf};
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::SessionKey;
 use crate::nat::table::record::SessionRecord;
-use crate::nat::table::session::{SessionId, SessionKind};
+use crate::nat::table::session::{SessionId, SessionInfo, SessionKind};
 use crate::nat::table::session_table::Table;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::tcp_window::Segment;
@@ -76,15 +76,40 @@ impl<F: Family> Table<F> {
         })
     }
 
-    /// Looks a tuple up without touching its session.
-    pub fn lookup(&self, key: F::Key, now: Tick) -> Option<Match<TupleOf<F>>> {
+    /// Returns the session of a tuple, without touching it.
+    pub(crate) fn session_of(&self, key: F::Key, now: Tick) -> Option<SessionInfo<TupleOf<F>>> {
         let hash = self.hash(key);
         self.check_key(hash);
         let locked = self.index.lock(hash);
-        let (slot, direction) = locked.find(hash, |entry| self.has_key(entry, key))?.split();
+        let (slot, _) = locked.find(hash, |entry| self.has_key(entry, key))?.split();
         let record = &self.records[slot as usize];
         (!now.reached(record.common().deadline(&self.idle_timeouts)))
-            .then(|| matched(record, direction))
+            .then(|| self.info(slot, record))
+    }
+
+    /// Looks a tuple up without touching its session.
+    pub fn lookup(&self, key: F::Key, now: Tick) -> Option<Match<TupleOf<F>>> {
+        match self.peek(key, now) {
+            Lookup::Hit(hit) => Some(hit),
+            Lookup::Expired(_) | Lookup::Miss => None,
+        }
+    }
+
+    /// Returns the outcome that [`Self::lookup_and_update`] would have, and touches no session.
+    #[inline]
+    pub(crate) fn peek(&self, key: F::Key, now: Tick) -> Lookup<TupleOf<F>> {
+        let hash = self.hash(key);
+        self.check_key(hash);
+        let locked = self.index.lock(hash);
+        let Some(entry) = locked.find(hash, |entry| self.has_key(entry, key)) else {
+            return Lookup::Miss;
+        };
+        let (slot, direction) = entry.split();
+        let record = &self.records[slot as usize];
+        match now.reached(record.common().deadline(&self.idle_timeouts)) {
+            true => Lookup::Expired(record.common().id(slot)),
+            false => Lookup::Hit(matched(record, direction)),
+        }
     }
 }
 

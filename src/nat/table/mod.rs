@@ -24,6 +24,7 @@ pub(crate) mod events;
 pub(crate) mod family;
 pub(crate) mod files;
 pub(crate) mod filter;
+pub(crate) mod foresight;
 pub(crate) mod format_v1;
 pub(crate) mod formats;
 pub(crate) mod hash;

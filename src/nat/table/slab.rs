@@ -100,6 +100,14 @@ impl Slab {
         Some(slot)
     }
 
+    /// Reports whether [`Self::take`] would find a free slot.
+    pub(crate) fn has_free<R: SessionRecord>(&self, records: &Region<R>) -> bool {
+        let is_live = |slot: u32| records[slot as usize].common().is_live();
+        self.free != NONE
+            || self.used < self.count
+            || self.last_to_adopt().is_some_and(|last| !is_live(last))
+    }
+
     /// Frees a slot that is in no list of the wheel.
     pub(crate) fn give_back<R: SessionRecord>(&mut self, records: &Region<R>, slot: u32) {
         let record = &records[slot as usize];
@@ -130,16 +138,35 @@ impl Slab {
         scan: u32,
         is_victim: impl Fn(&R) -> bool,
     ) -> Option<u32> {
+        let (hand, victim) = self.victim_from(self.clock_hand, records, scan, is_victim);
+        self.clock_hand = hand;
+        victim
+    }
+
+    /// Finds what [`Self::find_victim`] would find in a search that starts at `hand`. Returns where
+    /// the next search would start.
+    pub(crate) fn victim_from<R: SessionRecord>(
+        &self,
+        mut hand: u32,
+        records: &Region<R>,
+        scan: u32,
+        is_victim: impl Fn(&R) -> bool,
+    ) -> (u32, Option<u32>) {
         let known = self.used.min(self.adopted);
         for _ in 0..scan.min(known) {
-            self.clock_hand = (self.clock_hand + 1) % known;
-            let slot = self.first + self.clock_hand;
+            hand = (hand + 1) % known;
+            let slot = self.first + hand;
             let record = &records[slot as usize];
             if self.is_live(records, slot) && !record.common().is_waiting() && is_victim(record) {
-                return Some(slot);
+                return (hand, Some(slot));
             }
         }
-        None
+        (hand, None)
+    }
+
+    /// Returns where the next search for a victim starts.
+    pub(crate) fn clock_hand(&self) -> u32 {
+        self.clock_hand
     }
 
     /// Calls `visit` for the live records from the `from`-th on and looks at `limit` records at

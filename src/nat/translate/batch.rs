@@ -3,7 +3,9 @@
 
 use crate::nat::context::{FrameClass, WorkerContext};
 use crate::nat::table::key::Key;
+use crate::nat::translate::effects::Effects;
 use crate::nat::translate::fast_path::Packet;
+use crate::nat::translate::observed::{Decided, Observer, Unobserved};
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{BATCH, ChecksumMode, Frame, Frames, Offload, Parsed, Payload, parse};
@@ -17,12 +19,24 @@ impl Translator {
     /// for one context.
     #[inline]
     pub fn process(&self, context: &mut WorkerContext, frames: &mut impl Frames, now: Tick) {
+        self.process_observed(context, frames, &mut Unobserved, now);
+    }
+
+    /// Does the work of [`Self::process`], and shows each frame to an observer.
+    #[inline]
+    pub(crate) fn process_observed<O: Observer>(
+        &self,
+        context: &mut WorkerContext,
+        frames: &mut impl Frames,
+        observer: &mut O,
+        now: Tick,
+    ) {
         let mut classes = std::mem::take(&mut context.classes);
         let count = frames.received();
         let mut first = 0;
         while first < count {
             let length = (count - first).min(BATCH);
-            self.process_from(context, &mut classes[..length], frames, first, now);
+            self.process_from(context, &mut classes[..length], frames, observer, first, now);
             first += length;
         }
         context.classes = classes;
@@ -59,16 +73,19 @@ impl Translator {
 
     /// Translates one frame for each of the `classes`, from frame `first` on.
     #[inline]
-    fn process_from(
+    pub(crate) fn process_from<O: Observer>(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         classes: &mut [FrameClass],
         frames: &mut impl Frames,
+        observer: &mut O,
         first: usize,
         now: Tick,
     ) {
         for (index, class) in classes.iter_mut().enumerate() {
-            *class = self.classify(context, &frames.frame(first + index));
+            let frame = frames.frame(first + index);
+            observer.arrived(first + index, &frame);
+            *class = self.classify(context.worker(), &frame);
         }
         for class in &*classes {
             if let FrameClass::Classified { hash, .. } = class {
@@ -76,7 +93,7 @@ impl Translator {
             }
         }
         for (index, class) in classes.iter().enumerate() {
-            self.translate_frame(context, class, frames, first + index, now);
+            self.translate_frame(context, class, frames, observer, first + index, now);
         }
     }
 
@@ -111,16 +128,22 @@ impl Translator {
     }
 
     #[inline]
-    fn translate_frame(
+    fn translate_frame<O: Observer>(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         class: &FrameClass,
         frames: &mut impl Frames,
+        observer: &mut O,
         index: usize,
         now: Tick,
     ) {
+        let sessions = context.worker().counters.sessions_created;
         let (parsed, verdict, offload) = match class {
-            FrameClass::Dropped(reason) => return context.counters.drops.count(*reason, 1),
+            FrameClass::Dropped(reason) => {
+                observer.decided(frames, &Decided::malformed(index, *reason), now);
+                context.concluded(Verdict::Drop(*reason));
+                return drop_frame(context.worker(), *reason, frames, index, now);
+            }
             FrameClass::Classified { parsed, key, hash } => {
                 let frame = frames.frame(index);
                 let wire_length = wire_length(parsed, frame.offload);
@@ -143,28 +166,59 @@ impl Translator {
                 frames.frame(index).offload,
             ),
         };
-        let counters = &mut context.counters;
-        match verdict {
-            Verdict::Translated => {
-                counters.bytes_out += parsed.length() as u64;
-                frames.submit(index, parsed.length(), offload);
-            }
-            Verdict::PassToHost => {
-                counters.passed_to_host += 1;
-                counters.bytes_out += parsed.length() as u64;
-                frames.submit(index, parsed.length(), offload);
-            }
-            Verdict::Reply(length, reason) => {
-                counters.drops.count(reason, 1);
-                counters.icmp_errors_sent += 1;
-                counters.bytes_out += length as u64;
-                frames.submit(index, length, Offload::default());
-            }
-            Verdict::Held => {}
-            Verdict::Drop(reason) => counters.drops.count(reason, 1),
-        }
-        send_outbox(context, frames);
+        context.concluded(verdict);
+        let worker = context.worker();
+        let opened = worker.counters.sessions_created != sessions;
+        observer.decided(frames, &Decided { index, parsed: Some(parsed), verdict, opened }, now);
+        send_frame(worker, frames, index, (parsed, verdict, offload), now);
+        worker.outbox.iter().for_each(|packet| observer.released(packet, now));
+        send_outbox(worker, frames);
     }
+}
+
+/// Submits a frame, or counts it as dropped.
+#[inline(always)]
+fn send_frame(
+    context: &mut WorkerContext,
+    frames: &mut impl Frames,
+    index: usize,
+    (parsed, verdict, offload): (&Parsed, Verdict, Offload),
+    now: Tick,
+) {
+    let counters = &mut context.counters;
+    match verdict {
+        Verdict::Translated => {
+            counters.bytes_out += parsed.length() as u64;
+            frames.submit(index, parsed.length(), offload);
+        }
+        Verdict::PassToHost => {
+            counters.passed_to_host += 1;
+            counters.bytes_out += parsed.length() as u64;
+            frames.submit(index, parsed.length(), offload);
+        }
+        Verdict::Reply(length, reason) => {
+            counters.icmp_errors_sent += 1;
+            counters.bytes_out += length as u64;
+            context.drop_replaced(reason, now);
+            frames.submit(index, length, Offload::default());
+        }
+        Verdict::Held => {}
+        Verdict::Drop(reason) => drop_frame(context, reason, frames, index, now),
+    }
+}
+
+/// Counts a dropped frame, and keeps it as an example.
+#[cold]
+#[inline(never)]
+fn drop_frame(
+    context: &mut WorkerContext,
+    reason: DropReason,
+    frames: &mut impl Frames,
+    index: usize,
+    now: Tick,
+) {
+    let frame = frames.frame(index);
+    context.drop_packet(reason, &frame.buffer[..frame.length], now);
 }
 
 /// Sends the packets that other packets have released or that are due.

@@ -11,76 +11,30 @@ use crate::nat::policy::initiator::Initiator;
 use crate::nat::table::session::{EndpointKind, SessionKind};
 use crate::nat::table::{EndedSession, SessionId};
 use crate::nat::translate::decide::{ExternalEndpoint, Server};
+use crate::nat::translate::effects::Effects;
+use crate::nat::translate::held::{Binding, Holding};
 use crate::nat::translator::Translator;
 use crate::nat::verdict::DropReason;
 use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
-
-/// The external endpoint of a session from inside, and what the session holds at both ends.
-pub(crate) struct Binding {
-    /// The external endpoint.
-    pub(crate) external: Endpoint,
-    /// What the sender holds.
-    initiator: Holding,
-    /// What the session holds at its destination, if a hairpin session goes to an inside host.
-    pub(crate) responder: Holding,
-}
-
-/// What a session holds at one end.
-#[derive(Clone, Copy)]
-pub(crate) enum Holding {
-    /// Nothing: the endpoint is of this kind.
-    Nothing(EndpointKind),
-    /// A mapping.
-    Mapping(MappingKey),
-    /// An external port without a mapping.
-    Port,
-}
-
-impl Holding {
-    /// Reports whether the session holds a port.
-    pub(crate) fn is_port(self) -> bool {
-        matches!(self, Self::Port)
-    }
-
-    /// Returns the kind of the endpoint.
-    pub(crate) fn kind(self) -> EndpointKind {
-        match self {
-            Self::Nothing(kind) => kind,
-            Self::Mapping(_) => EndpointKind::Mapping,
-            Self::Port => EndpointKind::Port,
-        }
-    }
-}
-
-impl Binding {
-    fn new(external: Endpoint, initiator: Holding) -> Self {
-        Self { external, initiator, responder: Holding::Nothing(EndpointKind::Outside) }
-    }
-
-    /// Returns the kinds of the endpoints of a session with this binding.
-    pub(crate) fn kind(&self) -> SessionKind {
-        SessionKind { initiator: self.initiator.kind(), responder: self.responder.kind() }
-    }
-}
 
 impl Translator {
     /// Reserves the external endpoint of a session that `tuple` opens from inside, and the
     /// session's share of its host's limits.
     pub(crate) fn bind(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         tuple: Tuple,
         uplink: u8,
         external: ExternalEndpoint,
         now: Tick,
     ) -> Result<Binding, DropReason> {
-        self.hosts.try_acquire(tuple.source.address, now)?;
+        context.acquire_host(self, tuple.source.address, now)?;
         let endpoint = match external {
             ExternalEndpoint::Published(endpoint) => endpoint,
             // The reply tuple's entry in the table is the whole reservation.
             ExternalEndpoint::Address(address) => Endpoint::new(address, 0),
-            ExternalEndpoint::Port(endpoint) if self.mappings.hold(tuple.protocol, endpoint) => {
+            ExternalEndpoint::Port(endpoint) if context.hold(self, tuple.protocol, endpoint) => {
                 return Ok(Binding::new(endpoint, Holding::Port));
             }
             // Another worker may have given the port of an exposed host to a mapping.
@@ -92,9 +46,9 @@ impl Translator {
         Ok(Binding::new(endpoint, Holding::Nothing(external.kind())))
     }
 
-    fn bind_mapping(
+    fn bind_mapping<E: Effects>(
         &self,
-        context: &mut WorkerContext,
+        context: &mut E,
         tuple: Tuple,
         uplink: u8,
         first: Ipv4Addr,
@@ -102,21 +56,21 @@ impl Translator {
     ) -> Result<Binding, DropReason> {
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
         if self.table.inherits() && !self.mappings.contains(key) {
-            self.hosts.release(tuple.source.address);
+            context.release_host(self, tuple.source.address);
             return Err(DropReason::AdoptingSessions);
         }
         let request = PortRequest {
             keeps_port: self.policy.keeps_port(tuple.protocol, tuple.source.port),
             initiator: self.policy.initiator(tuple.source.address),
         };
-        let acquire = |context: &mut WorkerContext| {
+        let acquire = |context: &mut E| {
             let addresses = self.external_addresses(uplink, tuple.source.address, first);
-            self.mappings.acquire(key, request, addresses, &mut context.random, now)
+            context.acquire_mapping(self, key, request, addresses, now)
         };
         let mut acquired = acquire(context);
         if acquired.is_err()
             && request.initiator != Initiator::InsideHost
-            && self.evict_reserved(context, Some(uplink), now)
+            && context.evict_reserved(self, Some(uplink), now)
         {
             acquired = acquire(context);
         }
@@ -124,11 +78,11 @@ impl Translator {
             Ok(external) => {
                 // Added before the session is in the table, where another worker could end it at
                 // once.
-                self.mappings.add_peer(tuple.protocol, external, tuple.destination);
+                context.add_peer(self, tuple.protocol, external, tuple.destination);
                 Ok(Binding::new(external, Holding::Mapping(key)))
             }
             Err(_) => {
-                self.hosts.release(tuple.source.address);
+                context.release_host(self, tuple.source.address);
                 Err(DropReason::PortsExhausted)
             }
         }
@@ -138,17 +92,17 @@ impl Translator {
     /// The sender's own external port is in use towards the same server.
     pub(crate) fn bind_another_port(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         tuple: Tuple,
         address: Ipv4Addr,
         now: Tick,
     ) -> Result<Binding, DropReason> {
         let Tuple { protocol, source, .. } = tuple;
-        self.hosts.try_acquire(source.address, now)?;
-        match self.mappings.hold_any(protocol, address, source.port, &mut context.random) {
+        context.acquire_host(self, source.address, now)?;
+        match context.hold_any(self, protocol, address, source.port) {
             Some(external) => Ok(Binding::new(external, Holding::Port)),
             None => {
-                self.hosts.release(source.address);
+                context.release_host(self, source.address);
                 Err(DropReason::PortsExhausted)
             }
         }
@@ -158,11 +112,12 @@ impl Translator {
     #[inline]
     pub(crate) fn hold_published(
         &self,
+        context: &mut impl Effects,
         protocol: Protocol,
         published: Endpoint,
         server: Server,
     ) -> Holding {
-        if server.holds_port && self.mappings.hold(protocol, published) {
+        if server.holds_port && context.hold(self, protocol, published) {
             Holding::Port
         } else {
             Holding::Nothing(EndpointKind::Forward)

@@ -7,8 +7,8 @@
 //! was forwarded without a session (see [`crate::nat::counters::Counters::forwarded_stateless`]),
 //! the reply of the server bypasses translation.
 
-use crate::nat::context::WorkerContext;
 use crate::nat::translate::decide::{Decision, ErrorRewrite};
+use crate::nat::translate::effects::Effects;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::Verdict;
@@ -18,12 +18,12 @@ impl Translator {
     /// Forwards a packet without translation.
     pub(crate) fn bypass(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: &mut Packet<'_>,
         tuple: Tuple,
     ) -> Verdict {
         packet.parsed.rewrite(packet.buffer, tuple, Ttl::Increment);
-        context.counters.bypassed += 1;
+        context.worker().counters.bypassed += 1;
         Verdict::Translated
     }
 
@@ -60,13 +60,13 @@ impl Translator {
     /// Forwards an ICMP error about an untranslated packet.
     pub(crate) fn bypass_error(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: &mut Packet<'_>,
         rewrite: &ErrorRewrite,
     ) -> Verdict {
         let ErrorRewrite { source, destination, quoted, .. } = *rewrite;
         packet.parsed.rewrite_error(packet.buffer, source, destination, quoted, Ttl::Increment);
-        context.counters.bypassed += 1;
+        context.worker().counters.bypassed += 1;
         Verdict::Translated
     }
 
@@ -89,10 +89,6 @@ impl Translator {
     }
 
     fn is_bypassed(&self, protocol: Protocol, remote: Endpoint) -> bool {
-        self.policy.no_nat.iter().any(|rule| {
-            rule.to.contains(&remote.address)
-                && rule.protocol.covers(protocol)
-                && rule.ports.contains(remote.port)
-        })
+        self.policy.no_nat.iter().any(|rule| rule.covers(protocol, remote))
     }
 }

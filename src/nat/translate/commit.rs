@@ -10,6 +10,7 @@ use crate::nat::table::{FirstPacket, InsertError, Lookup, Match};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::tcp_window::Segment;
 use crate::nat::translate::decide::{Decision, Opening, Path};
+use crate::nat::translate::effects::Effects;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
@@ -29,12 +30,13 @@ impl Translator {
     #[inline(always)]
     pub(crate) fn carry_out(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         mut packet: Packet<'_>,
         segment: Option<&Segment>,
         decision: Decision,
         now: Tick,
     ) -> Verdict {
+        context.decided(&decision);
         match decision {
             Decision::Open(opening) => {
                 let Packet { parsed, wire_length, .. } = packet;
@@ -67,7 +69,7 @@ impl Translator {
     #[inline(always)]
     fn commit(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         miss: Unmatched<'_>,
         opening: &Opening,
     ) -> Result<Verdict, DropReason> {
@@ -89,7 +91,7 @@ impl Translator {
     /// Drops a packet without a session. The sender may get an ICMP error, at once or later.
     fn drop_unmatched(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: &mut Packet<'_>,
         reason: DropReason,
         now: Tick,
@@ -98,7 +100,7 @@ impl Translator {
             // The mapping may have ended since the decision.
             let verdict = self.untranslated_verdict(packet.parsed.destination(), reason);
             if verdict == Verdict::Drop(reason) {
-                self.defer(packet, now);
+                context.defer(self, packet.parsed, packet.buffer, now);
             }
             return verdict;
         }
@@ -106,10 +108,10 @@ impl Translator {
     }
 
     /// Translates a packet by the session that another worker has just opened with the same tuples.
-    pub(crate) fn retry(&self, context: &mut WorkerContext, mut miss: Unmatched<'_>) -> Verdict {
+    pub(crate) fn retry(&self, context: &mut impl Effects, mut miss: Unmatched<'_>) -> Verdict {
         let key = Key::of(miss.tuple);
         let (hash, bytes) = (self.table.hash(key), miss.packet.parsed.length() as u32);
-        match self.table.lookup_and_update(key, hash, miss.segment, bytes, miss.now) {
+        match context.lookup(self, key, hash, miss.segment, bytes, miss.now) {
             Lookup::Hit(hit) => self.forward_match(context, &mut miss.packet, &hit, miss.now),
             // The session has ended in the meantime, although its whole idle timeout had to pass.
             // The sender retransmits.

@@ -18,7 +18,7 @@ mod decision;
 mod foresight;
 mod precedence;
 #[cfg(test)]
-mod tests;
+pub(in crate::nat::translate) mod tests;
 
 use std::net::Ipv4Addr;
 

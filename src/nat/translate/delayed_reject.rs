@@ -11,25 +11,27 @@ use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{IcmpErrorKind, Payload, parse};
+use crate::packet::{IcmpErrorKind, Parsed, Payload, Tuple, parse};
 use crate::time::{Span, Tick};
 
 impl Translator {
     /// Keeps a dropped packet from outside if the packet is a SYN and the policy rejects SYNs after
     /// a delay.
-    pub(crate) fn defer(&self, packet: &Packet<'_>, now: Tick) {
-        let Payload::Tcp(tcp) = packet.parsed.payload() else { return };
-        let Some(tuple) = packet.parsed.tuple() else { return };
-        let length = packet.parsed.length();
-        if !self.policy.delayed_reject || !tcp.flags.syn() || tcp.flags.ack() || length > MAX_SYN {
-            return;
-        }
+    pub(crate) fn defer(&self, parsed: &Parsed, packet: &[u8], now: Tick) {
+        let Some(tuple) = self.is_deferred(parsed) else { return };
         self.delayed_rejects.push(DelayedReject {
             due: now.after(REJECT_DELAY),
             tuple,
-            packet: packet.buffer[..length].into(),
-            checksum: packet.parsed.checksum_mode(),
+            packet: packet[..parsed.length()].into(),
+            checksum: parsed.checksum_mode(),
         });
+    }
+
+    /// Returns the tuple of a SYN that the policy rejects after a delay. None: another packet.
+    pub(crate) fn is_deferred(&self, parsed: &Parsed) -> Option<Tuple> {
+        let Payload::Tcp(tcp) = parsed.payload() else { return None };
+        let is_syn = tcp.flags.syn() && !tcp.flags.ack() && parsed.length() <= MAX_SYN;
+        parsed.tuple().filter(|_| self.policy.delayed_reject && is_syn)
     }
 
     /// Rejects the SYNs whose delay has passed, and leaves the errors in [`WorkerContext::outbox`].

@@ -3,12 +3,12 @@
 
 use std::net::Ipv4Addr;
 
-use crate::nat::context::WorkerContext;
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::Key;
 use crate::nat::table::{Lookup, Match};
 use crate::nat::tracking::tcp_window::Segment;
 use crate::nat::translate::decide::Rewrite;
+use crate::nat::translate::effects::Effects;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Ttl, Tuple};
@@ -31,7 +31,7 @@ impl Translator {
     #[inline]
     pub(crate) fn translate(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         mut packet: Packet<'_>,
         key: Key,
         hash: KeyHash,
@@ -39,17 +39,17 @@ impl Translator {
     ) -> Verdict {
         let segment = segment(&packet);
         let bytes = packet.parsed.length() as u32;
-        match self.table.lookup_and_update(key, hash, segment.as_ref(), bytes, now) {
+        match context.lookup(self, key, hash, segment.as_ref(), bytes, now) {
             Lookup::Hit(hit) => {
                 if !self.limits.inbound_refresh
                     && !hit.origin.is_inbound_over_mapping(hit.direction)
                 {
-                    self.refresh_mapping(key.tuple(), hit.uplink, now);
+                    context.refresh_mapping(self, key.tuple(), hit.uplink, now);
                 }
                 self.forward_match(context, &mut packet, &hit, now)
             }
             Lookup::Expired(session) => {
-                self.reap(context, session, now);
+                context.reap(self, session, now);
                 self.open_session(context, packet, key, segment.as_ref(), now)
             }
             Lookup::Miss => self.open_session(context, packet, key, segment.as_ref(), now),
@@ -60,19 +60,19 @@ impl Translator {
     #[inline]
     pub(crate) fn forward_match(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: &mut Packet<'_>,
         hit: &Match,
         now: Tick,
     ) -> Verdict {
         if let Some(session) = hit.reschedule {
-            self.table.reschedule(session, now);
+            context.reschedule(self, session, now);
         }
         let inside = hit.origin.is_inbound(hit.direction);
         let rewrite = Rewrite { to: hit.to, inside, uplink: hit.uplink };
         let verdict = self.rewrite_and_count(context, packet, rewrite, now);
         if verdict == Verdict::Translated && !hit.origin.is_hairpin() {
-            context.traffic.count(hit.uplink, inside, packet.parsed.length());
+            context.worker().traffic.count(hit.uplink, inside, packet.parsed.length());
         }
         verdict
     }
@@ -81,7 +81,7 @@ impl Translator {
     #[inline]
     pub(crate) fn rewrite_and_count(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: &mut Packet<'_>,
         Rewrite { to, inside, uplink }: Rewrite,
         now: Tick,
@@ -108,12 +108,12 @@ impl Translator {
         }
         packet.parsed.rewrite(packet.buffer, to, Ttl::Increment);
         if !packet.parsed.is_atomic() || packet.parsed.has_options() {
-            self.scrub_packet(packet, to, inside);
+            self.scrub_packet(context, packet, to, inside);
         }
         if inside {
-            context.counters.translated_inbound += 1;
+            context.worker().counters.translated_inbound += 1;
         } else {
-            context.counters.translated_outbound += 1;
+            context.worker().counters.translated_outbound += 1;
         }
         Verdict::Translated
     }

@@ -5,6 +5,7 @@ use crate::nat::fragments::datagram::{DatagramId, FragmentRange};
 use crate::nat::fragments::store::{Admit, Disposition};
 use crate::nat::table::key::Key;
 use crate::nat::translate::decide::{Decision, FragmentRewrite};
+use crate::nat::translate::effects::Effects;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::{External, Translator};
 use crate::nat::verdict::{DropReason, Verdict};
@@ -17,7 +18,7 @@ impl Translator {
     #[cold]
     pub(crate) fn translate_fragment(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: Packet<'_>,
         now: Tick,
     ) -> Verdict {
@@ -38,19 +39,20 @@ impl Translator {
             end: start + (parsed.length() - parsed.header_length()) as u32,
             more,
         };
-        let decision = match self.fragments.admit(name, range, &buffer[..parsed.length()], now) {
-            Admit::First => {
-                let packet = Packet { parsed, buffer, wire_length };
-                return self.translate_first_fragment(context, packet, name, first_tuple, now);
-            }
-            Admit::Held => Decision::Hold,
-            Admit::Refused(reason) => return Verdict::Drop(reason),
-            Admit::Resolved(Disposition::Dropped(reason)) => return Verdict::Drop(reason),
-            Admit::Resolved(Disposition::PassedToHost) => Decision::PassToHost,
-            Admit::Resolved(Disposition::Translated { to, inside }) => {
-                Decision::Fragment(FragmentRewrite { to, inside })
-            }
-        };
+        let decision =
+            match context.admit_fragment(self, name, range, &buffer[..parsed.length()], now) {
+                Admit::First => {
+                    let packet = Packet { parsed, buffer, wire_length };
+                    return self.translate_first_fragment(context, packet, name, first_tuple, now);
+                }
+                Admit::Held => Decision::Hold,
+                Admit::Refused(reason) => return Verdict::Drop(reason),
+                Admit::Resolved(Disposition::Dropped(reason)) => return Verdict::Drop(reason),
+                Admit::Resolved(Disposition::PassedToHost) => Decision::PassToHost,
+                Admit::Resolved(Disposition::Translated { to, inside }) => {
+                    Decision::Fragment(FragmentRewrite { to, inside })
+                }
+            };
         self.carry_out(context, Packet { parsed, buffer, wire_length }, None, decision, now)
     }
 
@@ -58,7 +60,7 @@ impl Translator {
     /// for it in the same way.
     fn translate_first_fragment(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: Packet<'_>,
         name: DatagramId,
         first_tuple: Option<Tuple>,
@@ -74,10 +76,10 @@ impl Translator {
             None => self.untranslated_verdict(parsed.destination(), DropReason::UnsupportedIcmp),
         };
         let disposition = self.disposition_of(buffer, verdict);
-        for mut fragment in self.fragments.resolve(name, disposition, now) {
+        for mut fragment in context.resolve_fragments(self, name, disposition, now) {
             match disposition {
                 Disposition::Dropped(reason) => {
-                    context.counters.drops.count(reason, 1);
+                    context.worker().drop_packet(reason, &fragment, now);
                     continue;
                 }
                 Disposition::PassedToHost => {}
@@ -86,12 +88,12 @@ impl Translator {
                     if let Verdict::Drop(reason) =
                         self.rewrite_fragment(context, &mut fragment, rewrite)
                     {
-                        context.counters.drops.count(reason, 1);
+                        context.worker().drop_packet(reason, &fragment, now);
                         continue;
                     }
                 }
             }
-            context.outbox.push(fragment);
+            context.worker().outbox.push(fragment);
         }
         verdict
     }
@@ -126,7 +128,7 @@ impl Translator {
     /// may report on it (RFC 1812 section 4.3.2.7).
     pub(crate) fn rewrite_fragment(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         fragment: &mut [u8],
         FragmentRewrite { to, inside }: FragmentRewrite,
     ) -> Verdict {
@@ -148,19 +150,19 @@ impl Translator {
             self.strip_recorded_addresses(&parsed, fragment, to.source);
         }
         if (to.source, to.destination) == (parsed.source(), parsed.destination()) {
-            context.counters.bypassed += 1;
+            context.worker().counters.bypassed += 1;
         } else {
             if inside {
-                context.counters.translated_inbound += 1;
+                context.worker().counters.translated_inbound += 1;
             } else {
-                context.counters.translated_outbound += 1;
+                context.worker().counters.translated_outbound += 1;
             }
             let external = if inside { parsed.destination() } else { to.source };
             // A hairpin fragment comes from an external address.
             if let Some(External { uplink, .. }) = self.external(external)
                 && !(inside && self.external(to.source).is_some())
             {
-                context.traffic.count(uplink, inside, parsed.length());
+                context.worker().traffic.count(uplink, inside, parsed.length());
             }
         }
         Verdict::Translated
@@ -180,8 +182,14 @@ impl Translator {
     /// Removes expired datagrams, and counts the fragments that are lost with them.
     pub(crate) fn expire_fragments(&self, context: &mut WorkerContext, now: Tick) {
         let lost = self.fragments.expire(now);
-        context.counters.drops.count(DropReason::FragmentTimeout, lost.expired);
-        context.counters.drops.count(DropReason::FragmentTableFull, lost.evicted);
-        context.counters.drops.count(DropReason::FragmentOverlap, lost.refused);
+        for (reason, lost) in [
+            (DropReason::FragmentTimeout, lost.expired),
+            (DropReason::FragmentTableFull, lost.evicted),
+            (DropReason::FragmentOverlap, lost.refused),
+        ] {
+            if lost.count != 0 {
+                context.drop_packets(reason, lost.count, &lost.heads, now);
+            }
+        }
     }
 }

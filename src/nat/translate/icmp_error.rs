@@ -9,9 +9,9 @@
 
 use std::net::Ipv4Addr;
 
-use crate::nat::context::WorkerContext;
 use crate::nat::table::key::Key;
 use crate::nat::translate::decide::{Decision, ErrorRewrite, is_martian};
+use crate::nat::translate::effects::Effects;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
@@ -31,7 +31,7 @@ impl Translator {
     #[cold]
     pub(crate) fn translate_error(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: Packet<'_>,
         error: IcmpError,
         now: Tick,
@@ -75,14 +75,14 @@ impl Translator {
     /// Translates an ICMP error.
     pub(crate) fn rewrite_error(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: &mut Packet<'_>,
         rewrite: &ErrorRewrite,
     ) -> Verdict {
         let ErrorRewrite { error, source, destination, quoted, inside } = *rewrite;
         packet.parsed.rewrite_error(packet.buffer, source, destination, quoted, Ttl::Increment);
-        self.scrub_error(packet, error, source, destination, inside);
-        context.counters.icmp_errors_translated += 1;
+        self.scrub_error(context, packet, error, source, destination, inside);
+        context.worker().counters.icmp_errors_translated += 1;
         Verdict::Translated
     }
 

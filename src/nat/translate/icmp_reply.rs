@@ -1,10 +1,10 @@
 //! ICMP errors that the translator itself sends.
 
-use crate::nat::context::WorkerContext;
+use crate::nat::translate::effects::Effects;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{IcmpErrorKind, icmp_error};
+use crate::packet::{IcmpErrorKind, PacketHead, icmp_error};
 use crate::time::Tick;
 
 impl Translator {
@@ -16,7 +16,7 @@ impl Translator {
     #[cold]
     pub(crate) fn reply_with_error(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: &mut Packet<'_>,
         answer: IcmpErrorKind,
         reason: DropReason,
@@ -28,10 +28,11 @@ impl Translator {
             Some(address) if to_inside => address,
             Some(_) | None => packet.parsed.destination(),
         };
-        if !self.icmp_errors.admit(sender, &mut context.random, now) {
-            context.counters.icmp_errors_rate_limited += 1;
+        if !context.admit_icmp_error(self, sender, now) {
+            context.worker().counters.icmp_errors_rate_limited += 1;
             return Verdict::Drop(reason);
         }
+        context.worker().replaced = PacketHead::of(&packet.buffer[..packet.parsed.length()]);
         if !to_inside && packet.parsed.has_options() {
             // The kernel has recorded addresses on the way to the translator.
             self.strip_recorded_addresses(packet.parsed, packet.buffer, source);
@@ -46,7 +47,7 @@ impl Translator {
     /// policy has a code for it (RFC 5508 REQ-8).
     pub(crate) fn reject(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: &mut Packet<'_>,
         reason: DropReason,
         now: Tick,

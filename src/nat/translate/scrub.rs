@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use crate::nat::fragments::datagram::DatagramId;
+use crate::nat::translate::effects::Effects;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::packet::{Endpoint, IcmpError, Parsed, Payload, Protocol, Tuple};
@@ -17,12 +18,19 @@ impl Translator {
     /// addresses. The client numbers these apart, and only the rewrite gives them the same source
     /// and destination.
     #[inline(never)]
-    pub(crate) fn scrub_packet(&self, packet: &mut Packet<'_>, to: Tuple, inside: bool) {
+    pub(crate) fn scrub_packet(
+        &self,
+        context: &mut impl Effects,
+        packet: &mut Packet<'_>,
+        to: Tuple,
+        inside: bool,
+    ) {
         let parsed = packet.parsed;
         let own_name = to.source.address == parsed.source();
         if parsed.is_fragment() || !(own_name || parsed.is_atomic()) {
             let (source, destination) = (to.source.address, to.destination.address);
-            let number = self.identifications.take(
+            let number = context.identification(
+                self,
                 source,
                 destination,
                 parsed.protocol(),
@@ -38,6 +46,7 @@ impl Translator {
     /// Finishes an ICMP error that was translated to these addresses.
     pub(crate) fn scrub_error(
         &self,
+        context: &mut impl Effects,
         packet: &mut Packet<'_>,
         error: IcmpError,
         source: Ipv4Addr,
@@ -45,7 +54,8 @@ impl Translator {
         inside: bool,
     ) {
         let (source, destination) = (Endpoint::new(source, 0), Endpoint::new(destination, 0));
-        self.scrub_packet(packet, Tuple { protocol: Protocol::ICMP, source, destination }, inside);
+        let to = Tuple { protocol: Protocol::ICMP, source, destination };
+        self.scrub_packet(context, packet, to, inside);
         let Packet { parsed, buffer, .. } = packet;
         let Some(identification) = parsed.quoted_identification(buffer) else { return };
         let quoted = DatagramId {

@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use crate::nat::policy::forwards::PublishedEndpoint;
-use crate::nat::policy::rules::Uplink;
+use crate::nat::policy::rules::{Forward, Uplink};
 use crate::nat::table::events::SessionEvents;
 use crate::nat::table::filter::{Filter, PolicyCondition};
 use crate::nat::table::listing::{Page, TableCursor};
@@ -58,7 +58,7 @@ impl Translator {
     /// Returns the name of the forward that a session uses. A hairpin session may use two: the one
     /// of its initiator comes first.
     pub fn forward_of(&self, session: &SessionInfo) -> Option<&str> {
-        self.forwards_of(session).next()
+        self.forwards_of(session).next().map(|forward| forward.name.as_str())
     }
 
     /// Subscribes to the changes of sessions from now on. At most `capacity` events wait for the
@@ -141,17 +141,16 @@ impl Translator {
     }
 
     fn uses_forward(&self, session: &SessionInfo, name: &str) -> bool {
-        self.forwards_of(session).any(|found| found == name)
+        self.forwards_of(session).any(|forward| forward.name == name)
     }
 
-    /// Returns the names of the forwards that a session uses, that of the initiator first.
-    fn forwards_of(&self, session: &SessionInfo) -> impl Iterator<Item = &str> {
+    /// Returns the forwards that a session uses, that of the initiator first.
+    fn forwards_of(&self, session: &SessionInfo) -> impl Iterator<Item = &Forward> {
         let protocol = session.original.protocol;
         let kinds = [session.origin.initiator, session.origin.responder];
         kinds.into_iter().zip(session.external_endpoints()).filter_map(move |(kind, external)| {
             let is_published = matches!(kind, EndpointKind::Forward | EndpointKind::Port);
-            let forward = self.forwards.forward_at(protocol, external.filter(|_| is_published)?)?;
-            Some(forward.name.as_str())
+            self.forwards.forward_at(protocol, external.filter(|_| is_published)?)
         })
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::packet::Protocol;
+use crate::packet::{PacketHead, Protocol};
 
 const NOW: Tick = Tick(1000);
 const PASSED: Disposition = Disposition::PassedToHost;
@@ -36,7 +36,7 @@ fn fragments_in_any_order_share_the_disposition_of_the_first_and_leave_nothing_b
         assert_eq!(passed, 3, "{order:?}");
         let inner = store.0.lock();
         assert_eq!(
-            (inner.datagrams.len(), inner.held_bytes, inner.lost),
+            (inner.datagrams.len(), inner.held_bytes, inner.lost.clone()),
             (0, 0, LostFragments::default())
         );
         assert!(
@@ -70,7 +70,10 @@ fn an_overlap_refuses_the_whole_datagram_and_a_repeat_only_itself() {
             Admit::Refused(DropReason::FragmentOverlap)
         );
         assert_eq!(store.0.lock().held_bytes, 0);
-        assert_eq!(store.expire(NOW), LostFragments { refused: 2, ..LostFragments::default() });
+        assert_eq!(
+            store.expire(NOW),
+            LostFragments { refused: lost(&[b"a", b"b"]), ..LostFragments::default() }
+        );
     }
 }
 
@@ -81,7 +84,7 @@ fn incomplete_datagrams_end_with_their_time_and_their_identification_is_free_aga
     assert_eq!(store.expire(NOW.after(Span(14_999))), LostFragments::default());
     assert_eq!(
         store.expire(NOW.after(Span(15_000))),
-        LostFragments { expired: 1, ..LostFragments::default() }
+        LostFragments { expired: lost(&[b"a"]), ..LostFragments::default() }
     );
     assert_eq!(
         store.admit(id(1), fragment(0, 12, true), b"b", NOW.after(Span(15_001))),
@@ -177,7 +180,7 @@ fn spoofed_sources_take_no_room_from_datagrams_that_come_in_order() {
         );
     }
     assert_consistent(&store);
-    assert!(store.expire(NOW).evicted > 40_000);
+    assert!(store.expire(NOW).evicted.count > 40_000);
 }
 
 #[test]
@@ -229,8 +232,24 @@ proptest! {
             assert_consistent(&store);
         }
         let lost = store.expire(now.after(Span(15_000)));
-        prop_assert_eq!(held, released + lost.expired + lost.evicted + lost.refused);
+        prop_assert_eq!(held, released + lost.expired.count + lost.evicted.count + lost.refused.count);
         let inner = store.0.lock();
         prop_assert!(inner.datagrams.is_empty() && inner.usage.is_empty() && inner.held_bytes == 0);
     }
+}
+
+fn lost(fragments: &[&[u8]]) -> Lost {
+    let heads = fragments.iter().map(|fragment| PacketHead::of(fragment)).collect();
+    Lost { count: fragments.len() as u64, heads }
+}
+
+#[test]
+fn the_heads_of_the_last_lost_fragments_are_kept() {
+    let mut lost = Lost::default();
+    let fragment = |number: u8| -> Box<[u8]> { Box::new([number; 3]) };
+    lost.add(&[fragment(1), fragment(2)]);
+    lost.add(&(3..=40).map(fragment).collect::<Vec<_>>());
+    lost.add(&[fragment(41)]);
+    let kept: Vec<u8> = lost.heads.iter().map(|head| head.bytes()[0]).collect();
+    assert_eq!((lost.count, kept), (41, (26..=41).collect()));
 }

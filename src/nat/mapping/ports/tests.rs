@@ -4,6 +4,10 @@ use rand::SeedableRng;
 
 use super::*;
 
+fn take_kept(pool: &PortPool, port: u16) -> bool {
+    pool.take_kept(port, &mut &*pool)
+}
+
 #[test]
 fn no_mapping_gets_a_port_that_a_program_of_the_host_uses() {
     let pool = PortPool::new((1000..=1003).into(), &[(40_000..=50_000).into()], [].into_iter());
@@ -104,21 +108,21 @@ fn a_kept_port_may_lie_outside_the_range_and_is_never_drawn() {
     let hosts = [(40_000..=50_000).into()];
     let pool = PortPool::new((1001..=1002).into(), &hosts, [PortRange::single(4500)].into_iter());
     pool.exclude(&[5060], &[45_001]);
-    assert!(pool.take_kept(500) && !pool.take_kept(500), "one mapping keeps it");
+    assert!(take_kept(&pool, 500) && !take_kept(&pool, 500), "one mapping keeps it");
     for (port, reason) in [
         (4500, "a forward's"),
         (5060, "a program listens"),
         (45_001, "a connection of the host"),
         (0, "none"),
     ] {
-        assert!(!pool.take_kept(port), "{port}: {reason}");
+        assert!(!take_kept(&pool, port), "{port}: {reason}");
     }
-    assert!(pool.take_kept(1001));
+    assert!(take_kept(&pool, 1001));
     assert_eq!(pool.free(), 1, "500 is not in the range");
     let mut take = |model| pool.take(PortPreference::ClassAndParity(model), &mut random);
     assert_eq!([take(1003), take(1003)], [Some(1002), None]);
     pool.release(500);
-    assert_eq!((take(1003), pool.take_kept(500)), (None, true));
+    assert_eq!((take(1003), take_kept(&pool, 500)), (None, true));
 }
 
 #[test]
@@ -126,8 +130,8 @@ fn random_ports_keep_off_the_hosts_range_and_kept_ones_do_not() {
     let mut random = StdRng::seed_from_u64(9);
     let pool = PortPool::new((39_990..=40_009).into(), &[(40_000..=50_000).into()], [].into_iter());
     assert_eq!(pool.free(), 10);
-    assert!(pool.take_kept(40_000) && !pool.take_kept(40_000));
-    assert!(pool.take_kept(39_999) && pool.take_kept(45_000));
+    assert!(take_kept(&pool, 40_000) && !take_kept(&pool, 40_000));
+    assert!(take_kept(&pool, 39_999) && take_kept(&pool, 45_000));
     assert_eq!(pool.free(), 9);
     let mut drawn: Vec<u16> =
         std::iter::from_fn(|| pool.take(PortPreference::None, &mut random)).collect();
@@ -135,7 +139,7 @@ fn random_ports_keep_off_the_hosts_range_and_kept_ones_do_not() {
     assert_eq!(drawn, (39_990..=39_998).collect::<Vec<_>>());
     pool.exclude(&[], &[40_001]);
     pool.release(40_000);
-    assert!(pool.free() == 0 && pool.take_kept(40_000) && !pool.take_kept(40_001));
+    assert!(pool.free() == 0 && take_kept(&pool, 40_000) && !take_kept(&pool, 40_001));
     let shared: Vec<u16> = pool.candidates(PortPreference::None, &mut random).collect();
     assert!(shared.len() == 10 && shared.iter().all(|port| *port < 40_000), "{shared:?}");
 }

@@ -12,7 +12,7 @@ use crate::packet::{ChecksumMode, Endpoint, QueryKind, TcpFlags, VecFrames, buil
 use crate::time::Span;
 use crate::values::nat::{EndpointDependence, ForwardProtocol, HashBy};
 
-const ADDRESSES: [[u8; 4]; 9] = [
+pub(in crate::nat::translate) const ADDRESSES: [[u8; 4]; 9] = [
     [10, 0, 0, 5],
     [10, 0, 0, 6],
     [203, 0, 113, 10],
@@ -23,7 +23,7 @@ const ADDRESSES: [[u8; 4]; 9] = [
     [127, 0, 0, 1],
     [203, 0, 113, 11],
 ];
-const PORTS: [u16; 4] = [80, 8080, 5000, 5001];
+pub(in crate::nat::translate) const PORTS: [u16; 4] = [80, 8080, 5000, 5001];
 const FLAGS: [TcpFlags; 5] =
     [TcpFlags::SYN, TcpFlags::ACK, TcpFlags(0x12), TcpFlags::RST, TcpFlags(0x11)];
 
@@ -63,7 +63,7 @@ fn dependence() -> impl Strategy<Value = EndpointDependence> {
 prop_compose! {
     /// Two uplinks, the second of which may be the host's own, and one to three forwards, if any.
     /// Some of them expose a whole address.
-    fn setup()(
+    pub(in crate::nat::translate) fn setup()(
         mapping in dependence(),
         filtering in dependence(),
         (hairpin, outbound, bypass, owned, refresh) in any::<(bool, bool, bool, bool, bool)>(),
@@ -127,7 +127,11 @@ prop_compose! {
     }
 }
 
-fn packet(kind: usize, source: Endpoint, destination: Endpoint) -> Vec<u8> {
+pub(in crate::nat::translate) fn packet(
+    kind: usize,
+    source: Endpoint,
+    destination: Endpoint,
+) -> Vec<u8> {
     let tuple = |protocol| Tuple { protocol, source, destination };
     match kind {
         0..5 => builder::tcp(tuple(Protocol::TCP), FLAGS[kind], 1, 1, &[], b""),

@@ -1,9 +1,9 @@
 //! Sessions between two inside hosts over an external address.
 
-use crate::nat::context::WorkerContext;
-use crate::nat::translate::binding::{Binding, Holding};
 use crate::nat::translate::commit::Unmatched;
 use crate::nat::translate::decide::{ExternalEndpoint, Opening, Server, has_ports};
+use crate::nat::translate::effects::Effects;
+use crate::nat::translate::held::{Binding, Holding};
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 
@@ -12,7 +12,7 @@ impl Translator {
     /// destination.
     pub(crate) fn open_hairpin(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         miss: Unmatched<'_>,
         opening: &Opening,
         external: ExternalEndpoint,
@@ -31,7 +31,7 @@ impl Translator {
     /// server must see another source port.
     fn open_hairpin_to_server(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         miss: Unmatched<'_>,
         opening: &Opening,
         mut binding: Binding,
@@ -39,14 +39,14 @@ impl Translator {
     ) -> Result<Verdict, DropReason> {
         let (tuple, now) = (miss.tuple, miss.now);
         let address = binding.external.address;
-        binding.responder = self.hold_published(tuple.protocol, tuple.destination, server);
+        binding.responder = self.hold_published(context, tuple.protocol, tuple.destination, server);
         let opened = self.open_bound(context, miss, &binding, server.endpoint, opening);
         let miss = match opened {
             Err((DropReason::AddressConflict, miss)) if has_ports(tuple.protocol) => miss,
             opened => return opened.map_err(|(reason, _)| reason),
         };
         let mut binding = self.bind_another_port(context, tuple, address, now)?;
-        binding.responder = self.hold_published(tuple.protocol, tuple.destination, server);
+        binding.responder = self.hold_published(context, tuple.protocol, tuple.destination, server);
         self.open_bound(context, miss, &binding, server.endpoint, opening)
             .map_err(|(reason, _)| reason)
     }
@@ -54,14 +54,14 @@ impl Translator {
     /// Opens a hairpin session to the mapping at the packet's destination.
     fn open_hairpin_to_mapping(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         miss: Unmatched<'_>,
         opening: &Opening,
         mut binding: Binding,
     ) -> Result<Verdict, DropReason> {
         let (tuple, now) = (miss.tuple, miss.now);
         let borrowed =
-            self.borrow_mapping(tuple.protocol, tuple.destination, binding.external, now);
+            context.borrow_mapping(self, tuple.protocol, tuple.destination, binding.external, now);
         match borrowed {
             Ok(borrowed) => {
                 binding.responder = Holding::Mapping(borrowed.mapping);
@@ -69,11 +69,12 @@ impl Translator {
                     .map_err(|(reason, _)| reason)
             }
             Err(reason) => {
-                self.release_binding(tuple, &binding, now);
+                context.release_binding(self, tuple, &binding, now);
                 if reason == DropReason::Filtered
                     && self.mappings.exists(tuple.protocol, binding.external)
                 {
-                    self.mappings.open_pinhole(
+                    context.open_pinhole(
+                        self,
                         tuple.protocol,
                         binding.external,
                         tuple.destination,

@@ -1,11 +1,11 @@
 //! Sessions from outside to inside: through a forward, or over a dynamic mapping.
 
-use crate::nat::context::WorkerContext;
 use crate::nat::table::InsertError;
 use crate::nat::table::key::Key;
 use crate::nat::table::session::{EndpointKind, NewSession, SessionKind};
 use crate::nat::translate::commit::{Unmatched, initial_match};
 use crate::nat::translate::decide::{Opening, Server, has_ports};
+use crate::nat::translate::effects::Effects;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::Tuple;
@@ -15,25 +15,25 @@ impl Translator {
     /// Opens a session from outside over a dynamic mapping.
     pub(crate) fn open_inbound(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         mut miss: Unmatched<'_>,
         opening: &Opening,
     ) -> Result<Verdict, DropReason> {
         let Tuple { protocol, source, destination } = miss.tuple;
-        let borrowed = self.borrow_mapping(protocol, destination, source, miss.now)?;
-        if let Err(reason) = self.inbound.try_acquire(borrowed.inside.address) {
-            self.release_borrowed(miss.tuple, source, borrowed.mapping, miss.now);
+        let borrowed = context.borrow_mapping(self, protocol, destination, source, miss.now)?;
+        if let Err(reason) = context.acquire_inbound(self, borrowed.inside.address) {
+            context.release_borrowed(self, miss.tuple, source, borrowed.mapping, miss.now);
             return Err(reason);
         }
         let reply = Tuple { protocol, source: borrowed.inside, destination: source };
         let idle = miss.now.since(borrowed.refreshed);
         let new = NewSession { idle, ..opening.session(reply) };
-        let Err(error) = self.insert(context, &new, miss.first(), miss.now) else {
+        let Err(error) = context.insert(self, &new, miss.first(), miss.now) else {
             let hit = initial_match(&new);
             return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
         };
-        self.inbound.release(borrowed.inside.address);
-        self.release_borrowed(miss.tuple, source, borrowed.mapping, miss.now);
+        context.release_inbound(self, borrowed.inside.address);
+        context.release_borrowed(self, miss.tuple, source, borrowed.mapping, miss.now);
         match error {
             InsertError::AlreadyExists => Ok(self.retry(context, miss)),
             InsertError::ReplyConflict => Err(DropReason::AddressConflict),
@@ -50,13 +50,13 @@ impl Translator {
     #[inline(always)]
     pub(crate) fn open_forward(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         mut miss: Unmatched<'_>,
         opening: &Opening,
         server: Server,
     ) -> Result<Verdict, DropReason> {
         let tuple = miss.tuple;
-        let holding = self.hold_published(tuple.protocol, tuple.destination, server);
+        let holding = self.hold_published(context, tuple.protocol, tuple.destination, server);
         let origin = SessionKind { initiator: EndpointKind::Outside, responder: holding.kind() };
         let mut client = tuple.source;
         let error = 'tries: {
@@ -64,15 +64,15 @@ impl Translator {
                 let (source, destination) = (server.endpoint, client);
                 let reply = Tuple { protocol: tuple.protocol, source, destination };
                 let new = NewSession { origin, ..opening.session(reply) };
-                match self.insert(context, &new, miss.first(), miss.now) {
+                match context.insert(self, &new, miss.first(), miss.now) {
                     Ok(()) => {
                         let hit = initial_match(&new);
                         return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
                     }
                     Err(InsertError::ReplyConflict)
-                        if self.replace_tentative(new.reply, miss.now) => {}
+                        if context.replace_tentative(self, new.reply, miss.now) => {}
                     Err(InsertError::ReplyConflict) if has_ports(tuple.protocol) => {
-                        client.port = context.random_unprivileged_port();
+                        client.port = context.worker().random_unprivileged_port();
                     }
                     Err(error) => break 'tries error,
                 }
@@ -80,7 +80,7 @@ impl Translator {
             InsertError::ReplyConflict
         };
         if holding.is_port() {
-            self.mappings.release_held(tuple.protocol, tuple.destination);
+            context.release_held(self, tuple.protocol, tuple.destination);
         }
         match error {
             InsertError::AlreadyExists => Ok(self.retry(context, miss)),
@@ -96,7 +96,7 @@ impl Translator {
 
     /// Ends the tentative session that a server has opened with this tuple. Returns false if there
     /// is none.
-    fn replace_tentative(&self, original: Key, now: Tick) -> bool {
+    pub(crate) fn replace_tentative(&self, original: Key, now: Tick) -> bool {
         let ended = self.table.end_tentative(original, now);
         ended.inspect(|ended| self.release(ended, now)).is_some()
     }

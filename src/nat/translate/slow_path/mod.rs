@@ -11,10 +11,10 @@ mod inbound;
 mod outbound;
 mod stateless;
 
-use crate::nat::context::WorkerContext;
 use crate::nat::table::key::Key;
 use crate::nat::tracking::tcp_window::Segment;
 use crate::nat::translate::decide::{Content, Query};
+use crate::nat::translate::effects::Effects;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::Verdict;
@@ -25,7 +25,7 @@ impl Translator {
     #[cold]
     pub(crate) fn open_session(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: Packet<'_>,
         key: Key,
         segment: Option<&Segment>,

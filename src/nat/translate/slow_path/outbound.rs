@@ -1,15 +1,15 @@
 //! Sessions from inside to outside, and connections of published servers that are adopted
 //! midstream.
 
-use crate::nat::context::WorkerContext;
 use crate::nat::policy::initiator::Initiator;
 use crate::nat::table::key::Key;
 use crate::nat::table::session::NewSession;
 use crate::nat::table::{FirstPacket, InsertError, Match};
 use crate::nat::tracking::direction::Direction;
-use crate::nat::translate::binding::Binding;
 use crate::nat::translate::commit::{Unmatched, initial_match};
 use crate::nat::translate::decide::{ExternalEndpoint, Opening, Rewrite};
+use crate::nat::translate::effects::Effects;
+use crate::nat::translate::held::Binding;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{Endpoint, Tuple};
@@ -22,7 +22,7 @@ impl Translator {
     #[inline]
     pub(crate) fn open_outbound(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         miss: Unmatched<'_>,
         opening: &Opening,
         external: ExternalEndpoint,
@@ -54,7 +54,7 @@ impl Translator {
     /// the binding and returns the packet.
     pub(crate) fn open_bound<'a>(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         mut miss: Unmatched<'a>,
         binding: &Binding,
         target: Endpoint,
@@ -64,16 +64,16 @@ impl Translator {
         let reply = Tuple { protocol, source: target, destination: binding.external };
         let new = NewSession { origin: binding.kind(), ..opening.session(reply) };
         let inserted = match self.policy.initiator(miss.tuple.source.address) {
-            Initiator::InsideHost => self.insert(context, &new, miss.first(), miss.now),
+            Initiator::InsideHost => context.insert(self, &new, miss.first(), miss.now),
             own @ (Initiator::Host | Initiator::Probe) => {
-                self.insert_own(context, own, &new, miss.first(), miss.now)
+                context.insert_own(self, own, &new, miss.first(), miss.now)
             }
         };
         let Err(error) = inserted else {
             let hit = initial_match(&new);
             return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
         };
-        self.release_binding(miss.tuple, binding, miss.now);
+        context.release_binding(self, miss.tuple, binding, miss.now);
         match error {
             InsertError::AlreadyExists => Ok(self.retry(context, miss)),
             InsertError::ReplyConflict => Err((DropReason::AddressConflict, miss)),
@@ -85,7 +85,7 @@ impl Translator {
     /// session.
     pub(crate) fn adopt_midstream(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         mut miss: Unmatched<'_>,
         opening: &Opening,
         published: Endpoint,
@@ -96,7 +96,7 @@ impl Translator {
         let (original, reply) = (Key::of(to.reversed()), Key::of(miss.tuple));
         let new = NewSession { original, reply, ..opening.session(miss.tuple) };
         let first = FirstPacket { segment: None, direction: Direction::Reply, ..miss.first() };
-        match self.insert(context, &new, first, miss.now) {
+        match context.insert(self, &new, first, miss.now) {
             Ok(()) => {
                 let hit = Match { to, direction: Direction::Reply, ..initial_match(&new) };
                 self.forward_match(context, &mut miss.packet, &hit, miss.now)

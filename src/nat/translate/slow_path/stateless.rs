@@ -1,8 +1,8 @@
 //! Packets of forwards that are translated without a session.
 
-use crate::nat::context::WorkerContext;
 use crate::nat::translate::commit::Unmatched;
 use crate::nat::translate::decide::Rewrite;
+use crate::nat::translate::effects::Effects;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
@@ -14,7 +14,7 @@ impl Translator {
     /// table is full.
     pub(crate) fn forward_request_stateless(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         mut miss: Unmatched<'_>,
         uplink: u8,
         server: Endpoint,
@@ -28,7 +28,7 @@ impl Translator {
     /// another published endpoint.
     pub(crate) fn forward_reply_stateless(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         mut miss: Unmatched<'_>,
         published: Endpoint,
         uplink: u8,
@@ -44,15 +44,16 @@ impl Translator {
     /// Translates a packet of a forward without a session.
     pub(crate) fn send_stateless(
         &self,
-        context: &mut WorkerContext,
+        context: &mut impl Effects,
         packet: &mut Packet<'_>,
         rewrite: Rewrite,
         now: Tick,
     ) -> Verdict {
         let verdict = self.rewrite_and_count(context, packet, rewrite, now);
         if verdict == Verdict::Translated {
-            context.counters.forwarded_stateless += 1;
-            context.traffic.count(rewrite.uplink, rewrite.inside, packet.parsed.length());
+            let worker = context.worker();
+            worker.counters.forwarded_stateless += 1;
+            worker.traffic.count(rewrite.uplink, rewrite.inside, packet.parsed.length());
         }
         verdict
     }
