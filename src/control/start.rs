@@ -152,8 +152,7 @@ impl Start<'_> {
         let announcer = arp.map(|socket| Announcer::new(socket, announcements, &uplinks));
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
         start_checks(&config, live, new_checks, subsystems)?;
-        let (settings, sink) = (Rc::clone(&live.failover), Rc::clone(&events));
-        subsystems.start(Failover::new(settings, engine.clone(), &uplinks, sink));
+        start_failover(live, &engine, &uplinks, subsystems);
         live.dns.set(dns, &config)?;
         let dns = Rc::clone(&live.dns);
         subsystems.start(DnsFollower::new(Rc::clone(&dns)));
@@ -176,6 +175,16 @@ impl Start<'_> {
         };
         entrance.open(Rc::new(handle), kept, subsystems).map(ControlFlow::Continue)
     }
+}
+
+fn start_failover(
+    live: &ReloadParts,
+    engine: &Handle,
+    uplinks: &Rc<Uplinks>,
+    subsystems: &mut Subsystems,
+) {
+    let (settings, sink) = (Rc::clone(&live.failover), Rc::clone(&live.events));
+    subsystems.start(Failover::new(settings, engine.clone(), uplinks, sink));
 }
 
 /// Starts the watch on exhausted resources. Returns the rates of drops, which it measures.

@@ -7,6 +7,7 @@
 //!   reuse_delay  freed ports that wait                  host_limits  sessions of each inside host
 //!   events    beginnings and ends, for a log            key          keys of mappings
 //!   held_ports   ports held without a mapping        inbound_limits  sessions from outside
+//!   port_set  sets of ports as bitmaps
 //!   settings  limits that may change                changed_limits  their change
 //!   taken_ports  a pool as it would be               foresight    the mapping that a packet would get
 //! ```
@@ -22,6 +23,7 @@ pub(crate) mod host_limits;
 pub(crate) mod inbound_limits;
 pub(crate) mod key;
 pub(crate) mod mappings;
+pub(crate) mod port_set;
 pub(crate) mod ports;
 pub(crate) mod reuse_delay;
 pub(crate) mod settings;

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::nat::mapping::port_set::{PortSet, WORDS, is_set, no_ports, set_all, word_mask};
 use crate::values::nat::PortRange;
 
 /// Ports of one protocol on one external address.
@@ -61,9 +62,6 @@ struct HostsPorts {
     /// Ports that programs of the host use at the moment, those of connections included.
     used: PortSet,
 }
-
-/// One bit for each port.
-type PortSet = Box<[AtomicU64; WORDS]>;
 
 /// Property of the inside port that the external port should share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -472,36 +470,6 @@ fn packed(PortRange { first, last }: PortRange) -> u32 {
     u32::from(first) << 16 | u32::from(last)
 }
 
-fn no_ports() -> PortSet {
-    Box::new([const { AtomicU64::new(0) }; WORDS])
-}
-
-/// Makes a set hold exactly the ports of these ranges.
-fn set_all(set: &PortSet, ranges: impl Iterator<Item = PortRange>) {
-    let mut words = [0; WORDS];
-    for PortRange { first, last } in ranges {
-        let (from, to) = (usize::from(first / 64), usize::from(last / 64));
-        for (number, word) in (from..).zip(&mut words[from..=to]) {
-            *word |= word_mask(number, first, last);
-        }
-    }
-    for (stored, word) in set.iter().zip(words) {
-        stored.store(word, Relaxed);
-    }
-}
-
-fn is_set(set: &PortSet, port: u16) -> bool {
-    set[usize::from(port / 64)].load(Relaxed) & 1 << (port % 64) != 0
-}
-
-/// The bits of a word whose ports lie between `first` and `last`. The word has one of these ports.
-fn word_mask(number: usize, first: u16, last: u16) -> u64 {
-    let start = (number * 64) as u32;
-    let below = u32::from(first).saturating_sub(start);
-    let above = (start + 63).saturating_sub(u32::from(last));
-    u64::MAX << below & u64::MAX >> above
-}
-
 /// The position of a random set bit; `bits` is not zero.
 fn random_bit(bits: u64, random: &mut StdRng) -> u16 {
     let mut remaining = bits;
@@ -511,7 +479,6 @@ fn random_bit(bits: u64, random: &mut StdRng) -> u16 {
     remaining.trailing_zeros() as u16
 }
 
-const WORDS: usize = 65536 / 64;
 const RANDOM_PROBES: u32 = 8;
 /// One port in this many is kept back for mappings.
 const KEPT_BACK: u32 = 4;
