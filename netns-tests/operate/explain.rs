@@ -9,7 +9,9 @@ use natbox::packet::{Protocol, TcpFlags, builder};
 use pcap_file::DataLink;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 
-use crate::single_box::{CLIENT, Published, RunningBox, SERVER, SingleBox, WEB, seconds};
+use crate::single_box::{
+    CLIENT, Published, RunningBox, SERVER, SingleBox, WEB, eventually, seconds,
+};
 
 /// Port of the client of the forward.
 const CLIENT_PORT: u16 = 4242;
@@ -20,6 +22,12 @@ const CLOSED: u16 = 9999;
 
 /// Asks the box about a packet. The box must be the same afterwards.
 fn explain(testbed: &SingleBox, natbox: &RunningBox, packet: &str) -> Explanation {
+    // A worker publishes its counters after the batch.
+    eventually("the counters of the last batch", || {
+        let sessions = natbox.status().sessions;
+        let ended = sessions.expired + sessions.evicted;
+        (sessions.created - ended == u64::from(sessions.now)).then_some(())
+    });
     let before = (natbox.sessions(), natbox.status().sessions, natbox.status().drops);
     let socket = natbox.socket().to_str().unwrap();
     let ended = testbed.natbox(&[], &["explain", "--json", "--socket", socket, packet]);

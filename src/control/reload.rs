@@ -234,14 +234,6 @@ impl Reload for Reloader {
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         let ids = Some(self.routing_ids());
         warnings.extend(host_warnings(&self.file_config(), ids).await);
-        if !self.parts.engine.relates_sessions() {
-            warnings.push(UNRELATED.to_owned());
-        }
         Ok(Reloaded { changed, sessions_ended, warnings, confirm_seconds: None })
     }
 }
-
-/// Warning about an instance that began with one external address and has several now.
-const UNRELATED: &str = "this process began with one external address: until the next restart, a \
-                         connection that a server opens to one of its clients may use another \
-                         uplink than the client";

@@ -36,8 +36,7 @@ pub(super) fn limits(config: &Config) -> nat::Limits {
                 .filter(|delay| *delay != Span(0)),
         },
         sessions: config.limits.sessions,
-        // The lists cost time and memory; `reload` says what lacks them.
-        addresses_may_grow: false,
+        addresses_may_grow: true,
         accounting: config.limits.accounting,
         sessions_per_host: NonZeroU32::new(config.limits.sessions_per_host),
         new_sessions_per_host: NonZeroU32::new(config.limits.new_sessions_per_host),

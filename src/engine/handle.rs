@@ -136,11 +136,6 @@ impl Handle {
         self.nat.load().ends_of(tuple)
     }
 
-    /// See [`Translator::relates_sessions`].
-    pub(crate) fn relates_sessions(&self) -> bool {
-        self.nat.load().relates_sessions()
-    }
-
     /// Returns the use of the translator's capacity.
     pub(crate) fn occupancy(&self) -> Occupancy {
         let nat = self.nat.load();

@@ -140,12 +140,6 @@ impl Translator {
         self.traffic.of(uplink)
     }
 
-    /// Reports whether a session that a server opens to one of its clients uses the uplink of that
-    /// client. False: the translator began with one external address and has several now.
-    pub fn relates_sessions(&self) -> bool {
-        self.table.relates() || !may_choose(&self.policy)
-    }
-
     /// The session table.
     pub fn table(&self) -> &Table {
         &self.table

@@ -39,11 +39,6 @@ pub(crate) struct RelatedPlace {
 }
 
 impl<F: Family> Table<F> {
-    /// Reports whether the table has the lists.
-    pub(crate) fn relates(&self) -> bool {
-        self.related.is_some()
-    }
-
     /// Enters a session into its list if it is inbound. `reply` is its reply tuple.
     #[inline]
     pub(super) fn enter_list(&self, slot: u32, origin: SessionKind, reply: F::Key) {
