@@ -13,7 +13,7 @@ use crate::engine::{FreshTranslator, Handle};
 use crate::host::HostFacts;
 use crate::nat::{
     Doubt, DropReason, Explained, ForwardProtocol, NewSession, NoNatRule, OutboundRule, PortOrigin,
-    SessionInfo, Verdict,
+    SessionInfo, Verdict, tuple_of,
 };
 use crate::packet::{ChecksumMode, Endpoint, Parsed, Payload, Tuple, parse};
 use crate::time::Tick;
@@ -293,15 +293,7 @@ fn packet_view(parsed: Option<&Parsed>, length: usize) -> ExplainedPacket {
     let Some(parsed) = parsed else {
         return ExplainedPacket { protocol: None, addresses: None, detail: None, length };
     };
-    let first = match parsed.payload() {
-        Payload::Fragment { first_tuple, .. } => first_tuple,
-        Payload::Tcp(_)
-        | Payload::Udp
-        | Payload::IcmpQuery(_)
-        | Payload::IcmpError(_)
-        | Payload::IcmpOther { .. }
-        | Payload::Other => parsed.tuple(),
-    };
+    let first = tuple_of(parsed);
     let end = |address, tuple_end: Option<Endpoint>| match tuple_end {
         Some(Endpoint { port, .. }) if port != 0 => format!("{address}:{port}"),
         Some(_) | None => format!("{address}"),

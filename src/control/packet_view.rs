@@ -1,16 +1,15 @@
 //! Packets for an operator: what their headers say, which subject they are for a filter, and how
 //! much of them a user may see.
 
-use std::time::Duration;
-
 use data_encoding::HEXLOWER;
 use etherparse::Ipv4HeaderSlice;
 
+use super::sessions;
 use crate::api::PacketView;
 use crate::filter::Subject;
 use crate::nat::{PacketEnds, PacketOrigin};
 use crate::packet::{Endpoint, PacketHead, Protocol, Tuple};
-use crate::time::{Span, Tick};
+use crate::time::Tick;
 
 /// How much of a packet a user may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,20 +126,12 @@ pub(super) fn subject_without_session(original: Tuple, ends: &PacketEnds) -> Sub
 
 /// Returns the subject of a packet: its session, if it belongs to one.
 pub(super) fn subject_of(origin: &PacketOrigin, now: Tick) -> Subject<'_> {
-    let subject = subject_without_session(origin.tuple, &origin.ends);
-    let Some(session) = &origin.session else { return subject };
-    let seconds = |span: Span| Duration::from_millis(span.0.into());
-    Subject {
-        original: session.original,
-        reply: Some(session.reply),
-        opened_from_inside: session.origin.initiator.is_inside(),
-        answered_from_inside: session.origin.responder.is_inside(),
-        state: Some(session.state.name()),
-        origin: Some(session.origin.name()),
-        idle: Some(seconds(now.since(session.last_seen))),
-        age: session.accounting.map(|accounting| seconds(now.since(accounting.start))),
-        expires: Some(seconds(session.deadline.since(now))),
-        ..subject
+    let ends = &origin.ends;
+    match &origin.session {
+        None => subject_without_session(origin.tuple, ends),
+        Some(session) => {
+            sessions::subject(session, ends.uplink.as_deref(), ends.forward.as_deref(), now)
+        }
     }
 }
 

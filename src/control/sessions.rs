@@ -138,20 +138,7 @@ impl<'l> Described<'l> {
     }
 
     pub(super) fn subject(&self, session: &SessionInfo) -> Subject<'_> {
-        let duration = |Span(milliseconds)| Duration::from_millis(milliseconds.into());
-        Subject {
-            original: session.original,
-            reply: Some(session.reply),
-            opened_from_inside: session.origin.initiator.is_inside(),
-            answered_from_inside: session.origin.responder.is_inside(),
-            uplink: self.uplink(session),
-            forward: self.listing.forward_of(session),
-            state: Some(session.state.name()),
-            origin: Some(session.origin.name()),
-            idle: Some(duration(self.now.since(session.last_seen))),
-            age: session.accounting.map(|Accounting { start, .. }| duration(self.now.since(start))),
-            expires: Some(duration(session.deadline.since(self.now))),
-        }
+        subject(session, self.uplink(session), self.listing.forward_of(session), self.now)
     }
 
     pub(super) fn view(&self, session: &SessionInfo) -> SessionView {
@@ -173,6 +160,29 @@ impl<'l> Described<'l> {
             }
             SessionGroup::State => session.state.name().to_owned(),
         }
+    }
+}
+
+/// Returns a session as a filter sees it. `uplink` and `forward` are the names.
+pub(super) fn subject<'n>(
+    session: &SessionInfo,
+    uplink: Option<&'n str>,
+    forward: Option<&'n str>,
+    now: Tick,
+) -> Subject<'n> {
+    let duration = |Span(milliseconds)| Duration::from_millis(milliseconds.into());
+    Subject {
+        original: session.original,
+        reply: Some(session.reply),
+        opened_from_inside: session.origin.initiator.is_inside(),
+        answered_from_inside: session.origin.responder.is_inside(),
+        uplink,
+        forward,
+        state: Some(session.state.name()),
+        origin: Some(session.origin.name()),
+        idle: Some(duration(now.since(session.last_seen))),
+        age: session.accounting.map(|Accounting { start, .. }| duration(now.since(start))),
+        expires: Some(duration(session.deadline.since(now))),
     }
 }
 

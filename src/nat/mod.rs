@@ -117,7 +117,7 @@ pub use translate::decide::{
     Content, Decision, ErrorRewrite, ExternalEndpoint, FragmentRewrite, Opening, Path, Query,
     Rewrite, Server,
 };
-pub(crate) use translate::explain::Explained;
+pub(crate) use translate::explain::{Explained, tuple_of};
 pub use translate::import_files::{Imported, import_sessions};
 pub(crate) use translate::observed::{Decided, Observer};
 pub use translate::observed::{PacketEnds, PacketOrigin};
